@@ -1,0 +1,46 @@
+# What is done with a checkout. `make` lists it. Each target builds first what it needs; a second run starts at once.
+#
+#   PYTHON=python3.12   the interpreter of .venv (python3 by default)
+#   ARGS="-k ring"      arguments for the program that the target runs
+#   STRICT=1            with `make test`: a skipped test is a failure
+
+export PYTHON STRICT
+.NOTPARALLEL:
+.PHONY: help demo demo-vm test bench lint format clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 15
+
+demo: ## a host and a guest exchange messages through shared memory, on an emulated bus
+	@tools/venv.sh
+	@.venv/bin/ivshmem demo $(ARGS)
+
+demo-vm: ## the same with a real QEMU virtual machine
+	@tools/needs.sh install vm
+	@tools/venv.sh
+	@.venv/bin/ivshmem demo --vm $(ARGS)
+
+test: ## all tests; as root with apt, installs what they need
+	@tools/needs.sh install tests
+	@tools/venv.sh test
+	@tools/test.sh $(ARGS)
+
+bench: ## the rings' speed beside DPDK's
+	@tools/needs.sh install dpdk
+	@tools/venv.sh test
+	@.venv/bin/python -P tests/benchmarks/run.py $(ARGS)
+
+lint: ## ruff and mypy --strict
+	@tools/venv.sh test dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+format: ## lets ruff lay out the Python sources
+	@tools/venv.sh test dev
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+clean: ## removes .venv, build and all caches
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
