@@ -66,8 +66,9 @@ install_requirements() {
 install_package() {
     say 'building and installing ivshmem'
     # --force-reinstall: the version stays the same from edit to edit. PATH: meson, ninja and cffi-gen-src.
+    # Not -C for --config-settings: the pip of Debian 12 has only the long one.
     PATH=$venv/bin:$PATH "$venv/bin/python" -m pip install --quiet --no-build-isolation --no-deps \
-        --force-reinstall "-Cbuild-dir=$build" .
+        --force-reinstall "--config-settings=build-dir=$build" .
     printf '%s\n' "$1" >"$state/installed"
 }
 
