@@ -1,0 +1,197 @@
+"""What every test may use: a prefix and a runtime directory of its own, hugepages, and --no-skips."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import glob
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MIB = 1 << 20
+
+# --- marks --------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest's own -m is applied
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """VMs and hugepages belong to the whole machine, so their tests run one at a time."""
+    for item in items:
+        if "hugepages" in getattr(item, "fixturenames", ()):
+            item.add_marker("hugepages")
+        if item.get_closest_marker("vm") or item.get_closest_marker("hugepages"):
+            item.add_marker("serial")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a marked test where the machine lacks what the mark stands for, and says what to install."""
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        pytest.skip("needs root")
+    for group in ("vm", "dpdk"):
+        if item.get_closest_marker(group) and (packages := missing_packages(group)):
+            pytest.skip(f"missing here: {packages}")
+
+
+@functools.cache
+def missing_packages(group: str) -> str:
+    """The packages of a group of tools/needs.sh that are missing, and the command for them; "" if none."""
+    needs = subprocess.run([ROOT / "tools" / "needs.sh", "missing", group], capture_output=True, text=True)
+    return needs.stdout.strip()
+
+
+# --- --no-skips ---------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="a skipped or xfailed test fails the run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # With xdist the workers' reports all come to the controller, so it alone keeps count.
+    if config.getoption("--no-skips") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(NoSkips(), "no-skips")
+
+
+class NoSkips:
+    """Notes each test or module that did not run in earnest, and makes the run fail for it."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self.note(report)
+
+    def note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if hasattr(report, "wasxfail"):
+            self.faults.append(f"{report.nodeid}: expected to fail: {report.wasxfail or 'no reason given'}")
+        elif report.skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            self.faults.append(f"{report.nodeid}: {reason}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self.faults and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.faults:
+            terminalreporter.section("not run, which --no-skips makes a failure", red=True)
+            for fault in self.faults:
+                terminalreporter.line(fault)
+
+
+# --- one Eal, one prefix, one runtime directory a test ------------------------------------------------------
+
+serial_numbers = itertools.count()
+
+
+def close_current_eal() -> None:
+    """Closes the Eal of this process, if a test has left one. A test that never imported eal pays nothing."""
+    eal = sys.modules.get("eal")
+    if eal is None:
+        return
+    try:
+        current = eal.current()
+    except eal.EalError:
+        return
+    if current is not None:
+        current.close()
+
+
+@pytest.fixture(autouse=True)
+def _closed_eal() -> Iterator[None]:
+    yield
+    close_current_eal()
+
+
+@pytest.fixture
+def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A file_prefix that nothing else uses. No file of it may be left in /dev/shm when the test ends, unless
+    the test is marked `leaves_files`.
+    """
+    name = f"t{os.getpid():x}n{next(serial_numbers)}"
+    yield name
+    close_current_eal()
+    # Names are ivshmem.<uid>.<tag>.<prefix>.<uuid>.seg or .md.
+    left = glob.glob(f"/dev/shm/ivshmem.*.{name}.*")
+    for path in left:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    if not request.node.get_closest_marker("leaves_files"):
+        assert not left, f"the test left files of its prefix: {left}"
+
+
+@pytest.fixture
+def runtime_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A runtime directory of the test's own, which child processes inherit as $EAL_RUNTIME_DIR."""
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o700)
+    monkeypatch.setenv("EAL_RUNTIME_DIR", str(directory))
+    return directory
+
+
+# --- hugepages ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hugepages(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """`hugepages(count, page_size=2 MiB)`: a private hugetlbfs that has exactly so many pages, all free.
+
+    Gives the mount point. Mount and pages are taken back when the test ends, however it ends.
+    """
+    with contextlib.ExitStack() as undo:
+        numbers = itertools.count()
+
+        def take(count: int, page_size: int = 2 * MIB) -> Path:
+            if os.geteuid() != 0:
+                pytest.skip("hugepages need root")
+            raise_free_pages(undo, count, page_size)
+            return mount_hugetlbfs(undo, tmp_path / f"huge{next(numbers)}", count, page_size)
+
+        yield take
+
+
+def raise_free_pages(undo: contextlib.ExitStack, count: int, page_size: int) -> None:
+    """Makes the kernel hold `count` pages that nobody has asked for; `undo` puts its number of pages back."""
+    pool = Path(f"/sys/kernel/mm/hugepages/hugepages-{page_size // 1024}kB")
+    if not pool.is_dir():
+        pytest.skip(f"this kernel has no hugepages of {page_size // MIB} MiB")
+
+    def read(name: str) -> int:
+        return int((pool / f"{name}_hugepages").read_text())
+
+    before = read("nr")
+    lacking = count - (read("free") - read("resv"))
+    if lacking > 0:
+        undo.callback((pool / "nr_hugepages").write_text, str(before))
+        (pool / "nr_hugepages").write_text(str(before + lacking))
+        if (got := read("nr") - before) < lacking:
+            pytest.skip(f"the kernel gave {got} of {lacking} hugepages of {page_size // MIB} MiB")
+
+
+def mount_hugetlbfs(undo: contextlib.ExitStack, directory: Path, count: int, page_size: int) -> Path:
+    directory.mkdir()
+    total = count * page_size
+    # min_size: the pages are this mount's from now on, whatever else the machine does. size: and no more.
+    options = f"pagesize={page_size // MIB}M,size={total},min_size={total}"
+    mount = ["mount", "-t", "hugetlbfs", "-o", options, "none", str(directory)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no hugetlbfs can be mounted here: {done.stderr.strip()}")
+    undo.callback(unmount, directory)
+    return directory
+
+
+def unmount(directory: Path) -> None:
+    # Lazily: a mapping that a failed test still holds must not keep the mount.
+    subprocess.run(["umount", "--lazy", directory], check=True)
