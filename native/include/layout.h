@@ -1,0 +1,326 @@
+/* layout.h: every format that lies in shared memory, byte by byte, and nothing else.
+ *
+ * All numbers are little-endian and naturally aligned. Nothing here is a pointer: places are offsets from the
+ * start of the structure or file they stand in. A change of any of these structures raises its version.
+ *
+ *   segment    one file (a PCI BAR in a guest): a header page, then zones
+ *   table      two slots and a selector: what a metadata file gives to a VM, and what a registry keeps on the host
+ *   ring       rte_ring, byte for byte, with our extension line where DPDK keeps a guard line
+ *   mempool    header, free bitmap, one cache per participant, objects
+ */
+#ifndef IVS_LAYOUT_H
+#define IVS_LAYOUT_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define IVS_CACHE_LINE 64u
+#define IVS_HEADER_SIZE 4096u   /* header page of a segment or table file */
+#define IVS_NAME_SIZE 32u       /* a name and its NUL */
+#define IVS_PARTICIPANTS 64u
+
+/* Magics are the eight ASCII bytes of the comment, read as a little-endian number. */
+#define IVS_SEGMENT_MAGIC  UINT64_C(0x4745534d48535649) /* "IVSHMSEG" */
+#define IVS_METADATA_MAGIC UINT64_C(0x54454d4d48535649) /* "IVSHMMET" */
+#define IVS_REGISTRY_MAGIC UINT64_C(0x4745524d48535649) /* "IVSHMREG" */
+#define IVS_RING_MAGIC     UINT64_C(0x474e524d48535649) /* "IVSHMRNG" */
+#define IVS_MEMPOOL_MAGIC  UINT64_C(0x4c4f504d48535649) /* "IVSHMPOL" */
+
+#define IVS_SEGMENT_VERSION 1u
+#define IVS_TABLE_VERSION 1u
+#define IVS_RING_VERSION 1u
+#define IVS_MEMPOOL_VERSION 1u
+
+#define IVS_ASSERT_AT(type, field, offset) \
+    _Static_assert(offsetof(struct type, field) == (offset), #type "." #field " is not at " #offset)
+#define IVS_ASSERT_SIZE(type, size) _Static_assert(sizeof(struct type) == (size), #type " has not " #size " bytes")
+
+/* ---- segment ------------------------------------------------------------------------------------------- */
+
+/* One thread of one process of one machine that works on objects of the segment. Claimed by a compare-and-swap
+ * of `owner` from 0, so that a slot is never taken without saying by whom. */
+struct ivs_participant {
+    _Atomic uint64_t owner;     /* 0 free, else machine << 32 | thread id; machine: hash of boot id, pid namespace */
+    _Atomic uint64_t started;   /* the thread's start in clock ticks since boot: tells a reused thread id */
+    _Atomic uint64_t heartbeat; /* counts up while the participant lives; 0: it does not beat */
+    _Atomic uint32_t ack;       /* the last unplug announcement that it let go for */
+    uint32_t reserved;
+};
+IVS_ASSERT_SIZE(ivs_participant, 32);
+IVS_ASSERT_AT(ivs_participant, started, 8);
+IVS_ASSERT_AT(ivs_participant, heartbeat, 16);
+IVS_ASSERT_AT(ivs_participant, ack, 24);
+
+struct ivs_segment {
+    /* line 0 and 1: identity, written once; crc covers both lines with magic and crc as 0 */
+    _Atomic uint64_t magic; /* stored last, release; pairs with the acquire in ivs_segment_check */
+    uint32_t version;
+    uint32_t header_size;
+    uint8_t uuid[16];
+    uint64_t size;          /* bytes of the file: a power of two */
+    uint64_t page_size;
+    uint64_t host_address;  /* where its creator mapped it */
+    int32_t socket_id;      /* NUMA node it is bound to, -1: any */
+    uint32_t crc;
+    uint64_t epoch;         /* its creator's */
+    char group[IVS_NAME_SIZE];
+    uint8_t reserved0[24];
+    /* line 2: changes while in use */
+    _Atomic uint32_t retired; /* 1: the host started afresh and nobody serves these objects any more */
+    uint8_t reserved1[1916];
+    /* second half of the page */
+    struct ivs_participant participants[IVS_PARTICIPANTS];
+};
+IVS_ASSERT_SIZE(ivs_segment, IVS_HEADER_SIZE);
+IVS_ASSERT_AT(ivs_segment, magic, 0);
+IVS_ASSERT_AT(ivs_segment, version, 8);
+IVS_ASSERT_AT(ivs_segment, header_size, 12);
+IVS_ASSERT_AT(ivs_segment, uuid, 16);
+IVS_ASSERT_AT(ivs_segment, size, 32);
+IVS_ASSERT_AT(ivs_segment, page_size, 40);
+IVS_ASSERT_AT(ivs_segment, host_address, 48);
+IVS_ASSERT_AT(ivs_segment, socket_id, 56);
+IVS_ASSERT_AT(ivs_segment, crc, 60);
+IVS_ASSERT_AT(ivs_segment, epoch, 64);
+IVS_ASSERT_AT(ivs_segment, group, 72);
+IVS_ASSERT_AT(ivs_segment, retired, 128);
+IVS_ASSERT_AT(ivs_segment, participants, 2048);
+
+/* ---- table: metadata and registry ----------------------------------------------------------------------- */
+
+/* A file holds the header page and two slots of (size - 4096) / 2 bytes. `selector` counts changes; the table
+ * in force is in slot selector & 1 and carries the same number. A writer fills the other slot, then stores the
+ * selector: readers see the old table or the new one, whole, even if the writer dies between. */
+struct ivs_table_file {
+    /* line 0 and 1: identity, as in a segment */
+    _Atomic uint64_t magic; /* stored last, release; pairs with the acquire in ivs_table_file_check */
+    uint32_t version;
+    uint32_t header_size;
+    uint8_t uuid[16];
+    uint64_t size; /* bytes of the file */
+    char name[IVS_NAME_SIZE];
+    uint32_t crc; /* of the first 128 bytes with magic and crc as 0 */
+    uint8_t reserved0[52];
+    /* line 2: changes while in use */
+    _Atomic uint64_t selector;
+    _Atomic uint32_t leaving; /* an unplug is announced: this number is to be acknowledged */
+    uint8_t reserved1[3956];
+};
+IVS_ASSERT_SIZE(ivs_table_file, IVS_HEADER_SIZE);
+IVS_ASSERT_AT(ivs_table_file, magic, 0);
+IVS_ASSERT_AT(ivs_table_file, version, 8);
+IVS_ASSERT_AT(ivs_table_file, header_size, 12);
+IVS_ASSERT_AT(ivs_table_file, uuid, 16);
+IVS_ASSERT_AT(ivs_table_file, size, 32);
+IVS_ASSERT_AT(ivs_table_file, name, 40);
+IVS_ASSERT_AT(ivs_table_file, crc, 72);
+IVS_ASSERT_AT(ivs_table_file, selector, 128);
+IVS_ASSERT_AT(ivs_table_file, leaving, 136);
+
+/* A table: this head, then the segments, the entries, and a heap of strings and shapes. */
+struct ivs_table {
+    uint32_t crc;      /* of the whole table with crc as 0 */
+    uint32_t flags;    /* IVS_TABLE_* */
+    uint64_t selector; /* the selector's value while this table is in force */
+    uint64_t epoch;    /* counts primary starts of the prefix that writes it */
+    uint32_t n_segments;
+    uint32_t n_entries;
+    uint64_t heap;     /* bytes */
+    uint64_t length;   /* bytes of the whole table */
+    uint8_t reserved[16];
+};
+IVS_ASSERT_SIZE(ivs_table, 64);
+IVS_ASSERT_AT(ivs_table, selector, 8);
+IVS_ASSERT_AT(ivs_table, epoch, 16);
+IVS_ASSERT_AT(ivs_table, n_segments, 24);
+IVS_ASSERT_AT(ivs_table, heap, 32);
+IVS_ASSERT_AT(ivs_table, length, 40);
+
+#define IVS_TABLE_KEPT 1u /* registry: to be left in place when the last process goes */
+
+/* A piece of the heap: `length` bytes from the heap's byte `offset` on. */
+struct ivs_heap_ref {
+    uint32_t offset;
+    uint32_t length;
+};
+
+struct ivs_table_segment {
+    uint8_t uuid[16];
+    uint64_t size;
+    uint64_t page_size;
+    uint64_t host_address;
+    int32_t socket_id;
+    uint32_t flags; /* IVS_SEGMENT_* */
+    char group[IVS_NAME_SIZE];
+    struct ivs_heap_ref path; /* registry: the file; empty in a metadata */
+    uint64_t epoch;
+};
+IVS_ASSERT_SIZE(ivs_table_segment, 96);
+IVS_ASSERT_AT(ivs_table_segment, size, 16);
+IVS_ASSERT_AT(ivs_table_segment, host_address, 32);
+IVS_ASSERT_AT(ivs_table_segment, socket_id, 40);
+IVS_ASSERT_AT(ivs_table_segment, group, 48);
+IVS_ASSERT_AT(ivs_table_segment, path, 80);
+IVS_ASSERT_AT(ivs_table_segment, epoch, 88);
+
+#define IVS_SEGMENT_READONLY 1u
+
+enum ivs_kind { IVS_KIND_MEMZONE = 1, IVS_KIND_RING = 2, IVS_KIND_MEMPOOL = 3 };
+
+struct ivs_table_entry {
+    char name[IVS_NAME_SIZE];
+    uint32_t kind;    /* enum ivs_kind */
+    uint32_t segment; /* index into the table's segments */
+    uint64_t offset;  /* from the first byte of the segment */
+    uint64_t length;
+    uint32_t align;
+    uint32_t flags;   /* as given by the user */
+    struct ivs_heap_ref dtype; /* numpy's description as JSON; empty: none */
+    struct ivs_heap_ref shape; /* uint64 numbers; both empty or neither, but a 0-d shape has no bytes */
+    uint8_t reserved[16];
+};
+IVS_ASSERT_SIZE(ivs_table_entry, 96);
+IVS_ASSERT_AT(ivs_table_entry, kind, 32);
+IVS_ASSERT_AT(ivs_table_entry, segment, 36);
+IVS_ASSERT_AT(ivs_table_entry, offset, 40);
+IVS_ASSERT_AT(ivs_table_entry, length, 48);
+IVS_ASSERT_AT(ivs_table_entry, align, 56);
+IVS_ASSERT_AT(ivs_table_entry, flags, 60);
+IVS_ASSERT_AT(ivs_table_entry, dtype, 64);
+IVS_ASSERT_AT(ivs_table_entry, shape, 72);
+
+/* ---- ring ------------------------------------------------------------------------------------------------ */
+
+enum ivs_sync { IVS_SYNC_MT = 0, IVS_SYNC_ST = 1, IVS_SYNC_RTS = 2, IVS_SYNC_HTS = 3 };
+
+/* One end of a ring, in the three shapes that DPDK gives it. The sync type is at byte 8 in each. */
+union ivs_ring_end {
+    struct {
+        _Atomic uint32_t head;
+        _Atomic uint32_t tail;
+        uint32_t sync_type;
+    };
+    struct {
+        _Atomic uint64_t raw; /* tail << 32 | head, moved together */
+    } hts;
+    struct {
+        _Atomic uint64_t tail; /* pos << 32 | cnt */
+        uint32_t sync_type;
+        uint32_t htd_max; /* how far a head may run before the tail */
+        _Atomic uint64_t head;
+    } rts;
+    uint8_t line[IVS_CACHE_LINE];
+};
+_Static_assert(sizeof(union ivs_ring_end) == 64, "an end is one line");
+
+struct ivs_ring_shared {
+    /* line 0: as rte_ring */
+    char name[IVS_NAME_SIZE];
+    uint32_t flags;
+    uint32_t reserved0;
+    uint64_t memzone; /* DPDK's pointer: written 0, never read */
+    uint32_t size;    /* elements, a power of two */
+    uint32_t mask;
+    uint32_t capacity;
+    uint32_t reserved1;
+    /* line 1: the extension, in a line that DPDK leaves alone */
+    _Atomic uint64_t magic; /* stored last, release; pairs with the acquire in ivs_ring_attach */
+    uint32_t version;
+    uint32_t elem_size;
+    _Atomic uint64_t prod_owner; /* participant at an ST end, as ivs_participant.owner; 0: none has used it */
+    _Atomic uint64_t cons_owner;
+    uint32_t crc; /* of lines 0 and 1 with magic, the owners and crc as 0 */
+    uint8_t reserved2[28];
+    /* lines 2 to 5 */
+    union ivs_ring_end prod;
+    uint8_t guard1[IVS_CACHE_LINE];
+    union ivs_ring_end cons;
+    uint8_t guard2[IVS_CACHE_LINE];
+    /* elements follow */
+};
+IVS_ASSERT_SIZE(ivs_ring_shared, 384);
+IVS_ASSERT_AT(ivs_ring_shared, flags, 32);
+IVS_ASSERT_AT(ivs_ring_shared, memzone, 40);
+IVS_ASSERT_AT(ivs_ring_shared, size, 48);
+IVS_ASSERT_AT(ivs_ring_shared, mask, 52);
+IVS_ASSERT_AT(ivs_ring_shared, capacity, 56);
+IVS_ASSERT_AT(ivs_ring_shared, magic, 64);
+IVS_ASSERT_AT(ivs_ring_shared, version, 72);
+IVS_ASSERT_AT(ivs_ring_shared, elem_size, 76);
+IVS_ASSERT_AT(ivs_ring_shared, prod_owner, 80);
+IVS_ASSERT_AT(ivs_ring_shared, cons_owner, 88);
+IVS_ASSERT_AT(ivs_ring_shared, crc, 96);
+IVS_ASSERT_AT(ivs_ring_shared, prod, 128);
+IVS_ASSERT_AT(ivs_ring_shared, cons, 256);
+IVS_ASSERT_AT(ivs_ring_shared, prod.tail, 132);
+IVS_ASSERT_AT(ivs_ring_shared, prod.sync_type, 136);
+IVS_ASSERT_AT(ivs_ring_shared, prod.hts.raw, 128);
+IVS_ASSERT_AT(ivs_ring_shared, prod.rts.tail, 128);
+IVS_ASSERT_AT(ivs_ring_shared, prod.rts.sync_type, 136);
+IVS_ASSERT_AT(ivs_ring_shared, prod.rts.htd_max, 140);
+IVS_ASSERT_AT(ivs_ring_shared, prod.rts.head, 144);
+
+/* RING_F_* of DPDK. */
+#define IVS_RING_SP_ENQ 0x01u
+#define IVS_RING_SC_DEQ 0x02u
+#define IVS_RING_EXACT_SZ 0x04u
+#define IVS_RING_MP_RTS_ENQ 0x08u
+#define IVS_RING_MC_RTS_DEQ 0x10u
+#define IVS_RING_MP_HTS_ENQ 0x20u
+#define IVS_RING_MC_HTS_DEQ 0x40u
+#define IVS_RING_FLAGS 0x7fu
+
+/* ---- mempool --------------------------------------------------------------------------------------------- */
+
+/* Header, then at the offsets it names: the free bitmap (bit i of word i / 64: object i is free), one cache per
+ * participant slot of the segment, and the objects. */
+struct ivs_mempool_shared {
+    _Atomic uint64_t magic; /* stored last, release; pairs with the acquire in ivs_mempool_attach */
+    uint32_t version;
+    uint32_t n;
+    uint32_t elt_size;    /* bytes the user asked for */
+    uint32_t elt_stride;  /* bytes from one object to the next */
+    uint32_t cache_size;  /* objects, 0: no caches */
+    uint32_t flags;
+    uint64_t bitmap_offset;
+    uint64_t caches_offset;
+    uint64_t objects_offset;
+    uint32_t cache_stride; /* bytes from one cache to the next */
+    uint32_t crc;          /* of the first two lines with magic and crc as 0 */
+    char name[IVS_NAME_SIZE];
+    uint8_t reserved0[32];
+    /* line 2: what participants without a slot took and put back */
+    _Atomic uint64_t taken;
+    _Atomic uint64_t returned;
+    uint8_t reserved1[48];
+};
+IVS_ASSERT_SIZE(ivs_mempool_shared, 192);
+IVS_ASSERT_AT(ivs_mempool_shared, n, 12);
+IVS_ASSERT_AT(ivs_mempool_shared, elt_size, 16);
+IVS_ASSERT_AT(ivs_mempool_shared, elt_stride, 20);
+IVS_ASSERT_AT(ivs_mempool_shared, cache_size, 24);
+IVS_ASSERT_AT(ivs_mempool_shared, flags, 28);
+IVS_ASSERT_AT(ivs_mempool_shared, bitmap_offset, 32);
+IVS_ASSERT_AT(ivs_mempool_shared, caches_offset, 40);
+IVS_ASSERT_AT(ivs_mempool_shared, objects_offset, 48);
+IVS_ASSERT_AT(ivs_mempool_shared, cache_stride, 56);
+IVS_ASSERT_AT(ivs_mempool_shared, crc, 60);
+IVS_ASSERT_AT(ivs_mempool_shared, name, 64);
+IVS_ASSERT_AT(ivs_mempool_shared, taken, 128);
+
+/* One participant's cache: written by its owner alone, read by all who count. */
+struct ivs_mempool_cache {
+    _Atomic uint32_t len; /* indices in objects[] that are cached */
+    uint32_t reserved0;
+    _Atomic uint64_t taken;    /* objects handed out to this participant, ever */
+    _Atomic uint64_t returned; /* objects it put back, ever */
+    uint8_t reserved1[40];
+    uint32_t objects[];
+};
+IVS_ASSERT_SIZE(ivs_mempool_cache, 64);
+IVS_ASSERT_AT(ivs_mempool_cache, taken, 8);
+IVS_ASSERT_AT(ivs_mempool_cache, returned, 16);
+IVS_ASSERT_AT(ivs_mempool_cache, objects, 64);
+
+#endif

@@ -1,0 +1,26 @@
+/* map.h: mapping a file shared, taking its pages, and binding them to a NUMA node. */
+#ifndef IVS_MAP_H
+#define IVS_MAP_H
+
+#include <stdint.h>
+
+/* Maps `length` bytes of `fd` from offset 0, shared. At `hint` if that range is free and hint is not 0, anywhere
+ * otherwise. Returns the address, or a negative errno. */
+int64_t ivs_map(int fd, uint64_t length, int writable, uint64_t hint);
+
+/* Unmaps; returns 0 or a negative errno. */
+int ivs_unmap(uint64_t address, uint64_t length);
+
+/* Takes every page of a writable mapping now. Returns 0, or -EFAULT / -ENOMEM where there are too few. */
+int ivs_populate(uint64_t address, uint64_t length, uint64_t page_size);
+
+/* Binds the range to a NUMA node, before its pages are touched (mbind, MPOL_BIND). Returns 0 or a negative errno. */
+int ivs_bind(uint64_t address, uint64_t length, int node);
+
+/* The NUMA node of the page at `address` (get_mempolicy), or a negative errno. */
+int ivs_node_of(uint64_t address);
+
+/* Fills the range with zero bytes. */
+void ivs_zero(uint64_t address, uint64_t length);
+
+#endif

@@ -1,0 +1,25 @@
+/* name.h: the rule for names in shared memory. */
+#ifndef IVS_NAME_H
+#define IVS_NAME_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "layout.h"
+
+/* 1 to 31 bytes, then only NULs; no '/', no control character. */
+static inline bool ivs_name_ok(const char name[IVS_NAME_SIZE])
+{
+    uint32_t length = 0;
+    while (length < IVS_NAME_SIZE && name[length] != 0) {
+        unsigned char c = (unsigned char)name[length++];
+        if (c < 0x20 || c == 0x7f || c == '/')
+            return false;
+    }
+    for (uint32_t i = length; i < IVS_NAME_SIZE; i++)
+        if (name[i] != 0)
+            return false;
+    return length > 0 && length < IVS_NAME_SIZE;
+}
+
+#endif

@@ -1,0 +1,42 @@
+/* segment.h: the header page of a segment file, and the participants that stand in it. */
+#ifndef IVS_SEGMENT_H
+#define IVS_SEGMENT_H
+
+#include "fault.h"
+#include "layout.h"
+
+/* The identity of a segment: what is written once, and what a check hands out. */
+struct ivs_segment_info {
+    uint8_t uuid[16];
+    uint64_t size;
+    uint64_t page_size;
+    uint64_t host_address;
+    uint64_t epoch;
+    int32_t socket_id;
+    char group[IVS_NAME_SIZE];
+};
+
+/* Writes the header of a zeroed segment of info->size bytes. */
+void ivs_segment_format(void *base, const struct ivs_segment_info *info);
+
+/* Checks the header in `length` mapped bytes and fills `info`. Returns 0 or an enum ivs_fault. */
+int ivs_segment_check(const void *base, uint64_t length, struct ivs_segment_info *info);
+
+/* The retired mark: whoever serves these objects is gone for good. */
+void ivs_segment_retire(void *base);
+int ivs_segment_retired(const void *base);
+
+/* Takes a free participant slot. Returns its number (0..63), or -ENOSPC. */
+int ivs_participant_claim(void *base, uint64_t owner, uint64_t started);
+
+/* Takes over the slot of `dead`, whom the caller knows to be dead. Returns 0, or -EBUSY if another one was faster. */
+int ivs_participant_adopt(void *base, int slot, uint64_t dead, uint64_t owner, uint64_t started);
+
+/* Gives a slot up. Returns 0, or -EINVAL if it is not `owner`'s. */
+int ivs_participant_release(void *base, int slot, uint64_t owner);
+
+/* Owner and start of slot `slot`; 0 where it is free. */
+uint64_t ivs_participant_owner(const void *base, int slot);
+uint64_t ivs_participant_started(const void *base, int slot);
+
+#endif

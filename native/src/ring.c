@@ -1,0 +1,244 @@
+/* ring.c: making, attaching, resetting and waiting; the operations themselves are inline in ring.h. */
+#include "ring.h"
+
+#include "crc32c.h"
+#include "fault.h"
+#include "name.h"
+
+#define IDENTITY 128u              /* lines 0 and 1 */
+#define COUNT_MAX 0x7fffffffu      /* as DPDK: indices are 32 bits and must be told apart */
+#define HTD_MAX_PART 8u            /* DPDK's default: the head may run an eighth of the ring ahead */
+#define INDEX_TRIES 1000           /* looks at two indices that others move */
+#define WAIT_SLEEP_FIRST_NS 1000u
+#define WAIT_SLEEP_MOST_NS 1000000u
+
+static bool power_of_two(uint32_t value)
+{
+    return value != 0 && (value & (value - 1)) == 0;
+}
+
+/* The sync type that one end's three flags ask for; -1 if they contradict each other. */
+static int end_sync(uint32_t flags, uint32_t single, uint32_t rts, uint32_t hts)
+{
+    switch (flags & (single | rts | hts)) {
+    case 0:
+        return IVS_SYNC_MT;
+    default:
+        if ((flags & (single | rts | hts)) == single)
+            return IVS_SYNC_ST;
+        if ((flags & (single | rts | hts)) == rts)
+            return IVS_SYNC_RTS;
+        return (flags & (single | rts | hts)) == hts ? IVS_SYNC_HTS : -1;
+    }
+}
+
+static int prod_sync(uint32_t flags)
+{
+    return end_sync(flags, IVS_RING_SP_ENQ, IVS_RING_MP_RTS_ENQ, IVS_RING_MP_HTS_ENQ);
+}
+
+static int cons_sync(uint32_t flags)
+{
+    return end_sync(flags, IVS_RING_SC_DEQ, IVS_RING_MC_RTS_DEQ, IVS_RING_MC_HTS_DEQ);
+}
+
+static uint32_t default_htd_max(uint32_t capacity)
+{
+    return capacity < HTD_MAX_PART ? 1 : capacity / HTD_MAX_PART;
+}
+
+int64_t ivs_ring_plan(struct ivs_ring_info *info)
+{
+    if (info->elem_size == 0 || info->elem_size % 4 != 0 || info->count == 0 || info->count > COUNT_MAX)
+        return -EINVAL;
+    if ((info->flags & ~IVS_RING_FLAGS) != 0 || prod_sync(info->flags) < 0 || cons_sync(info->flags) < 0)
+        return -EINVAL;
+    if (info->flags & IVS_RING_EXACT_SZ) {
+        info->size = 1;
+        while (info->size < info->count + 1)
+            info->size *= 2;
+        info->capacity = info->count;
+    } else {
+        if (!power_of_two(info->count))
+            return -EINVAL;
+        info->size = info->count;
+        info->capacity = info->count - 1;
+    }
+    return (int64_t)(sizeof(struct ivs_ring_shared) + (uint64_t)info->size * info->elem_size);
+}
+
+static uint32_t identity_crc(const struct ivs_ring_shared *ring)
+{
+    unsigned char bytes[IDENTITY];
+    memcpy(bytes, ring, IDENTITY);
+    memset(bytes + offsetof(struct ivs_ring_shared, magic), 0, 8);
+    memset(bytes + offsetof(struct ivs_ring_shared, prod_owner), 0, 16);
+    memset(bytes + offsetof(struct ivs_ring_shared, crc), 0, 4);
+    return ivs_crc32c(0, bytes, IDENTITY);
+}
+
+static void format_end(union ivs_ring_end *end, int sync, uint32_t capacity)
+{
+    memset(end, 0, sizeof(*end));
+    end->sync_type = (uint32_t)sync;
+    if (sync == IVS_SYNC_RTS)
+        end->rts.htd_max = default_htd_max(capacity);
+}
+
+int ivs_ring_create(void *base, uint64_t length, const struct ivs_ring_info *asked)
+{
+    struct ivs_ring_info info = *asked;
+    struct ivs_ring_shared *ring = (struct ivs_ring_shared *)base;
+    int64_t need = ivs_ring_plan(&info);
+
+    if (need < 0 || !ivs_name_ok(info.name) || (uintptr_t)base % IVS_CACHE_LINE != 0)
+        return -EINVAL;
+    if ((uint64_t)need > length)
+        return -ENOSPC;
+    memset(ring, 0, sizeof(*ring));
+    memcpy(ring->name, info.name, sizeof(ring->name));
+    ring->flags = info.flags;
+    ring->size = info.size;
+    ring->mask = info.size - 1;
+    ring->capacity = info.capacity;
+    ring->version = IVS_RING_VERSION;
+    ring->elem_size = info.elem_size;
+    format_end(&ring->prod, prod_sync(info.flags), info.capacity);
+    format_end(&ring->cons, cons_sync(info.flags), info.capacity);
+    ring->crc = identity_crc(ring);
+    /* release: pairs with the acquire in ivs_ring_attach */
+    atomic_store_explicit(&ring->magic, IVS_RING_MAGIC, memory_order_release);
+    return 0;
+}
+
+static int check_geometry(const struct ivs_ring_shared *ring, uint64_t length)
+{
+    if (ring->elem_size == 0 || ring->elem_size % 4 != 0 || !power_of_two(ring->size) || ring->size > COUNT_MAX + 1u)
+        return IVS_FAULT_GEOMETRY;
+    if (ring->mask != ring->size - 1 || ring->capacity > ring->mask)
+        return IVS_FAULT_GEOMETRY;
+    if (!(ring->flags & IVS_RING_EXACT_SZ) && ring->capacity != ring->mask)
+        return IVS_FAULT_GEOMETRY;
+    if (sizeof(*ring) + (uint64_t)ring->size * ring->elem_size > length)
+        return IVS_FAULT_LENGTH;
+    if ((ring->flags & ~IVS_RING_FLAGS) != 0)
+        return IVS_FAULT_FLAGS;
+    if ((int)ring->prod.sync_type != prod_sync(ring->flags) || (int)ring->cons.sync_type != cons_sync(ring->flags))
+        return IVS_FAULT_SYNC;
+    return IVS_OK;
+}
+
+/* Others may be working the ring: two tails belong together if the first one did not move meanwhile. */
+static int check_indices(struct ivs_ring_shared *ring, uint32_t capacity)
+{
+    for (int i = 0; i < INDEX_TRIES; i++) {
+        uint32_t cons = atomic_load_explicit(&ring->cons.tail, memory_order_acquire);
+        uint32_t prod = atomic_load_explicit(&ring->prod.tail, memory_order_acquire);
+        if (prod - cons <= capacity)
+            return IVS_OK;
+        if (atomic_load_explicit(&ring->cons.tail, memory_order_acquire) == cons)
+            return IVS_FAULT_INDEX;
+    }
+    return IVS_OK; /* it moves, so somebody works it */
+}
+
+int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t stall_ns, struct ivs_ring_info *info)
+{
+    struct ivs_ring_shared *shared = (struct ivs_ring_shared *)base;
+    struct ivs_ring_shared copy;
+
+    if ((uintptr_t)base % IVS_CACHE_LINE != 0)
+        return IVS_FAULT_ALIGNMENT;
+    if (length < sizeof(copy))
+        return IVS_FAULT_LENGTH;
+    /* acquire: pairs with the release in ivs_ring_create */
+    if (atomic_load_explicit(&shared->magic, memory_order_acquire) != IVS_RING_MAGIC)
+        return IVS_FAULT_MAGIC;
+    memcpy(&copy, shared, sizeof(copy));
+    if (copy.version != IVS_RING_VERSION)
+        return IVS_FAULT_VERSION;
+    if (copy.crc != identity_crc(&copy))
+        return IVS_FAULT_CRC;
+    if (!ivs_name_ok(copy.name))
+        return IVS_FAULT_NAME;
+    int fault = check_geometry(&copy, length);
+    if (fault == IVS_OK)
+        fault = check_indices(shared, copy.capacity);
+    if (fault != IVS_OK)
+        return fault;
+
+    memset(r, 0, sizeof(*r));
+    r->shared = shared;
+    r->elements = (unsigned char *)(shared + 1);
+    r->stall_ns = stall_ns;
+    r->size = copy.size;
+    r->mask = copy.mask;
+    r->capacity = copy.capacity;
+    r->elem_size = copy.elem_size;
+    r->prod_sync = copy.prod.sync_type;
+    r->cons_sync = copy.cons.sync_type;
+    r->prod_htd_max = copy.prod.rts.htd_max;
+    r->cons_htd_max = copy.cons.rts.htd_max;
+    /* no bound is known yet: a `left` that is not the head makes the first operation read the opposite tail */
+    r->prod.left = copy.prod.head - 1;
+    r->cons.left = copy.cons.head - 1;
+
+    memcpy(info->name, copy.name, sizeof(info->name));
+    info->count = copy.capacity == copy.mask ? copy.size : copy.capacity;
+    info->elem_size = copy.elem_size;
+    info->flags = copy.flags;
+    info->size = copy.size;
+    info->capacity = copy.capacity;
+    return IVS_OK;
+}
+
+void ivs_ring_refuse(struct ivs_ring *r, int32_t code)
+{
+    atomic_store_explicit(&r->refuse, code, memory_order_relaxed);
+}
+
+int ivs_ring_reset(struct ivs_ring *r)
+{
+    int32_t refuse = atomic_load_explicit(&r->refuse, memory_order_relaxed);
+    if (refuse != 0)
+        return refuse;
+    union ivs_ring_end *prod = &r->shared->prod;
+    union ivs_ring_end *cons = &r->shared->cons;
+    uint32_t to = atomic_load_explicit(&prod->tail, memory_order_acquire);
+
+    /* both words of an RTS end carry the count in their low half: equal counts mean that nobody is inside */
+    if (r->prod_sync == IVS_SYNC_RTS)
+        atomic_store_explicit(&prod->rts.head, atomic_load(&prod->rts.tail), memory_order_release);
+    else
+        atomic_store_explicit(&prod->head, to, memory_order_release);
+    if (r->cons_sync == IVS_SYNC_RTS) {
+        atomic_store_explicit(&cons->rts.tail, (uint64_t)to << 32, memory_order_release);
+        atomic_store_explicit(&cons->rts.head, (uint64_t)to << 32, memory_order_release);
+    } else {
+        atomic_store_explicit(&cons->hts.raw, (uint64_t)to << 32 | to, memory_order_release);
+    }
+    return 0;
+}
+
+int ivs_ring_wait(struct ivs_ring *r, uint64_t limit_ns)
+{
+    uint64_t sleep_ns = WAIT_SLEEP_FIRST_NS;
+    uint64_t deadline = 0;
+
+    for (uint32_t spins = 0; ivs_ring_count(r) == 0; spins++) {
+        if (spins < IVS_WAIT_SPINS) {
+            ivs_pause();
+            continue;
+        }
+        uint64_t now = ivs_now_ns();
+        if (deadline == 0)
+            deadline = now + limit_ns;
+        if (now >= deadline)
+            return 0;
+        uint64_t nap = sleep_ns < deadline - now ? sleep_ns : deadline - now;
+        struct timespec t = {.tv_sec = 0, .tv_nsec = (long)nap};
+        nanosleep(&t, NULL);
+        sleep_ns = sleep_ns * 2 < WAIT_SLEEP_MOST_NS ? sleep_ns * 2 : WAIT_SLEEP_MOST_NS;
+    }
+    return 1;
+}
