@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""cpu-layout from a checkout: nothing installed, nothing built, the standard library alone."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from eal.topology import main
+
+if __name__ == "__main__":
+    sys.exit(main())
