@@ -74,7 +74,7 @@ lacks() { # lacks WHAT PACKAGE...: one line of the list
     complete=no
 }
 
-# --- build ---------------------------------------------------------------------------------------------------
+# --- build --------------------------------------------------------------------------------------------------
 
 ask_python() { "$python" -ISc "import os, sys, sysconfig; $1" 2>/dev/null; }
 
@@ -82,6 +82,7 @@ newer_python() {
     for name in python3.14 python3.13 python3.12 python3.11; do
         command -v "$name" >/dev/null 2>&1 && echo "$name" && return
     done
+    return 0
 }
 
 check_python() {
@@ -120,7 +121,7 @@ check_build() {
     exit 1
 }
 
-# --- tests ---------------------------------------------------------------------------------------------------
+# --- tests --------------------------------------------------------------------------------------------------
 
 apt_install() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
