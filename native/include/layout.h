@@ -178,7 +178,8 @@ struct ivs_table_entry {
     uint32_t flags;   /* as given by the user */
     struct ivs_heap_ref dtype; /* numpy's description as JSON; empty: none */
     struct ivs_heap_ref shape; /* uint64 numbers; both empty or neither, but a 0-d shape has no bytes */
-    uint8_t reserved[16];
+    uint64_t serial; /* the selector's value when the object was made: tells it from a later one of that name */
+    uint8_t reserved[8];
 };
 IVS_ASSERT_SIZE(ivs_table_entry, 96);
 IVS_ASSERT_AT(ivs_table_entry, kind, 32);
@@ -189,6 +190,7 @@ IVS_ASSERT_AT(ivs_table_entry, align, 56);
 IVS_ASSERT_AT(ivs_table_entry, flags, 60);
 IVS_ASSERT_AT(ivs_table_entry, dtype, 64);
 IVS_ASSERT_AT(ivs_table_entry, shape, 72);
+IVS_ASSERT_AT(ivs_table_entry, serial, 80);
 
 /* ---- ring ------------------------------------------------------------------------------------------------ */
 

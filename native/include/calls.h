@@ -1,0 +1,35 @@
+/* calls.h: the inline operations of ring.h and mempool.h as functions, for callers that are not C. */
+#ifndef IVS_CALLS_H
+#define IVS_CALLS_H
+
+#include "mempool.h"
+
+/* Return values as in ring.h. `objects` has n elements of the ring's own element size. */
+int ivs_call_enqueue_bulk(struct ivs_ring *r, const void *objects, uint32_t n);
+int ivs_call_enqueue_burst(struct ivs_ring *r, const void *objects, uint32_t n);
+int ivs_call_dequeue_bulk(struct ivs_ring *r, void *objects, uint32_t n);
+int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n);
+
+/* One number, at rings whose elements have 4 or 8 bytes. -ERANGE: the value needs more than 4 bytes. */
+int ivs_call_enqueue_number(struct ivs_ring *r, uint64_t value);
+
+/* The number dequeued. UINT64_MAX may be one, or stand for none: ivs_call_status then tells. */
+uint64_t ivs_call_dequeue_number(struct ivs_ring *r);
+
+/* What the last ivs_call_dequeue_number or ivs_call_get of this thread came to: 1, 0 (empty) or a negative errno. */
+int ivs_call_status(void);
+
+/* One element of any size. */
+int ivs_call_enqueue_one(struct ivs_ring *r, const void *object);
+int ivs_call_dequeue_one(struct ivs_ring *r, void *object);
+
+uint32_t ivs_call_count(const struct ivs_ring *r);
+
+int ivs_call_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n);
+int ivs_call_put_bulk(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
+
+/* The index taken. UINT32_MAX is never one: ivs_call_status then tells. */
+uint32_t ivs_call_get(struct ivs_mempool *p);
+int ivs_call_put(struct ivs_mempool *p, uint32_t object);
+
+#endif

@@ -1,0 +1,170 @@
+/* layout.h */
+#define IVS_HEADER_SIZE ...
+#define IVS_NAME_SIZE ...
+#define IVS_PARTICIPANTS ...
+#define IVS_SEGMENT_MAGIC ...
+#define IVS_METADATA_MAGIC ...
+#define IVS_REGISTRY_MAGIC ...
+#define IVS_RING_MAGIC ...
+#define IVS_MEMPOOL_MAGIC ...
+#define IVS_SEGMENT_VERSION ...
+#define IVS_TABLE_VERSION ...
+#define IVS_RING_VERSION ...
+#define IVS_MEMPOOL_VERSION ...
+#define IVS_TABLE_KEPT ...
+#define IVS_SEGMENT_READONLY ...
+#define IVS_KIND_MEMZONE ...
+#define IVS_KIND_RING ...
+#define IVS_KIND_MEMPOOL ...
+
+struct ivs_table {
+    uint32_t crc;
+    uint32_t flags;
+    uint64_t selector;
+    uint64_t epoch;
+    uint32_t n_segments;
+    uint32_t n_entries;
+    uint64_t heap;
+    uint64_t length;
+    ...;
+};
+struct ivs_heap_ref {
+    uint32_t offset;
+    uint32_t length;
+};
+struct ivs_table_segment {
+    uint8_t uuid[16];
+    uint64_t size;
+    uint64_t page_size;
+    uint64_t host_address;
+    int32_t socket_id;
+    uint32_t flags;
+    char group[32];
+    struct ivs_heap_ref path;
+    uint64_t epoch;
+};
+struct ivs_table_entry {
+    char name[32];
+    uint32_t kind;
+    uint32_t segment;
+    uint64_t offset;
+    uint64_t length;
+    uint32_t align;
+    uint32_t flags;
+    struct ivs_heap_ref dtype;
+    struct ivs_heap_ref shape;
+    uint64_t serial;
+    ...;
+};
+
+/* fault.h */
+#define IVS_FAULT_MAGIC ...
+#define IVS_FAULT_VERSION ...
+#define IVS_FAULT_LENGTH ...
+const char *ivs_fault_text(int fault);
+
+/* crc32c.h */
+uint32_t ivs_crc32c(uint32_t crc, const void *data, size_t length);
+
+/* map.h */
+int64_t ivs_map(int fd, uint64_t length, int writable, uint64_t hint);
+int ivs_unmap(uint64_t address, uint64_t length);
+int ivs_populate(uint64_t address, uint64_t length, uint64_t page_size);
+int ivs_bind(uint64_t address, uint64_t length, int node);
+int ivs_node_of(uint64_t address);
+void ivs_zero(uint64_t address, uint64_t length);
+
+/* segment.h */
+struct ivs_segment_info {
+    uint8_t uuid[16];
+    uint64_t size;
+    uint64_t page_size;
+    uint64_t host_address;
+    uint64_t epoch;
+    int32_t socket_id;
+    char group[32];
+};
+void ivs_segment_format(void *base, const struct ivs_segment_info *info);
+int ivs_segment_check(const void *base, uint64_t length, struct ivs_segment_info *info);
+void ivs_segment_retire(void *base);
+int ivs_segment_retired(const void *base);
+int ivs_participant_claim(void *base, uint64_t owner, uint64_t started);
+int ivs_participant_adopt(void *base, int slot, uint64_t dead, uint64_t owner, uint64_t started);
+int ivs_participant_release(void *base, int slot, uint64_t owner);
+uint64_t ivs_participant_owner(const void *base, int slot);
+uint64_t ivs_participant_started(const void *base, int slot);
+
+/* table.h */
+struct ivs_table_info {
+    uint8_t uuid[16];
+    uint64_t size;
+    uint32_t version;
+    char name[32];
+};
+void ivs_table_format(void *base, uint64_t magic, const struct ivs_table_info *info, uint64_t epoch);
+int ivs_table_check_file(const void *base, uint64_t length, uint64_t magic, struct ivs_table_info *info);
+uint64_t ivs_table_room(uint64_t size);
+uint64_t ivs_table_selector(const void *base);
+int64_t ivs_table_read(const void *base, uint64_t size, void *copy);
+int ivs_table_publish(void *base, uint64_t size, void *table, uint64_t length);
+void ivs_table_set_leaving(void *base, uint32_t number);
+uint32_t ivs_table_leaving(const void *base);
+
+/* ring.h and calls.h */
+struct ivs_ring { ...; };
+struct ivs_ring_info {
+    char name[32];
+    uint32_t count;
+    uint32_t elem_size;
+    uint32_t flags;
+    uint32_t size;
+    uint32_t capacity;
+};
+int64_t ivs_ring_plan(struct ivs_ring_info *info);
+int ivs_ring_create(void *base, uint64_t length, const struct ivs_ring_info *info);
+int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t stall_ns, struct ivs_ring_info *info);
+void ivs_ring_refuse(struct ivs_ring *r, int32_t code);
+int ivs_ring_reset(struct ivs_ring *r);
+int ivs_ring_wait(struct ivs_ring *r, uint64_t limit_ns);
+int ivs_call_enqueue_bulk(struct ivs_ring *r, const void *objects, uint32_t n);
+int ivs_call_enqueue_burst(struct ivs_ring *r, const void *objects, uint32_t n);
+int ivs_call_dequeue_bulk(struct ivs_ring *r, void *objects, uint32_t n);
+int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n);
+int ivs_call_enqueue_number(struct ivs_ring *r, uint64_t value);
+uint64_t ivs_call_dequeue_number(struct ivs_ring *r);
+int ivs_call_enqueue_one(struct ivs_ring *r, const void *object);
+int ivs_call_dequeue_one(struct ivs_ring *r, void *object);
+uint32_t ivs_call_count(const struct ivs_ring *r);
+int ivs_call_status(void);
+
+/* mempool.h and calls.h */
+#define IVS_MEMPOOL_NO_CACHE_ALIGN ...
+#define IVS_MEMPOOL_CACHE_MAX ...
+#define IVS_HELD_FREE ...
+#define IVS_HELD_CACHE ...
+#define IVS_HELD_TWICE ...
+struct ivs_mempool { ...; };
+struct ivs_mempool_info {
+    char name[32];
+    uint32_t n;
+    uint32_t elt_size;
+    uint32_t elt_stride;
+    uint32_t cache_size;
+    uint32_t flags;
+    uint64_t objects_offset;
+};
+int64_t ivs_mempool_plan(struct ivs_mempool_info *info);
+int ivs_mempool_create(void *base, uint64_t length, const struct ivs_mempool_info *info);
+uint64_t ivs_mempool_handle_size(uint32_t cache_size);
+int ivs_mempool_check(const void *base, uint64_t length, struct ivs_mempool_info *info);
+void ivs_mempool_attach(struct ivs_mempool *p, void *base, const struct ivs_mempool_info *info);
+void ivs_mempool_join(struct ivs_mempool *p, uint32_t slot);
+void ivs_mempool_leave(struct ivs_mempool *p);
+void ivs_mempool_refuse(struct ivs_mempool *p, int32_t code);
+uint32_t ivs_mempool_out(const struct ivs_mempool *p);
+uint32_t ivs_mempool_available(const struct ivs_mempool *p);
+uint32_t ivs_mempool_audit(const struct ivs_mempool *p, uint16_t *where);
+int ivs_call_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n);
+int ivs_call_put_bulk(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
+uint32_t ivs_call_get(struct ivs_mempool *p);
+int ivs_call_put(struct ivs_mempool *p, uint32_t object);

@@ -1,0 +1,7 @@
+/* native.csrc.c: the C side of the one cffi door; what passes through it is declared in native.cdef.h. */
+#include "calls.h"
+#include "crc32c.h"
+#include "fault.h"
+#include "map.h"
+#include "segment.h"
+#include "table.h"

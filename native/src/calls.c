@@ -1,0 +1,105 @@
+/* calls.c: the inline operations as functions. The usual element sizes get a body of their own, in which the size is a
+ * constant and the copy as short as it can be. */
+#include "calls.h"
+
+static _Thread_local int status;
+
+#define FOR_ELEM_SIZE(r, operation)                                                                                    \
+    switch ((r)->elem_size) {                                                                                          \
+    case 4:                                                                                                            \
+        return operation(r, objects, 4, n, NULL);                                                                      \
+    case 8:                                                                                                            \
+        return operation(r, objects, 8, n, NULL);                                                                      \
+    case 16:                                                                                                           \
+        return operation(r, objects, 16, n, NULL);                                                                     \
+    case 64:                                                                                                           \
+        return operation(r, objects, 64, n, NULL);                                                                     \
+    default:                                                                                                           \
+        return operation(r, objects, (r)->elem_size, n, NULL);                                                         \
+    }
+
+int ivs_call_enqueue_bulk(struct ivs_ring *r, const void *objects, uint32_t n)
+{
+    FOR_ELEM_SIZE(r, ivs_ring_enqueue_bulk)
+}
+
+int ivs_call_enqueue_burst(struct ivs_ring *r, const void *objects, uint32_t n)
+{
+    FOR_ELEM_SIZE(r, ivs_ring_enqueue_burst)
+}
+
+int ivs_call_dequeue_bulk(struct ivs_ring *r, void *objects, uint32_t n)
+{
+    FOR_ELEM_SIZE(r, ivs_ring_dequeue_bulk)
+}
+
+int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n)
+{
+    FOR_ELEM_SIZE(r, ivs_ring_dequeue_burst)
+}
+
+int ivs_call_enqueue_one(struct ivs_ring *r, const void *object)
+{
+    return ivs_call_enqueue_bulk(r, object, 1);
+}
+
+int ivs_call_dequeue_one(struct ivs_ring *r, void *object)
+{
+    return ivs_call_dequeue_bulk(r, object, 1);
+}
+
+int ivs_call_enqueue_number(struct ivs_ring *r, uint64_t value)
+{
+    if (r->elem_size == 8)
+        return ivs_ring_enqueue_bulk(r, &value, 8, 1, NULL);
+    if (value > UINT32_MAX)
+        return -ERANGE;
+    uint32_t small = (uint32_t)value;
+    return ivs_ring_enqueue_bulk(r, &small, 4, 1, NULL);
+}
+
+uint64_t ivs_call_dequeue_number(struct ivs_ring *r)
+{
+    uint64_t value;
+    uint32_t small;
+
+    if (r->elem_size == 8) {
+        status = ivs_ring_dequeue_bulk(r, &value, 8, 1, NULL);
+    } else {
+        status = ivs_ring_dequeue_bulk(r, &small, 4, 1, NULL);
+        value = small;
+    }
+    return status == 1 ? value : UINT64_MAX;
+}
+
+int ivs_call_status(void)
+{
+    return status;
+}
+
+uint32_t ivs_call_count(const struct ivs_ring *r)
+{
+    return ivs_ring_count(r);
+}
+
+int ivs_call_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
+{
+    return ivs_mempool_get_bulk(p, objects, n);
+}
+
+int ivs_call_put_bulk(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
+{
+    return ivs_mempool_put_bulk(p, objects, n);
+}
+
+uint32_t ivs_call_get(struct ivs_mempool *p)
+{
+    uint32_t object;
+    status = ivs_mempool_get_bulk(p, &object, 1);
+    return status == 1 ? object : UINT32_MAX;
+}
+
+int ivs_call_put(struct ivs_mempool *p, uint32_t object)
+{
+    return ivs_mempool_put_bulk(p, &object, 1);
+}
