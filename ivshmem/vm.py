@@ -6,8 +6,8 @@
         print(vm.wait().status)
 
 The guest sees the host's root read-only. Writes to /tmp and /var/tmp stay in its memory; /run and /dev/shm
-are its own, and empty. The command goes in as the fw_cfg item opt/ivshmem/job. Its output comes out of the second
-serial port and ends with a marker line "TOKEN STATUS"; the kernel has the first serial port for itself.
+are its own, and empty. The command goes in as the fw_cfg item opt/ivshmem/job. Its output comes out of the
+second serial port and ends with a marker line "TOKEN STATUS"; the first is the kernel's own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GUEST_ENV = {
 POLL = 0.01  # seconds between two looks at the output
 GRACE = 5.0  # seconds that QEMU has to end after SIGTERM
 KVM_PROBE = 10.0  # seconds; a guest that has KVM is through in two
-TAIL = 20  # lines of each log that an error shows
+TAIL = 60  # lines of each log that an error shows: a kernel's panic fits
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class VM:
         """The command's output, line by line as it comes, without newlines; goes on where the last call left.
 
         Ends when the command has ended. `timeout`: seconds from now; None is what is left of the config's.
-        Raises Stalled after it, EalError when the guest dies, Closed after an early close(); QEMU is gone then.
+        Raises Stalled after it, EalError if the guest dies, Closed after an early close(); QEMU is gone then.
         """
         deadline = self._until(timeout)
         output = self._started()
@@ -202,7 +202,7 @@ class VM:
                 self._poll(deadline)
 
     def wait(self, timeout: float | None = None) -> Result:
-        """Wait until the command has ended, end QEMU, return the whole result. Timeout, errors: as in `lines`."""
+        """Wait until the command has ended, end QEMU, return the result. Timeout and errors as in `lines`."""
         deadline = self._until(timeout)
         output = self._started()
         while output.status is None:
