@@ -70,8 +70,7 @@ install_command() { # of Debian's package names
 lacks() { # lacks WHAT PACKAGE...: one line of the list
     what=$1
     shift
-    echo "  $what: $(install_command "$@")" >&2
-    complete=no
+    echo "  $what: $(install_command "$@")"
 }
 
 # --- build --------------------------------------------------------------------------------------------------
@@ -93,8 +92,7 @@ check_python() {
     if ! ask_python 'sys.exit(sys.version_info < (3, 11))'; then
         found=$(newer_python)
         if [ -n "$found" ]; then
-            echo "  Python 3.11 or later ($python is older): make PYTHON=$found" >&2
-            complete=no
+            echo "  Python 3.11 or later ($python is older): make PYTHON=$found"
         else
             lacks "Python 3.11 or later ($python is older)" python3.11 python3.11-dev python3.11-venv
         fi
@@ -106,18 +104,18 @@ check_python() {
     ask_python 'import ensurepip, venv' || lacks "venv and ensurepip of $(command -v "$python")" "$version-venv"
 }
 
+check_programs() {
+    command -v git >/dev/null 2>&1 || lacks git git
+    command -v make >/dev/null 2>&1 || lacks make make
+    # Debian's gcc comes without the C library's headers.
+    echo '#include <stdio.h>' | ${CC:-cc} -x c -fsyntax-only - >/dev/null 2>&1 ||
+        lacks 'a C compiler with the headers of the C library' gcc libc6-dev
+}
+
 check_build() {
-    complete=yes
-    {
-        command -v git >/dev/null 2>&1 || lacks git git
-        command -v make >/dev/null 2>&1 || lacks make make
-        # Debian's gcc comes without the C library's headers.
-        echo '#include <stdio.h>' | ${CC:-cc} -x c -fsyntax-only - >/dev/null 2>&1 ||
-            lacks 'a C compiler with the headers of the C library' gcc libc6-dev
-        check_python
-    }
-    [ $complete = yes ] && return
-    echo 'Building ivshmem takes what is named above, which this machine lacks. Install it, then run make again.' >&2
+    lacking=$(check_programs && check_python)
+    [ -z "$lacking" ] && return
+    printf '%s\n' 'This machine cannot build ivshmem yet. What is missing, and what installs it:' "$lacking" >&2
     exit 1
 }
 
