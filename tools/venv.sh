@@ -58,7 +58,7 @@ install_requirements() {
         requirements "$@" >"$state/requirements.txt"
         say "installing $(tr '\n' ' ' <"$state/requirements.txt")"
         "$venv/bin/python" -m pip install --quiet --requirement "$state/requirements.txt"
-        for done in run "$@"; do cp pyproject.toml "$state/requirements-$done"; done
+        for extra in run "$@"; do cp pyproject.toml "$state/requirements-$extra"; done
         return
     done
 }
