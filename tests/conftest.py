@@ -97,9 +97,10 @@ serial_numbers = itertools.count()
 
 def close_current_eal() -> None:
     """Closes the Eal of this process, if a test has left one. A test that never imported eal pays nothing."""
-    eal = sys.modules.get("eal")
-    if eal is None:
+    if "eal.init" not in sys.modules:  # then no Eal was ever made
         return
+    import eal
+
     try:
         current = eal.current()
     except eal.EalError:
