@@ -79,7 +79,8 @@ ask_python() { "$python" -ISc "import os, sys, sysconfig; $1" 2>/dev/null; }
 
 newer_python() {
     for name in python3.14 python3.13 python3.12 python3.11; do
-        command -v "$name" >/dev/null 2>&1 && echo "$name" && return
+        # Run, not only looked for: pyenv has a python3.12 on PATH that says it is not chosen.
+        "$name" -ISc 'import venv' >/dev/null 2>&1 && echo "$name" && return
     done
     return 0
 }
@@ -92,9 +93,9 @@ check_python() {
     if ! ask_python 'sys.exit(sys.version_info < (3, 11))'; then
         found=$(newer_python)
         if [ -n "$found" ]; then
-            echo "  Python 3.11 or later ($python is older): make PYTHON=$found"
+            echo "  Python 3.11 or later ($python is older, or does not run): make PYTHON=$found"
         else
-            lacks "Python 3.11 or later ($python is older)" python3.11 python3.11-dev python3.11-venv
+            lacks "Python 3.11 or later ($python is older, or does not run)" python3.11 python3.11-dev python3.11-venv
         fi
         return
     fi
