@@ -145,7 +145,9 @@ class Topology:
     def _usable(self, number: int) -> None:
         cpu = self.cpu(number)
         if not cpu.online:
-            raise Invalid(f"CPU {number} is offline: echo 1 > /sys/devices/system/cpu/cpu{number}/online brings it up")
+            raise Invalid(
+                f"CPU {number} is offline: echo 1 > /sys/devices/system/cpu/cpu{number}/online brings it up"
+            )
         if not cpu.allowed:
             may = format_list(other.cpu for other in self.cpus if other.allowed)
             raise Invalid(f"CPU {number} is outside this process's cpuset or affinity: it may use {may}")
@@ -157,7 +159,7 @@ def lcores(chosen: Iterable[int] | Mapping[int, int] | None = None) -> tuple[Lco
 
 
 def socket_id_of(cpu: int) -> int:
-    """The NUMA node of a CPU of this machine (DPDK: rte_lcore_to_socket_id). Raises NotFound when there is none."""
+    """The NUMA node of a CPU of this machine, see Topology.socket_id_of (DPDK: rte_lcore_to_socket_id)."""
     return Topology().socket_id_of(cpu)
 
 
@@ -173,11 +175,13 @@ def pin(cpu: int) -> None:
         if not machine.cpu(cpu).online:
             raise Invalid(f"cannot pin to CPU {cpu}: it is offline") from None
         code = error.errno if isinstance(error, OSError) and error.errno else 22
-        raise from_errno(code, f"cannot pin this thread to CPU {cpu}: its cgroup's cpuset does not have it") from error
+        raise from_errno(
+            code, f"cannot pin this thread to CPU {cpu}: its cgroup's cpuset does not have it"
+        ) from error
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command `cpu-layout`; returns its exit status. `argv` without the program's name; None: sys.argv."""
+    """The command `cpu-layout`; returns its exit status. `argv` has no program name; None: sys.argv."""
     from eal.topology_cli import run
 
     return run(sys.argv[1:] if argv is None else argv)

@@ -10,8 +10,8 @@ from eal.topology_tree import Tree
 def allowed_cpus(tree: Tree) -> frozenset[int] | None:
     """The CPUs a process may use; None where nothing limits it.
 
-    Live, the affinity already is the cgroup's set narrowed by taskset. A capture has no process to ask, so the
-    files of the cgroup it ran in are read, as lstopo does with HWLOC_FSROOT.
+    Live, the affinity already is the cgroup's set narrowed by taskset. A capture has no process to ask, so
+    the files of the cgroup it ran in are read, as lstopo does with HWLOC_FSROOT.
     """
     if tree.live:
         return frozenset(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""The command cpu-layout: argparse and the standard library alone, so that it starts fast and from a checkout."""
+"""The command cpu-layout: argparse alone, so that it starts fast and runs from a checkout."""
 
 from __future__ import annotations
 
@@ -34,21 +34,29 @@ def parser() -> argparse.ArgumentParser:
     """The options of cpu-layout."""
     options = argparse.ArgumentParser(
         prog="cpu-layout",
-        description="Shows which cores belong to which socket and NUMA node, and plans where VMs and lcores go.",
-        epilog="See docs/cpu-layout.md for the plan's SPEC and for how the numbers relate to lscpu and lstopo.",
+        description="Shows which cores belong to which socket and NUMA node; plans where VMs and lcores go.",
+        epilog="docs/cpu-layout.md explains the plan's SPEC and how the numbers relate to lscpu and lstopo.",
     )
     views = options.add_argument_group("views (without one: the layout of cores and sockets)")
     for name, (text, _) in _VIEWS.items():
         views.add_argument(f"--{name}", action="store_true", help=text)
     views.add_argument("-a", "--all", action="store_true", help="the layout and every view")
     out = options.add_argument_group("output")
-    out.add_argument("--json", action="store_true", help="JSON alone; with the views named above it holds those too")
+    out.add_argument(
+        "--json", action="store_true", help="JSON alone; with the views named above it holds those too"
+    )
     out.add_argument("--svg", metavar="FILE", help="draw the machine (and the plan) as a picture")
     out.add_argument("--png", metavar="FILE", help="the same as a PNG; needs: pip install 'ivshmem[png]'")
-    out.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="auto: in a terminal")
-    options.add_argument("--sysfs", metavar="DIR", help="a captured tree (DIR holds sys/) instead of this machine")
+    out.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="auto: in a terminal"
+    )
     options.add_argument(
-        "--plan", metavar="SPEC", help="place VMs and lcores, e.g. 'vm=web,vcpus=4,memory=8G,lcores=1; lcores=2'"
+        "--sysfs", metavar="DIR", help="a captured tree (DIR holds sys/) instead of this machine"
+    )
+    options.add_argument(
+        "--plan",
+        metavar="SPEC",
+        help="place VMs and lcores, e.g. 'vm=web,vcpus=4,memory=8G,lcores=1; lcores=2'",
     )
     return options
 
@@ -91,7 +99,8 @@ def _print_views(topology: Topology, views: list[str], *, layout_too: bool, pain
 
 
 def _show_plan(topology: Topology, chosen: argparse.Namespace) -> int:
-    from eal.placement import parse_spec, solve
+    from eal.placement import parse_spec
+    from eal.placement_solver import solve
     from eal.placement_view import plan_as_dict, plan_lines
 
     plan = solve(topology, parse_spec(chosen.plan))

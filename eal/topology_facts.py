@@ -1,4 +1,4 @@
-"""Facts about a machine, as plain immutable values: CPUs, cores, sockets, nodes, caches, PCI devices, pinned threads."""
+"""Facts about a machine as immutable values: CPUs, cores, sockets, nodes, caches, devices, pinned threads."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 class Cpu:
     """One logical CPU, what DPDK calls an lcore's CPU.
 
-    `core`, `socket` and `node` are numbered as `lscpu -e` numbers them: cores and sockets count up from 0 in
-    the order in which CPUs first show them, nodes keep the kernel's number. `core_id` and `package_id` are the
-    numbers the kernel reads from the hardware: they may repeat, have holes, or be -1. None: the kernel does not say
-    (an offline CPU, a machine without topology files).
+    `core`, `socket` and `node` are numbered as `lscpu -e` numbers them: cores and sockets count up from 0
+    in the order in which CPUs first show them, nodes keep the kernel's number. `core_id` and `package_id` are
+    the numbers the kernel reads from the hardware: they may repeat, have holes, or be -1. None: the kernel
+    does not say (an offline CPU, a machine without topology files).
     """
 
     cpu: int
@@ -71,7 +71,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Cache:
-    """One cache and the online CPUs that share it. `kind` is "Data", "Instruction" or "Unified"; `size` is bytes."""
+    """One cache and the online CPUs that share it. `kind` is sysfs's "Data", ...; `size` is bytes."""
 
     level: int
     kind: str
@@ -86,7 +86,10 @@ class Cache:
 
 @dataclass(frozen=True)
 class PciDevice:
-    """One PCI function. `node` is None where firmware did not tell; `metadata` names what an ivshmem device carries."""
+    """One PCI function. `node` is None where firmware did not tell.
+
+    `metadata` names what an ivshmem device carries: a metadata, or a segment by its group.
+    """
 
     address: str
     vendor: int
@@ -112,7 +115,7 @@ class PinnedThread:
 
 @dataclass(frozen=True)
 class Lcore:
-    """A numbered worker of the EAL, the CPU it runs on, and that CPU's node (DPDK: rte_lcore_to_socket_id)."""
+    """A numbered worker of the EAL, the CPU it runs on, and that CPU's node as `socket_id`."""
 
     lcore_id: int
     cpu: int

@@ -14,7 +14,7 @@ VIEWS = ("caches", "pci", "pinned")
 def as_dict(topology: Topology, views: tuple[str, ...] = ()) -> dict[str, Any]:
     """Plain data for json.dump. `views` adds what takes longer to read: any of VIEWS.
 
-    Sizes are bytes; what the kernel does not say is null. Distances are distances[from][to], with string keys.
+    Sizes are bytes; what the kernel does not say is null. distances[from][to] has strings as keys.
     """
     data: dict[str, Any] = {
         "cpus": [

@@ -80,7 +80,7 @@ def _interfaces(tree: Tree, folder: str) -> tuple[str, ...]:
 
 
 def _carried(resource: str) -> str | None:
-    """The name of the metadata, or the group of the segment, in an ivshmem BAR. None: foreign, or not ours to read.
+    """The name of the metadata, or the group of the segment, in an ivshmem BAR. None: foreign, or unreadable.
 
     A BAR can only be mapped, not read. The device is not enabled for this: one that is off reads as all ones.
     """

@@ -15,7 +15,7 @@ _OUR_CORE = "/eal/_native."
 
 
 def read_pinned(tree: Tree, cpus: tuple[Cpu, ...]) -> tuple[PinnedThread, ...]:
-    """Every thread of QEMU or of ours that may not run on all online CPUs. Others' processes need root to be seen."""
+    """Every thread of QEMU or of ours that may not run on all online CPUs; other users' need root."""
     online = {cpu.cpu for cpu in cpus if cpu.online}
     threads = read_threads(tree)
     return tuple(thread for thread in threads if not online <= set(thread.cpus))
@@ -40,7 +40,7 @@ def _kind(tree: Tree, pid: int) -> str | None:
 
 
 def _program(tree: Tree, pid: int) -> str:
-    """The file name of argv[0], of the script where that is Python. comm has 15 letters only and can be changed."""
+    """The file name of argv[0], of the script where that is Python; comm has only 15 letters."""
     argv = (tree.text(f"proc/{pid}/cmdline") or "").split("\0")
     names = [argument.rpartition("/")[2] for argument in argv]
     if names[0].startswith("python") and len(names) > 1 and not names[1].startswith("-"):

@@ -1,13 +1,11 @@
-"""From /sys to facts: which CPUs, cores, sockets and NUMA nodes there are. The only reader of that part of sysfs."""
+"""From /sys to facts: which CPUs, cores, sockets, nodes and caches there are. Nobody else reads that part."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 
-from eal.cpulist import bits_of, mask_of, parse_list
-from eal.errors import Invalid
+from eal.cpulist import bits_of, mask_of
 from eal.topology_cgroup import allowed_cpus
 from eal.topology_facts import Cache, Cpu, HugePages, Node
 from eal.topology_tree import Tree
@@ -26,7 +24,7 @@ def read_cpus(tree: Tree, node_masks: Mapping[int, int]) -> tuple[Cpu, ...]:
     package_ids = {cpu: tree.number(f"{_CPU}/cpu{cpu}/topology/physical_package_id") for cpu in online}
     cores = _core_numbers(tree, online, core_ids, package_ids)
     sockets = _socket_numbers(tree, online, package_ids)
-    nodes = {cpu: node for node, mask in reversed(node_masks.items()) for cpu in bits_of(mask)}
+    nodes = {cpu: node for node, mask in sorted(node_masks.items(), reverse=True) for cpu in bits_of(mask)}
     return tuple(
         Cpu(
             cpu=cpu,
@@ -62,8 +60,8 @@ def _core_numbers(
 ) -> dict[int, int]:
     """CPU -> core, counted up as CPUs show new cores.
 
-    Hyperthreads share a thread mask *and* a core_id. Threads of an AMD compute unit share only the mask: they are
-    cores of their own (so lstopo; lscpu joins them).
+    Hyperthreads share a thread mask *and* a core_id. Threads of an AMD compute unit share only the mask: they
+    are cores of their own (so lstopo; lscpu joins them).
     """
     everybody = mask_of(online)
     numbers: dict[int, int] = {}
@@ -113,7 +111,7 @@ def _socket_numbers(tree: Tree, online: list[int], package_ids: Mapping[int, int
 
 
 def node_masks(tree: Tree, fallback: int) -> dict[int, int]:
-    """Node -> mask of its CPUs. A kernel without NUMA has no node directory: then node 0 has `fallback`, all CPUs."""
+    """Node -> mask of its CPUs. Without NUMA in the kernel node 0 has `fallback`, all CPUs."""
     listed = tree.numbers(f"{_NODE}/online")
     found = [node for node in tree.numbered(_NODE, "node") if not listed or node in listed]
     if not found:
@@ -167,7 +165,7 @@ def _hugepages(tree: Tree, folder: str) -> tuple[HugePages, ...]:
 
 
 def read_distances(tree: Tree, nodes: tuple[Node, ...]) -> dict[int, dict[int, int]]:
-    """distances[a][b] as the firmware tells (10: the node itself). Where it does not, 10 and 20, as Linux assumes.
+    """distances[a][b] as firmware tells (10: the node itself); where it does not, 10 and 20 as in Linux.
 
     A row names online nodes in order; one that is too long or too short is not trusted.
     """

@@ -25,9 +25,7 @@ class Tree:
         self.sys = below if os.path.isdir(os.path.join(below, _CPU_DIRECTORY)) else self.root
         self.proc = os.path.join(os.path.dirname(os.path.abspath(self.sys)), "proc")
         if not os.path.isdir(os.path.join(self.sys, _CPU_DIRECTORY)):
-            raise NotFound(
-                f"no {_CPU_DIRECTORY} below {self.root!r}: give the directory that holds the captured sys/, or sys/ itself"
-            )
+            raise NotFound(f"no {_CPU_DIRECTORY} below {self.root!r}: name the directory that holds sys/")
 
     def path(self, name: str) -> str:
         """The file behind "sys/..." or "proc/..."; any other name lies beside them (a cgroup mount)."""
