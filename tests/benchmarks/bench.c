@@ -1,0 +1,93 @@
+/* bench.c: the benchmark program: reads its options, measures cells in rounds, prints a line a sample. run.py builds
+ * and starts it and does the statistics. */
+#define _GNU_SOURCE
+#include "bench.h"
+
+#include <sched.h>
+#include <string.h>
+
+void bench_fail(const char *what)
+{
+    fprintf(stderr, "bench: %s\n", what);
+    exit(1);
+}
+
+void *bench_memory(size_t bytes)
+{
+    size_t whole = (bytes + 4095) & ~(size_t)4095;
+    void *memory = aligned_alloc(4096, whole);
+    if (memory == NULL)
+        bench_fail("out of memory");
+    return memset(memory, 0, whole);
+}
+
+static uint64_t wanted_ns(const struct bench_cell *cell, const struct bench_options *options)
+{
+    return cell->cores == BENCH_ONE_CORE ? options->one_core_ns : options->two_core_ns;
+}
+
+/* Doubles the work until DPDK takes an eighth of the wanted time, then extrapolates; all subjects do the same work. */
+static void calibrate(struct bench_cell *cell, uint64_t wanted)
+{
+    uint64_t took = 0;
+    for (cell->operations = 64;; cell->operations *= 2) {
+        took = cell->run(cell, BENCH_DPDK);
+        if (took >= wanted / 8 || cell->operations >= UINT64_C(1) << 32)
+            break;
+    }
+    cell->operations = cell->operations * wanted / (took + 1) + 1;
+}
+
+void bench_measure(struct bench_cell *cells, uint32_t n, const struct bench_options *options)
+{
+    static const char *const names[BENCH_SUBJECTS] = {"ours", "dpdk", "dpdk_again"};
+
+    for (uint32_t i = 0; i < n; i++)
+        calibrate(&cells[i], wanted_ns(&cells[i], options));
+    for (uint32_t round = 0; round < options->rounds; round++) {
+        for (uint32_t i = 0; i < n; i++) {
+            double elements = (double)cells[i].operations * cells[i].elements_per_operation;
+            for (uint32_t turn = 0; turn < BENCH_SUBJECTS; turn++) {
+                uint32_t subject = (turn + round) % BENCH_SUBJECTS; /* nobody is always first */
+                uint64_t ns = cells[i].run(&cells[i], (enum bench_subject)subject);
+                printf("%s\t%s\t%u\t%.4f\n", cells[i].name, names[subject], round, (double)ns / elements);
+            }
+        }
+        fflush(stdout);
+    }
+}
+
+static void choose_cpus(struct bench_options *options)
+{
+    cpu_set_t set;
+    int found = 0;
+    options->cpu[0] = options->cpu[1] = -1;
+    if (sched_getaffinity(0, sizeof(set), &set) != 0)
+        bench_fail("cannot read the affinity of this process");
+    for (int cpu = 0; cpu < CPU_SETSIZE && found < 2; cpu++)
+        if (CPU_ISSET(cpu, &set))
+            options->cpu[found++] = cpu;
+}
+
+int main(int argc, char **argv)
+{
+    struct bench_options options = {.what = "ring", .ring_count = 1024};
+
+    if (argc != 8)
+        bench_fail("arguments: ring|mempool ROUNDS ONE_CORE_NS TWO_CORE_NS RING_COUNT CONSTANT_N(0|1) ALL(0|1)");
+    options.what = argv[1];
+    options.rounds = (uint32_t)strtoul(argv[2], NULL, 10);
+    options.one_core_ns = strtoull(argv[3], NULL, 10);
+    options.two_core_ns = strtoull(argv[4], NULL, 10);
+    options.ring_count = (uint32_t)strtoul(argv[5], NULL, 10);
+    options.constant_n = argv[6][0] == '1';
+    options.all = argv[7][0] == '1';
+    choose_cpus(&options);
+    bench_pair_start(&options);
+    if (strcmp(options.what, "ring") == 0)
+        bench_ring(&options);
+    else
+        bench_fail("the first argument is ring or mempool");
+    bench_pair_end();
+    return 0;
+}
