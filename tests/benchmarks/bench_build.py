@@ -1,4 +1,4 @@
-"""Compiles the benchmark program: our core and DPDK's headers in one program, all of it with the same flags."""
+"""Compiles the benchmark program: our core and DPDK's headers, all with the same flags."""
 
 from __future__ import annotations
 
@@ -43,14 +43,8 @@ def state(commands: list[list[str]]) -> str:
 def build() -> Path:
     """Returns the program, which is compiled only if a source, a header or a flag has changed."""
     compiler = shlex.split(os.environ.get("CC", "cc"))
-    flags = [
-        "-std=gnu11",
-        "-O3",
-        "-Wall",
-        "-Wextra",
-        *pkg_config("--cflags"),
-        f"-I{ROOT / 'native' / 'include'}",
-    ]
+    include = f"-I{ROOT / 'native' / 'include'}"
+    flags = ["-std=gnu11", "-O3", "-Wall", "-Wextra", *pkg_config("--cflags"), include]
     sources = [path for path in inputs() if path.suffix == ".c"]
     objects = [DIRECTORY / f"{path.stem}.o" for path in sources]
     program, stamp = DIRECTORY / "bench", DIRECTORY / "state"

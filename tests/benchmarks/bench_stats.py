@@ -31,8 +31,8 @@ class Ratio:
 
 
 def ratio(ours: Samples, theirs: Samples) -> Ratio:
-    """Median of `ours` over median of `theirs`. Interval: bootstrap over rounds, which keeps together what was
-    measured side by side.
+    """Median of `ours` over median of `theirs`. Interval: bootstrap over rounds, which keeps together what
+    was measured side by side.
     """
     chosen = np.random.default_rng(0).integers(len(ours), size=(RESAMPLES, len(ours)))
     ratios = np.median(ours[chosen], axis=1) / np.median(theirs[chosen], axis=1)

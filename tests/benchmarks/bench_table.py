@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import bench_stats as stats
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 
 def interval(ratio: stats.Ratio) -> str:
-    return f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+    return f"{ratio.value:.2f} [dim]{ratio.low:.2f}-{ratio.high:.2f}[/]"
 
 
 def verdict(cell: stats.Cell) -> str:
@@ -18,12 +19,11 @@ def verdict(cell: stats.Cell) -> str:
 
 
 def show(console: Console, title: str, fields: tuple[str, ...], cells: list[stats.Cell]) -> None:
-    table = Table(title=title, title_justify="left", caption_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
     for field in fields:
-        table.add_column(field, justify="left" if field == fields[0] else "right")
-    for heading in ("ours, ns", "DPDK, ns", "ours / DPDK (95 %)", "DPDK / DPDK (95 %)"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+        table.add_column(field, justify="left" if field == fields[0] else "right", no_wrap=True)
+    for heading in ("ours", "DPDK", "ours / DPDK", "DPDK / DPDK", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
     group = None
     for cell in cells:
         if group not in (None, cell.key[0]):
@@ -44,8 +44,7 @@ def show_means(console: Console, name: str, cells: list[stats.Cell]) -> None:
     if not cells:
         return
     slower = sum(cell.slower for cell in cells)
+    mean = stats.geometric_mean(cells)
     console.print(
-        f"{name}: geometric mean of the ratios {stats.geometric_mean(cells):.2f}; "
-        f"{slower} of {len(cells)} cells slower than DPDK by more than 5 % and more than noise",
-        highlight=False,
+        f"{name}: geometric mean {mean:.2f}, {slower} of {len(cells)} cells slower", highlight=False
     )

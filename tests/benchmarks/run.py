@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """`make bench`: the C core beside DPDK, compiled into one program with the same flags, in interleaved rounds.
 
-A sample is half a millisecond on one core and two on two cores. Each round takes one sample of every cell and of
-every subject: ours, DPDK, and DPDK again, whose difference from itself is the noise. Printed are medians in
-nanoseconds an element, ratios of medians, and their 95 % intervals. Bulk sizes are variables, as in DPDK's own test,
-but 1, which there as here is a constant; --constant-n makes constants of all.
+A sample is half a millisecond on one core and two on two cores. Each round takes one sample of every cell
+and of every subject: ours, DPDK, and DPDK again, whose difference from itself is the noise. Printed are
+medians in nanoseconds an element, ratios of medians, and their 95 % intervals. Bulk sizes are variables, as in
+DPDK's own test, but 1, which there as here is a constant; --constant-n makes constants of all.
 
 Exit status: 0 measured, 1 the program failed, 2 something is missing (named).
 """
@@ -65,7 +65,9 @@ def show_ring(console: Console, cells: list[stats.Cell]) -> None:
     def report(name: str, chosen: Callable[[str, str, str, str], bool]) -> None:
         bench_table.show_means(console, name, [cell for cell in cells if chosen(*cell.key)])
 
-    bench_table.show(console, "Ring, ns an element", RING_FIELDS, cells)
+    bench_table.show(
+        console, "Ring: medians in ns an element, ratios of medians with 95 % intervals", RING_FIELDS, cells
+    )
     report("ST", lambda sync, _bulk, _elem, _cores: sync == "ST")
     report("MT, RTS, HTS", lambda sync, _bulk, _elem, _cores: sync != "ST")
     report("ST, two cores, bulk 1", lambda sync, bulk, _elem, cores: (sync, bulk, cores) == ("ST", "1", "2"))
