@@ -14,8 +14,8 @@ def interval(ratio: stats.Ratio) -> str:
 
 def verdict(cell: stats.Cell) -> str:
     if cell.slower:
-        return "[red]slower"
-    return "[green]faster" if cell.ratio.high < 1 / cell.bound else ""
+        return "[red]slow"
+    return "[green]fast" if cell.ratio.high < 1 / cell.bound else ""
 
 
 def show(console: Console, title: str, fields: tuple[str, ...], cells: list[stats.Cell]) -> None:

@@ -3,8 +3,9 @@
 
 A sample is half a millisecond on one core and two on two cores. Each round takes one sample of every cell
 and of every subject: ours, DPDK, and DPDK again, whose difference from itself is the noise. Printed are
-medians in nanoseconds an element, ratios of medians, and their 95 % intervals. Bulk sizes are variables, as in
-DPDK's own test, but 1, which there as here is a constant; --constant-n makes constants of all.
+medians in nanoseconds an element, ratios of medians, and their 95 % intervals. Bulk sizes are variables, as
+in DPDK's own test, but 1, which there as here is a constant; --constant-n makes constants of all. A cell is
+"slow" if its interval lies above 1.05 and above what DPDK differs from itself.
 
 Exit status: 0 measured, 1 the program failed, 2 something is missing (named).
 """
