@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from eal.cpulist import bits_of, mask_of
 from eal.topology_cgroup import allowed_cpus
@@ -15,15 +16,27 @@ _NODE = "sys/devices/system/node"
 _MEMINFO_LINE = re.compile(r"(?:Node\s+\d+\s+)?(\w+)(?:\(\w+\))?:\s+(\d+)")
 
 
+@dataclass(frozen=True)
+class _Ids:
+    """What the kernel calls a CPU's package and core; core ids repeat in every package."""
+
+    package: int | None
+    core: int | None
+
+
+def _read_ids(tree: Tree, cpu: int) -> _Ids:
+    folder = f"{_CPU}/cpu{cpu}/topology"
+    return _Ids(tree.number(f"{folder}/physical_package_id"), tree.number(f"{folder}/core_id"))
+
+
 def read_cpus(tree: Tree, node_masks: Mapping[int, int]) -> tuple[Cpu, ...]:
     """Every present CPU, ascending. An offline one has neither core nor socket: the kernel hides them."""
     present = _present(tree)
     online = _online(tree, present)
     allowed = allowed_cpus(tree)
-    core_ids = {cpu: tree.number(f"{_CPU}/cpu{cpu}/topology/core_id") for cpu in online}
-    package_ids = {cpu: tree.number(f"{_CPU}/cpu{cpu}/topology/physical_package_id") for cpu in online}
-    cores = _core_numbers(tree, online, core_ids, package_ids)
-    sockets = _socket_numbers(tree, online, package_ids)
+    ids = {cpu: _read_ids(tree, cpu) for cpu in online}
+    cores = _core_numbers(tree, online, ids)
+    sockets = _socket_numbers(tree, online, ids)
     nodes = {cpu: node for node, mask in sorted(node_masks.items(), reverse=True) for cpu in bits_of(mask)}
     return tuple(
         Cpu(
@@ -31,10 +44,10 @@ def read_cpus(tree: Tree, node_masks: Mapping[int, int]) -> tuple[Cpu, ...]:
             core=cores.get(cpu),
             socket=sockets.get(cpu),
             node=nodes.get(cpu),
-            online=cpu in online,
-            allowed=cpu in online and (allowed is None or cpu in allowed),
-            core_id=core_ids.get(cpu),
-            package_id=package_ids.get(cpu),
+            online=cpu in ids,
+            allowed=cpu in ids and (allowed is None or cpu in allowed),
+            core_id=ids[cpu].core if cpu in ids else None,
+            package_id=ids[cpu].package if cpu in ids else None,
         )
         for cpu in present
     )
@@ -55,59 +68,58 @@ def _online(tree: Tree, present: list[int]) -> list[int]:
     return [cpu for cpu in present if tree.text(f"{_CPU}/cpu{cpu}/online") != "0"]
 
 
-def _core_numbers(
-    tree: Tree, online: list[int], core_ids: Mapping[int, int | None], package_ids: Mapping[int, int | None]
-) -> dict[int, int]:
-    """CPU -> core, counted up as CPUs show new cores.
-
-    Hyperthreads share a thread mask *and* a core_id. Threads of an AMD compute unit share only the mask: they
-    are cores of their own (so lstopo; lscpu joins them).
-    """
-    everybody = mask_of(online)
+def _numbered(online: list[int], group_of: Callable[[int], int | None]) -> dict[int, int]:
+    """CPU -> number of its group, counted up as CPUs show new ones; `group_of` gives a CPU's group as a mask."""
     numbers: dict[int, int] = {}
-    by_id: dict[tuple[int | None, int], int] = {}
+    everybody = mask_of(online)
     count = 0
     for cpu in online:
-        if cpu in numbers:
-            continue
-        own_id = core_ids[cpu]
+        if cpu not in numbers and (mask := group_of(cpu)) is not None:
+            members = {cpu, *bits_of(mask & everybody)}
+            numbers.update(dict.fromkeys(members - numbers.keys(), count))
+            count += 1
+    return numbers
+
+
+def _core_numbers(tree: Tree, online: list[int], ids: Mapping[int, _Ids]) -> dict[int, int]:
+    """CPU -> core. A core is what shares a thread mask; without masks, package id and core id.
+
+    The two cores of an AMD compute unit share a thread mask too. They count as two, as in lstopo.
+    """
+
+    def core_mask(cpu: int) -> int | None:
         folder = f"{_CPU}/cpu{cpu}/topology"
         mask = tree.mask(f"{folder}/core_cpus", f"{folder}/thread_siblings")
-        if mask is not None:
-            threads = [other for other in bits_of(mask & everybody) if core_ids[other] == own_id]
-        elif own_id is not None:
-            key = (package_ids[cpu], own_id)
-            numbers[cpu] = by_id.setdefault(key, count)
-            count = max(count, numbers[cpu] + 1)
-            continue
-        else:
-            continue
-        for other in {cpu, *threads} - numbers.keys():
-            numbers[other] = count
-        count += 1
-    return numbers
+        if mask is None and ids[cpu].core is not None:
+            return mask_of(other for other in online if ids[other] == ids[cpu])
+        threads = [other for other in bits_of(mask or 0) if other in ids]
+        alike = [other for other in threads if ids[other].core == ids[cpu].core]
+        return mask_of(alike) if len(alike) < len(threads) and _has_compute_units(tree) else mask
+
+    return _numbered(online, core_mask)
 
 
-def _socket_numbers(tree: Tree, online: list[int], package_ids: Mapping[int, int | None]) -> dict[int, int]:
-    """CPU -> socket, counted up as CPUs show new packages; by package id where there are no masks."""
-    everybody = mask_of(online)
-    numbers: dict[int, int] = {}
-    by_id: dict[int, int] = {}
-    count = 0
-    for cpu in online:
-        if cpu in numbers:
-            continue
+def _has_compute_units(tree: Tree) -> bool:
+    """Is it an AMD processor of family 15h or 16h?"""
+    cpuinfo = tree.text("proc/cpuinfo") or ""
+    return (
+        "AuthenticAMD" in cpuinfo
+        and re.search(r"^cpu family\s*:\s*2[12]$", cpuinfo, re.MULTILINE) is not None
+    )
+
+
+def _socket_numbers(tree: Tree, online: list[int], ids: Mapping[int, _Ids]) -> dict[int, int]:
+    """CPU -> socket. A socket is what shares a package mask; without masks, a package id."""
+
+    def socket_mask(cpu: int) -> int | None:
         folder = f"{_CPU}/cpu{cpu}/topology"
         mask = tree.mask(f"{folder}/package_cpus", f"{folder}/core_siblings")
-        package = package_ids[cpu]
-        if mask is not None:
-            for other in {cpu, *bits_of(mask & everybody)} - numbers.keys():
-                numbers[other] = count
-            count += 1
-        elif package is not None and package >= 0:
-            numbers[cpu] = by_id.setdefault(package, count)
-            count = max(count, numbers[cpu] + 1)
-    return numbers
+        package = ids[cpu].package
+        if mask is None and package is not None and package >= 0:
+            return mask_of(other for other in online if ids[other].package == package)
+        return mask
+
+    return _numbered(online, socket_mask)
 
 
 def node_masks(tree: Tree, fallback: int) -> dict[int, int]:
