@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import math
+from collections.abc import Mapping
 from colorsys import hls_to_rgb
 from dataclasses import dataclass, field
 from html import escape
