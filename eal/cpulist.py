@@ -24,13 +24,9 @@ def _parse_range(part: str, text: str) -> range:
         high = int(last) if dash else low
         stride = int(step) if step else 1
     except ValueError:
-        raise Invalid(
-            f"{text.strip()!r} is not a CPU list: write numbers and ranges, for example 0-3,8"
-        ) from None
+        raise Invalid(f"{text.strip()!r} is not a CPU list: write numbers and ranges, for example 0-3,8") from None
     if low < 0 or high < low or stride < 1 or high > 1 << 20:
-        raise Invalid(
-            f"{part!r} in the CPU list {text.strip()!r} is not a range: the lower number comes first"
-        )
+        raise Invalid(f"{part!r} in the CPU list {text.strip()!r} is not a range: the lower number comes first")
     return range(low, high + 1, stride)
 
 

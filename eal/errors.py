@@ -7,7 +7,12 @@ import os
 
 
 class EalError(Exception):
-    """Base of all errors raised here. Each also derives from the builtin that fits it best."""
+    """Base of all errors raised here. Each also derives from the builtin that fits it best.
+
+    `code` is the errno behind it, 0 where there is none.
+    """
+
+    code = 0
 
     def __str__(self) -> str:
         # KeyError and OSError would otherwise decorate the message; ours are whole sentences.
@@ -24,6 +29,10 @@ class Exists(EalError, FileExistsError):
 
 class Invalid(EalError, ValueError):
     """An argument is outside what the call accepts (DPDK: EINVAL)."""
+
+
+class InvalidType(Invalid, TypeError):
+    """An argument is of a type that the call does not take, such as None where a name belongs."""
 
 
 class NoMemory(EalError, MemoryError):
@@ -83,6 +92,6 @@ def from_errno(code: int, message: str) -> EalError:
     """The exception for a negative (or positive) errno, saying `message`; never raises itself."""
     number = abs(code)
     kind = _BY_ERRNO.get(number)
-    if kind is None:
-        return EalError(f"{message}: {os.strerror(number)}")
-    return kind(message)
+    error = EalError(f"{message}: {os.strerror(number)}") if kind is None else kind(message)
+    error.code = number
+    return error

@@ -135,9 +135,7 @@ def _fields(part: str) -> dict[str, str]:
     for pair in part.split(","):
         key, equals, value = (word.strip() for word in pair.partition("="))
         if key not in _KEYS or not equals or not value:
-            raise Invalid(
-                f"{pair.strip()!r} in {part!r} is not KEY=VALUE with one of the keys {', '.join(_KEYS)}"
-            )
+            raise Invalid(f"{pair.strip()!r} in {part!r} is not KEY=VALUE with one of the keys {', '.join(_KEYS)}")
         if key in fields:
             raise Invalid(f"{key!r} stands twice in {part!r}")
         fields[key] = value
@@ -160,9 +158,7 @@ def _workloads(part: str, fields: dict[str, str]) -> list[Workload]:
     count = _count(part, fields, "count", 1)
     name = fields.get("vm") or fields.get("name") or "host"
     if not re.fullmatch(r"[A-Za-z][\w.-]*", name, re.ASCII):
-        raise Invalid(
-            f"{part!r}: the name {name!r} goes into QEMU ids: letters, digits, -, _ and . after a letter"
-        )
+        raise Invalid(f"{part!r}: the name {name!r} goes into QEMU ids: letters, digits, -, _ and . after a letter")
     return [
         Workload(
             name=name if count == 1 else f"{name}{index}",

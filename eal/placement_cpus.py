@@ -50,9 +50,7 @@ def lcore_cores(cores: Sequence[Core], lcores: int, vcpus: int) -> list[Core]:
             if best is None or rank > best[0]:
                 best = (rank, counts)
     if best is None:
-        raise AssertionError(
-            f"{lcores} lcores and {vcpus} vCPUs were said to fit cores of {Counter(map(len, cores))}"
-        )
+        raise AssertionError(f"{lcores} lcores and {vcpus} vCPUs were said to fit cores of {Counter(map(len, cores))}")
     chosen = [core for size, count in zip(sizes, best[1], strict=True) for core in by_size[size][:count]]
     return sorted(chosen)
 

@@ -69,16 +69,12 @@ class Room:
         for_lcores = smallest_sum(tuple(sorted(map(len, self.cores))), demand.lcores)
         if for_lcores is None or self.cpus - for_lcores < demand.vcpus:
             taken = "" if not demand.lcores else f" and {demand.lcores} lcores on cores of their own"
-            reasons.append(
-                f"node {self.node} has {self.cpus} CPUs to give, too few for {demand.vcpus} vCPUs{taken}"
-            )
+            reasons.append(f"node {self.node} has {self.cpus} CPUs to give, too few for {demand.vcpus} vCPUs{taken}")
         pools = dict(self.memory)
         for pool, amount in demand.memory:
             if amount > pools.get(pool, 0):
                 kind = "memory" if pool == NORMAL_PAGES else f"{pool >> 20} MiB pages"
-                reasons.append(
-                    f"node {self.node} has {pools.get(pool, 0) >> 20} MiB of {kind}, not {amount >> 20} MiB"
-                )
+                reasons.append(f"node {self.node} has {pools.get(pool, 0) >> 20} MiB of {kind}, not {amount >> 20} MiB")
         return reasons
 
     def holds(self, demand: Demand) -> bool:
@@ -157,9 +153,7 @@ def demand_of(workload: Workload) -> Demand:
     """One workload's demand; hugepages are counted whole."""
     page = workload.pages or 1
     amount = sum(-(-size // page) * page for size in (workload.memory, workload.segments))
-    return Demand(
-        workload.vcpus, workload.lcores, ((workload.pages or NORMAL_PAGES, amount),) if amount else ()
-    )
+    return Demand(workload.vcpus, workload.lcores, ((workload.pages or NORMAL_PAGES, amount),) if amount else ())
 
 
 class _Search:
@@ -197,9 +191,7 @@ class _Search:
         if twins <= skips and self._try([None] * twins, index, skips - twins, used):
             return True
         if len(self.failed) >= MOST_STATES:
-            raise Stalled(
-                f"the plan's search gave up after {MOST_STATES} dead ends: name nodes (node=N) or plan less"
-            )
+            raise Stalled(f"the plan's search gave up after {MOST_STATES} dead ends: name nodes (node=N) or plan less")
         self.failed.add(state)
         return False
 
@@ -232,9 +224,7 @@ class _Search:
         rooms = self.rooms
         seen = set()
         choices = []
-        for index in sorted(
-            range(len(rooms)), key=lambda i: (used[i].vcpus + used[i].lcores - rooms[i].cpus, i)
-        ):
+        for index in sorted(range(len(rooms)), key=lambda i: (used[i].vcpus + used[i].lcores - rooms[i].cpus, i)):
             alike = (self.kinds[index], used[index])
             if alike in seen or bundle.node not in (None, rooms[index].node):
                 continue
@@ -247,8 +237,7 @@ class _Search:
         """For each resource, what the n smallest of these bundles take together, n from 0 on."""
         amounts = [_amounts(bundle.demand) for bundle in left]
         return {
-            key: list(accumulate(sorted(amount.get(key, 0) for amount in amounts), initial=0))
-            for key in self.offered
+            key: list(accumulate(sorted(amount.get(key, 0) for amount in amounts), initial=0)) for key in self.offered
         }
 
     def _enough(self, index: int, skips: int, used: tuple[Demand, ...]) -> bool:
@@ -286,9 +275,7 @@ def _misfit(bundle: Bundle, rooms: tuple[Room, ...], used: list[Demand]) -> Misf
     reasons = [reason for i in candidates for reason in rooms[i].lacks(bundle.demand)[:1]]
     if len(reasons) < len(candidates):  # it fits alone, so the others are the reason
         reasons = [
-            "beside the others, " + reason
-            for i in candidates
-            for reason in rooms[i].lacks(used[i] + bundle.demand)[:1]
+            "beside the others, " + reason for i in candidates for reason in rooms[i].lacks(used[i] + bundle.demand)[:1]
         ]
     best = max(
         ((_most(bundle.demand, rooms[i], used[i]), -i) for i in candidates),
@@ -308,9 +295,7 @@ def _misfit(bundle: Bundle, rooms: tuple[Room, ...], used: list[Demand]) -> Misf
 def _most(wanted: Demand, room: Room, used: Demand) -> Demand:
     """The greatest part of a demand that fits a room beside what it has."""
     pools, taken = dict(room.memory), dict(used.memory)
-    memory = tuple(
-        (pool, min(amount, pools.get(pool, 0) - taken.get(pool, 0))) for pool, amount in wanted.memory
-    )
+    memory = tuple((pool, min(amount, pools.get(pool, 0) - taken.get(pool, 0))) for pool, amount in wanted.memory)
     for lcores in range(wanted.lcores, -1, -1):
         for vcpus in range(wanted.vcpus, -1, -1):
             most = Demand(vcpus, lcores, memory)

@@ -84,9 +84,7 @@ def _paste_lines(placement: Placement, nodes: Sequence[int], paint: Paint) -> li
     lines = [paint.bold(f"# {name}: node {placement.node}")]
     if placement.vcpus:
         cpus = format_list({*placement.vcpus, *placement.emulator})
-        lines += [
-            paint.dim("# QEMU; append your own options, and what `ivshmem cmdline` prints for the segments")
-        ]
+        lines += [paint.dim("# QEMU; append your own options, and what `ivshmem cmdline` prints for the segments")]
         lines += [f"taskset -c {cpus} qemu-system-x86_64 {shlex.join(qemu_args(placement))}"]
         lines += [
             paint.dim("# each vCPU on its CPU, once QEMU runs; PID is QEMU's"),
@@ -128,9 +126,7 @@ def taskset(placement: Placement) -> str:
     """
     if not placement.vcpus:
         return ""
-    cases = " ".join(
-        f'"CPU {index}/"*) taskset -pc {cpu} "${{t##*/}}";;' for index, cpu in enumerate(placement.vcpus)
-    )
+    cases = " ".join(f'"CPU {index}/"*) taskset -pc {cpu} "${{t##*/}}";;' for index, cpu in enumerate(placement.vcpus))
     return f'for t in /proc/"$PID"/task/*; do case "$(cat "$t/comm")" in {cases} esac; done'
 
 
@@ -149,8 +145,7 @@ def libvirt_xml(placement: Placement) -> str:
         f"  <emulatorpin cpuset='{format_list(placement.emulator)}'/>",
         "</cputune>",
         f"<numatune><memory mode='strict' nodeset='{placement.node}'/></numatune>",
-        f"<cpu><topology sockets='1' cores='{count // placement.threads}' "
-        f"threads='{placement.threads}'/></cpu>",
+        f"<cpu><topology sockets='1' cores='{count // placement.threads}' threads='{placement.threads}'/></cpu>",
     ]
     if workload.pages is not None:
         pages = f"<page size='{workload.pages >> 10}' unit='KiB'/>"

@@ -145,9 +145,7 @@ class Topology:
     def _usable(self, number: int) -> None:
         cpu = self.cpu(number)
         if not cpu.online:
-            raise Invalid(
-                f"CPU {number} is offline: echo 1 > /sys/devices/system/cpu/cpu{number}/online brings it up"
-            )
+            raise Invalid(f"CPU {number} is offline: echo 1 > /sys/devices/system/cpu/cpu{number}/online brings it up")
         if not cpu.allowed:
             may = format_list(other.cpu for other in self.cpus if other.allowed)
             raise Invalid(f"CPU {number} is outside this process's cpuset or affinity: it may use {may}")
@@ -175,9 +173,7 @@ def pin(cpu: int) -> None:
         if not machine.cpu(cpu).online:
             raise Invalid(f"cannot pin to CPU {cpu}: it is offline") from None
         code = error.errno if isinstance(error, OSError) and error.errno else 22
-        raise from_errno(
-            code, f"cannot pin this thread to CPU {cpu}: its cgroup's cpuset does not have it"
-        ) from error
+        raise from_errno(code, f"cannot pin this thread to CPU {cpu}: its cgroup's cpuset does not have it") from error
 
 
 def main(argv: list[str] | None = None) -> int:

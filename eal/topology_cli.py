@@ -42,17 +42,11 @@ def parser() -> argparse.ArgumentParser:
         views.add_argument(f"--{name}", action="store_true", help=text)
     views.add_argument("-a", "--all", action="store_true", help="the layout and every view")
     out = options.add_argument_group("output")
-    out.add_argument(
-        "--json", action="store_true", help="JSON alone; with the views named above it holds those too"
-    )
+    out.add_argument("--json", action="store_true", help="JSON alone; with the views named above it holds those too")
     out.add_argument("--svg", metavar="FILE", help="draw the machine (and the plan) as a picture")
     out.add_argument("--png", metavar="FILE", help="the same as a PNG; needs: pip install 'ivshmem[png]'")
-    out.add_argument(
-        "--color", choices=("auto", "always", "never"), default="auto", help="auto: in a terminal"
-    )
-    options.add_argument(
-        "--sysfs", metavar="DIR", help="a captured tree (DIR holds sys/) instead of this machine"
-    )
+    out.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="auto: in a terminal")
+    options.add_argument("--sysfs", metavar="DIR", help="a captured tree (DIR holds sys/) instead of this machine")
     options.add_argument(
         "--plan",
         metavar="SPEC",

@@ -60,9 +60,7 @@ def svg(topology: Topology, owners: Mapping[int, str] | None = None) -> str:
     if lost:
         cards.append(_rest_card(lost, owners))
     body = flow(cards, _columns(cards), 20)
-    below = flow(
-        [box for box in (_distance_box(topology), _pci_box(topology), _legend(owners)) if box], 1600, 40
-    )
+    below = flow([box for box in (_distance_box(topology), _pci_box(topology), _legend(owners)) if box], 1600, 40)
     width = max(body.width, below.width, 620) + 60
     height = 96 + body.height + (24 + below.height if below.height else 0) + 30
     page = Box(width, height)
@@ -152,9 +150,7 @@ def _node_card(topology: Topology, node: Node, owners: Mapping[int, str]) -> Box
     pools = [pool for pool in node.hugepages if pool.total]
     top = 62 + 16 * len(pools)
     card = Box(width, top + inner.height + _PAD + (8 if boxes else 0))
-    card.rect(
-        0, 0, width, card.height, 14, f'class="card" style="stroke:{_colour(node.node, 70)};stroke-width:1.5"'
-    )
+    card.rect(0, 0, width, card.height, 14, f'class="card" style="stroke:{_colour(node.node, 70)};stroke-width:1.5"')
     card.text(_PAD, 26, f"Node {node.node}", "head")
     card.text(_PAD + 90, 26, f"CPUs {format_list(node.cpus)}" if node.cpus else "memory only", "note")
     _memory_bar(card, node, width)
@@ -171,9 +167,7 @@ def _memory_bar(card: Box, node: Node, width: float) -> None:
     used = 0.0 if not node.memory else full * (node.memory - node.available) / node.memory
     card.rect(_PAD, 34, full, 6, 3, f'fill="{_colour(node.node, 92)}"')
     card.rect(_PAD, 34, used, 6, 3, f'fill="{_colour(node.node, 55)}"')
-    text = (
-        f"{size_text(node.available)} available of {size_text(node.memory)}" if node.memory else "no memory"
-    )
+    text = f"{size_text(node.available)} available of {size_text(node.memory)}" if node.memory else "no memory"
     card.text(_PAD, 53, text, "note")
 
 
@@ -199,9 +193,7 @@ def _cache_box(label: str, cpus: list[Cpu], owners: Mapping[int, str]) -> Box:
     per_row = 4 if len(cores) <= 8 else 6 if len(cores) <= 24 else 8
     threads = max(map(len, cores.values()))
     core_width = min(threads, 4) * (_CELL + 2) + 6
-    inner = flow(
-        [_core_box(members, owners) for members in cores.values()], per_row * (core_width + _GAP), _GAP
-    )
+    inner = flow([_core_box(members, owners) for members in cores.values()], per_row * (core_width + _GAP), _GAP)
     margin = 7 if label else 0
     box = Box(inner.width + 2 * margin, inner.height + margin + (20 if label else 0))
     if label:

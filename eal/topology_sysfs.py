@@ -102,10 +102,7 @@ def _core_numbers(tree: Tree, online: list[int], ids: Mapping[int, _Ids]) -> dic
 def _has_compute_units(tree: Tree) -> bool:
     """Is it an AMD processor of family 15h or 16h?"""
     cpuinfo = tree.text("proc/cpuinfo") or ""
-    return (
-        "AuthenticAMD" in cpuinfo
-        and re.search(r"^cpu family\s*:\s*2[12]$", cpuinfo, re.MULTILINE) is not None
-    )
+    return "AuthenticAMD" in cpuinfo and re.search(r"^cpu family\s*:\s*2[12]$", cpuinfo, re.MULTILINE) is not None
 
 
 def _socket_numbers(tree: Tree, online: list[int], ids: Mapping[int, _Ids]) -> dict[int, int]:

@@ -47,11 +47,7 @@ def size_text(size: int) -> str:
     """Bytes as a person writes them: 2 MiB, 126 GiB, 1.5 GiB."""
     for unit, shift in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if size >= 1 << shift:
-            return (
-                f"{round(size / (1 << shift), 1):g} {unit}"
-                if size < 100 << shift
-                else f"{size >> shift} {unit}"
-            )
+            return f"{round(size / (1 << shift), 1):g} {unit}" if size < 100 << shift else f"{size >> shift} {unit}"
     return f"{size} B"
 
 
@@ -103,9 +99,7 @@ def layout(topology: Topology, paint: Paint) -> list[str]:
 def _socket_names(topology: Topology) -> dict[int, str]:
     """Socket -> package id where those tell sockets apart, else the socket's own number."""
     packages = [socket.package_id for socket in topology.sockets]
-    usable = all(package is not None and package >= 0 for package in packages) and len(set(packages)) == len(
-        packages
-    )
+    usable = all(package is not None and package >= 0 for package in packages) and len(set(packages)) == len(packages)
     return {socket.socket: str(socket.package_id if usable else socket.socket) for socket in topology.sockets}
 
 
@@ -151,10 +145,7 @@ def _grid(
     longest = max(map(len, numa.values()))
     texts = {key: f"{numa[key]:<{longest}}  {cpus}" for key, cpus in cells.items()}
     first = max(len(f"Core {core}") for core in cores)
-    width = {
-        s: max([len(f"Socket {s}"), *(len(text) for key, text in texts.items() if key[1] == s)])
-        for s in sockets
-    }
+    width = {s: max([len(f"Socket {s}"), *(len(text) for key, text in texts.items() if key[1] == s)]) for s in sockets}
     blocks = []
     for group in _groups(sockets, width, first, paint.columns):
         lines = [
@@ -223,9 +214,7 @@ def memory_table(topology: Topology, paint: Paint) -> list[str]:
     for node in topology.nodes:
         pools = {pool.size: f"{pool.free}/{pool.total}" for pool in node.hugepages}
         memory = [size_text(amount) for amount in (node.memory, node.free, node.available)]
-        rows.append(
-            [str(node.node), format_list(node.cpus) or "none", *memory, *(pools.get(s, "-") for s in sizes)]
-        )
+        rows.append([str(node.node), format_list(node.cpus) or "none", *memory, *(pools.get(s, "-") for s in sizes)])
     return table(header, rows, paint, _column(0))
 
 
@@ -248,9 +237,7 @@ def pci_table(topology: Topology, paint: Paint) -> list[str]:
     for device in topology.pci:
         what = device.metadata or ", ".join(device.interfaces) or "-"
         ids = f"{device.vendor:04x}:{device.device:04x}"
-        rows.append(
-            (device.address, number_text(device.node), ids, class_name(device), device.driver or "-", what)
-        )
+        rows.append((device.address, number_text(device.node), ids, class_name(device), device.driver or "-", what))
     return table(("ADDRESS", "NODE", "ID", "KIND", "DRIVER", "NAME"), rows, paint, _column(1))
 
 
@@ -261,7 +248,5 @@ def pinned_table(topology: Topology, paint: Paint) -> list[str]:
     for thread in topology.pinned:
         on = {nodes[cpu] for cpu in thread.cpus if nodes.get(cpu) is not None}
         where = format_list(node for node in on if node is not None) or "-"
-        rows.append(
-            (str(thread.pid), str(thread.tid), thread.program, thread.thread, format_list(thread.cpus), where)
-        )
+        rows.append((str(thread.pid), str(thread.tid), thread.program, thread.thread, format_list(thread.cpus), where))
     return table(("PID", "TID", "PROGRAM", "THREAD", "CPUS", "NODE"), rows, paint, _column(5))

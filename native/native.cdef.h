@@ -88,6 +88,7 @@ void ivs_segment_format(void *base, const struct ivs_segment_info *info);
 int ivs_segment_check(const void *base, uint64_t length, struct ivs_segment_info *info);
 void ivs_segment_retire(void *base);
 int ivs_segment_retired(const void *base);
+int ivs_segment_takes_writes(void *base);
 int ivs_participant_claim(void *base, uint64_t owner, uint64_t started);
 int ivs_participant_adopt(void *base, int slot, uint64_t dead, uint64_t owner, uint64_t started);
 int ivs_participant_release(void *base, int slot, uint64_t owner);

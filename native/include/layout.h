@@ -68,7 +68,8 @@ struct ivs_segment {
     uint8_t reserved0[24];
     /* line 2: changes while in use */
     _Atomic uint32_t retired; /* 1: the host started afresh and nobody serves these objects any more */
-    uint8_t reserved1[1916];
+    _Atomic uint32_t scratch; /* flipped by who wants to know whether its writes get here */
+    uint8_t reserved1[1912];
     /* second half of the page */
     struct ivs_participant participants[IVS_PARTICIPANTS];
 };
@@ -85,6 +86,7 @@ IVS_ASSERT_AT(ivs_segment, crc, 60);
 IVS_ASSERT_AT(ivs_segment, epoch, 64);
 IVS_ASSERT_AT(ivs_segment, group, 72);
 IVS_ASSERT_AT(ivs_segment, retired, 128);
+IVS_ASSERT_AT(ivs_segment, scratch, 132);
 IVS_ASSERT_AT(ivs_segment, participants, 2048);
 
 /* ---- table: metadata and registry ----------------------------------------------------------------------- */

@@ -26,6 +26,9 @@ int ivs_segment_check(const void *base, uint64_t length, struct ivs_segment_info
 void ivs_segment_retire(void *base);
 int ivs_segment_retired(const void *base);
 
+/* Whether writes reach the segment: QEMU drops them silently where the device is read-only. */
+int ivs_segment_takes_writes(void *base);
+
 /* Takes a free participant slot. Returns its number (0..63), or -ENOSPC. */
 int ivs_participant_claim(void *base, uint64_t owner, uint64_t started);
 

@@ -84,6 +84,18 @@ int ivs_segment_retired(const void *base)
     return atomic_load_explicit(&((const struct ivs_segment *)base)->retired, memory_order_acquire) != 0;
 }
 
+int ivs_segment_takes_writes(void *base)
+{
+    _Atomic uint32_t *scratch = &((struct ivs_segment *)base)->scratch;
+    /* Another one may flip it at the same time: two of three looks then still see a change. */
+    for (int i = 0; i < 3; i++) {
+        uint32_t before = atomic_fetch_xor(scratch, 1u);
+        if (atomic_load(scratch) != before)
+            return 1;
+    }
+    return 0;
+}
+
 static struct ivs_participant *participant(const void *base, int slot)
 {
     return &((struct ivs_segment *)(uintptr_t)base)->participants[slot];

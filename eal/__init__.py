@@ -1,0 +1,137 @@
+"""eal: a mini environment abstraction layer, for hosts that share memory with virtual machines and for their guests.
+
+Everything is loaded when it is first used: `import eal` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eal.errors import (
+    Closed,
+    Corrupt,
+    Denied,
+    Detached,
+    EalError,
+    Exists,
+    InUse,
+    Invalid,
+    InvalidType,
+    NoMemory,
+    NotFound,
+    Stale,
+    Stalled,
+)
+
+if TYPE_CHECKING:
+    from eal.init import Eal, current, init
+    from eal.mempool import Audit, Mempool, MempoolFlag
+    from eal.memzone import Memzone
+    from eal.ring import Burst, Ring, RingFlag
+    from eal.segment import SOCKET_ID_ANY, Segment
+    from eal.topology import lcores
+
+# Where each public name comes from.
+_HOME = {
+    "Eal": "eal.init",
+    "current": "eal.init",
+    "init": "eal.init",
+    "Memzone": "eal.memzone",
+    "Segment": "eal.segment",
+    "SOCKET_ID_ANY": "eal.segment",
+    "Ring": "eal.ring",
+    "RingFlag": "eal.ring",
+    "Burst": "eal.ring",
+    "Mempool": "eal.mempool",
+    "MempoolFlag": "eal.mempool",
+    "Audit": "eal.mempool",
+    "lcores": "eal.topology",
+}
+
+# Methods of the process's own Eal that are module functions too.
+_METHODS = (
+    "memzone_reserve",
+    "memzone_lookup",
+    "memzone_free",
+    "memzones",
+    "memzone_dump",
+    "array_reserve",
+    "segments",
+    "segment_create",
+    "ring_create",
+    "ring_lookup",
+    "ring_free",
+    "rings",
+    "mempool_create",
+    "mempool_lookup",
+    "mempool_free",
+    "mempools",
+)
+
+
+def get_include() -> str:
+    """The folder of the C headers, for programs that work rings and pools from C."""
+    return str(Path(__file__).parent / "include")
+
+
+def __getattr__(name: str) -> Any:
+    if home := _HOME.get(name):
+        value = getattr(import_module(home), name)
+    elif name in _METHODS:
+        value = _method(name)
+    else:
+        raise AttributeError(f"module 'eal' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def _method(name: str) -> Any:
+    import functools
+
+    from eal.init import Eal, current
+
+    method = getattr(Eal, name)
+
+    @functools.wraps(method)
+    def call(*args: Any, **keywords: Any) -> Any:
+        return getattr(current(), name)(*args, **keywords)
+
+    return call
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME, *_METHODS])
+
+
+__all__ = [
+    "Eal",
+    "init",
+    "current",
+    "get_include",
+    "Memzone",
+    "Segment",
+    "SOCKET_ID_ANY",
+    "Ring",
+    "RingFlag",
+    "Burst",
+    "Mempool",
+    "MempoolFlag",
+    "Audit",
+    "lcores",
+    *_METHODS,
+    "EalError",
+    "NotFound",
+    "Exists",
+    "Invalid",
+    "InvalidType",
+    "NoMemory",
+    "Denied",
+    "InUse",
+    "Corrupt",
+    "Stalled",
+    "Closed",
+    "Detached",
+    "Stale",
+]

@@ -1,0 +1,193 @@
+"""The heap of a prefix: zones reserved from the segments of their group, and segments made when there are too few."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from uuid import UUID, uuid4
+
+from eal.errors import Exists, Invalid, InvalidType, NoMemory
+from eal.pages import MIB, Backend, Ownership
+from eal.registry import Registry
+from eal.runtime import PrefixDir
+from eal.segment import HEADER_SIZE, SOCKET_ID_ANY, Segment, create_segment, open_segment
+from eal.table import Entry, Kind, SegmentRecord, Table
+
+CACHE_LINE = 64
+SMALLEST_SEGMENT = 2 * MIB
+GROWTH_LIMIT = 64 * MIB  # a group's new segment is as large as the group so far, up to this
+ALIGN_LIMIT = 1 << 30
+
+BASE_ADDRESS = 0x2000_0000_0000
+_ROLE_STEP = 1 << 45  # host and guest apart: a guest's own heap does not lie where its host's segments want to be
+_PREFIX_STEP = 1 << 36
+
+
+def base_address(prefix: str, *, guest: bool) -> int:
+    """Where the segments of a prefix start, unless base_virtaddr says otherwise."""
+    share = hashlib.sha256(prefix.encode("utf-8", "surrogateescape")).digest()[0]
+    return BASE_ADDRESS + (_ROLE_STEP if guest else 0) + share * _PREFIX_STEP
+
+
+def power_of_two_above(size: int) -> int:
+    """The smallest power of two that is not below `size`."""
+    return 1 << max(size - 1, 0).bit_length()
+
+
+def align_up(value: int, to: int) -> int:
+    return -(-value // to) * to
+
+
+def find_room(table: Table, segment: int, length: int, align: int) -> int | None:
+    """The lowest offset in a segment of the table where `length` bytes are free, or None."""
+    at = align_up(HEADER_SIZE, align)
+    taken = sorted((e.offset, e.end) for e in table.entries if e.segment == segment)
+    for start, end in taken:
+        if at + length <= start:
+            return at
+        at = max(at, align_up(align_up(end, CACHE_LINE), align))
+    return at if at + length <= table.segments[segment].size else None
+
+
+@dataclass
+class Heap:
+    """What reserves memory for one Eal. Methods that change anything hold the prefix's CHANGE lock themselves."""
+
+    directory: PrefixDir
+    registry: Registry
+    choose_backend: Callable[[], Backend]  # called once, when the first segment is made
+    base: int
+    lock: Callable[[], AbstractContextManager[None]]  # gives the context manager that holds the CHANGE lock
+    segments: dict[UUID, Segment] = field(default_factory=dict)  # those that this process has mapped
+
+    @cached_property
+    def backend(self) -> Backend:
+        return self.choose_backend()
+
+    def reserve(
+        self,
+        name: str,
+        kind: Kind,
+        length: int,
+        *,
+        align: int = CACHE_LINE,
+        socket_id: int = SOCKET_ID_ANY,
+        group: str = "default",
+        flags: int = 0,
+        dtype: str = "",
+        shape: tuple[int, ...] | None = None,
+        fill: Callable[[Segment, Entry], None] | None = None,
+    ) -> Entry:
+        """Reserves a zeroed range and adds it to the registry; `fill` writes the object before it can be seen.
+
+        Raises Invalid, Exists, or NoMemory (nothing is changed then).
+        """
+        align = max(_check_align(align), CACHE_LINE)
+        _check_length(length)
+        with self.lock():
+            table = self.registry.table
+            if self.registry.find(kind, name):
+                raise Exists(
+                    f"{kind.name.lower()} {name!r} exists already: choose another name, free it, or exist_ok=True"
+                )
+            index, offset, fresh = self._room(table, group, socket_id, length, align)
+            segment = self.segment(self.registry.table.segments[index])
+            entry = Entry(name, kind, index, offset, length, align, flags, dtype, shape)
+            if not fresh:  # a VM that has the segment may have written to it even where nothing was reserved
+                segment.zero(offset, length)
+            if fill is not None:
+                fill(segment, entry)
+            return self.registry.add(entry)
+
+    def _room(self, table: Table, group: str, socket_id: int, length: int, align: int) -> tuple[int, int, bool]:
+        for index, record in enumerate(table.segments):
+            if record.group == group and socket_id in (SOCKET_ID_ANY, record.socket_id):
+                offset = find_room(table, index, length, align)
+                if offset is not None:
+                    return index, offset, False
+        self.grow(table, group, socket_id, align_up(HEADER_SIZE, align) + length)
+        return len(table.segments), align_up(HEADER_SIZE, align), True
+
+    def grow(self, table: Table, group: str, socket_id: int, need: int) -> Segment:
+        """A new segment for a group: as large as the group so far where pages suffice, else as needed."""
+        smallest = max(power_of_two_above(need), SMALLEST_SEGMENT, self.backend.page_size)
+        of_group = [record for record in table.segments if record.group == group]
+        wanted = power_of_two_above(min(sum(r.size for r in of_group), GROWTH_LIMIT) or smallest)
+        ownership = self._ownership(of_group)
+        if wanted > smallest:
+            try:
+                return self.create_segment(wanted, group=group, socket_id=socket_id, ownership=ownership)
+            except NoMemory:
+                pass  # then a smaller one, or its error
+        return self.create_segment(smallest, group=group, socket_id=socket_id, ownership=ownership)
+
+    @staticmethod
+    def _ownership(of_group: list[SegmentRecord]) -> Ownership:
+        """As the group's first segment: whoever may use the group may use all of it."""
+        if not of_group:
+            return Ownership()
+        found = os.stat(of_group[0].path)
+        return Ownership(found.st_mode & 0o777, found.st_uid, found.st_gid)
+
+    def create_segment(self, size: int, *, group: str, socket_id: int, ownership: Ownership) -> Segment:
+        """A new segment of exactly `size` bytes (a power of two, whole pages). Raises Invalid or NoMemory."""
+        if size != power_of_two_above(size) or size < max(2 * HEADER_SIZE, self.backend.page_size):
+            raise Invalid(
+                f"a segment of {size} bytes cannot be: a power of two of at least {self.backend.page_size} is "
+                "needed, because a PCI BAR must be one"
+            )
+        with self.lock():
+            table = self.registry.table
+            uuid = uuid4()
+            segment = create_segment(
+                self.backend,
+                self.backend.folder / self._file_name(uuid),
+                uuid,
+                size,
+                group=group,
+                socket_id=socket_id,
+                epoch=table.epoch,
+                hint=self._next_address(table, size),
+                ownership=ownership,
+            )
+            self.registry.add_segment(segment.record)
+            self.segments[uuid] = segment
+            return segment
+
+    def _file_name(self, uuid: UUID) -> str:
+        name = self.directory.file_name(uuid.hex, "seg")
+        # A starting DPDK removes what matches *map_* from hugetlbfs.
+        return name.replace("map_", "map%5F") if self.backend.huge else name
+
+    def _next_address(self, table: Table, size: int) -> int:
+        end = max((s.host_address + s.size for s in table.segments if s.host_address >= self.base), default=0)
+        return align_up(max(end, self.base), min(size, ALIGN_LIMIT))
+
+    def segment(self, record: SegmentRecord) -> Segment:
+        """The segment of a record, mapped by this process from now on."""
+        found = self.segments.get(record.uuid)
+        if found is None:
+            found = self.segments[record.uuid] = open_segment(record)
+        return found
+
+    def release(self, entry: Entry) -> None:
+        """Gives a range back. Raises NotFound for one that is gone."""
+        with self.lock():
+            self.registry.remove(entry)
+
+
+def _check_align(align: object) -> int:
+    if not isinstance(align, int) or align < 1 or align & (align - 1) or align > ALIGN_LIMIT:
+        raise Invalid(f"align {align!r}: a power of two up to {ALIGN_LIMIT} is needed")
+    return align
+
+
+def _check_length(length: object) -> None:
+    if not isinstance(length, int) or isinstance(length, bool):
+        raise InvalidType(f"a length is an int, not {type(length).__name__}")
+    if not 1 <= length < 1 << 47:
+        raise Invalid(f"a length of {length} bytes cannot be reserved: at least 1 and less than 2**47")

@@ -1,0 +1,311 @@
+"""The Eal: what a process gets by `eal.init` and gives back by `close` or `detach`."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Protocol
+
+from eal import leftovers, options, pages, runtime
+from eal.errors import Closed, EalError, InUse, Invalid, NotFound
+from eal.heap import Heap, base_address
+from eal.locks import Lock, LockFile
+from eal.objects import Objects
+from eal.pages import MIB, Ownership
+from eal.pci import scan
+from eal.probe import Findings, Prober, Rejection, Share
+from eal.registry import Registry, create_registry, open_registry
+from eal.segment import SOCKET_ID_ANY
+from eal.table import Entry
+
+log = logging.getLogger(__name__)
+
+_START_TRIES = 100  # a closing primary removes the folder; more often than this in a row is no accident
+
+
+class Child(Protocol):
+    """What lives in an Eal from a layer above, such as a metadata."""
+
+    def close(self) -> None:
+        """Takes it away."""
+
+    def abandon(self) -> None:
+        """Lets go of it and leaves it in place."""
+
+
+class Eal(Objects):
+    """This process's use of a file_prefix; a context manager (DPDK: what rte_eal_init sets up).
+
+    `proc_type` is "primary" or "secondary". `shares` are the metadata that were found on PCI devices, `rejections`
+    the devices whose content was refused. `rest` are the arguments after `--`.
+    """
+
+    def __init__(self, given: options.Options) -> None:
+        super().__init__()
+        self.options = given
+        self.file_prefix = runtime.check_prefix(given.file_prefix)
+        self.rest = given.rest
+        self.lcores = given.lcores
+        self.directory = runtime.PrefixDir(runtime.runtime_dir().absolute(), self.file_prefix)
+        self._stall_timeout = float(given.stall_timeout)
+        self._shares: list[Share] = []
+        self._children: list[Child] = []
+        self._closed = False
+        self._close_lock = threading.RLock()
+        self._locks, self.proc_type, registry = self._enter()
+        try:
+            self._set_up(registry)
+        except BaseException:
+            self._leave(remove=self.proc_type == "primary" and not registry.table.kept and not given.recover)
+            raise
+
+    # --- starting -----------------------------------------------------------------------------------------
+
+    def _enter(self) -> tuple[LockFile, str, Registry]:
+        """Takes this process's place in the prefix: locks, role and registry."""
+        for _ in range(_START_TRIES):
+            self.directory.make()
+            locks = LockFile(self.directory.lock)
+            try:
+                with locks.change():
+                    if locks.is_current():
+                        role, registry = self._take_role(locks)
+                        locks.take(Lock.MEMBER, shared=True)
+                        return locks, role, registry
+            except BaseException:
+                locks.close()
+                raise
+            locks.close()
+        raise InUse(f"file_prefix {self.file_prefix!r}: its folder {self.directory.path} is removed again and again")
+
+    def _take_role(self, locks: LockFile) -> tuple[str, Registry]:
+        wish, recover = self.options.proc_type, self.options.recover
+        living = locks.holder(Lock.PRIMARY)
+        if living is not None:
+            if wish == "primary" or recover:
+                raise InUse(
+                    f"file_prefix {self.file_prefix!r} has a living primary (pid {living}): end it, use another "
+                    "file_prefix, or proc_type='secondary'"
+                )
+            return "secondary", open_registry(self.directory.registry)
+        last = leftovers.last_table(self.directory)
+        kept = last is not None and last.kept
+        if wish == "secondary":
+            if not kept:
+                raise NotFound(f"file_prefix {self.file_prefix!r} has no primary: start one first")
+            return "secondary", open_registry(self.directory.registry)
+        locks.take(Lock.PRIMARY)
+        if self.directory.registry.exists() and (recover or (kept and wish == "auto")):
+            registry = open_registry(self.directory.registry)
+            registry.raise_epoch()
+            return "primary", registry
+        leftovers.remove(self.directory, keep_folder=True)
+        return "primary", create_registry(self.directory.registry, last_epoch=last.epoch if last else 0)
+
+    def _set_up(self, registry: Registry) -> None:
+        given = self.options
+        self._heap = Heap(self.directory, registry, self._choose_backend, 0, self._locks.change)
+        self.findings = Findings() if given.no_pci else Prober(self._holder_of_name).probe(scan(given.sysfs_root))
+        self._shares = self.findings.shares
+        guest = bool(self._shares) or bool(given.sysfs_root or os.environ.get("EAL_SYSFS_ROOT"))
+        self._heap.base = given.base_virtaddr or base_address(self.file_prefix, guest=guest)
+        insists = given.huge_dir is not None or given.no_huge is False
+        if insists or (self.proc_type == "primary" and not guest):
+            _ = self._heap.backend  # says now what is wrong, or that there are no hugepages
+        if self.lcores is not None:
+            self._run_on(self.lcores)
+        if self.proc_type == "primary" and not registry.table.segments:
+            self._take_memory()
+
+    def _choose_backend(self) -> pages.Backend:
+        return pages.choose(huge_dir=self.options.huge_dir, no_huge=self.options.no_huge)
+
+    def _holder_of_name(self, entry: Entry) -> str | None:
+        return f"file_prefix {self.file_prefix!r}" if self._registry_entry(entry.kind, entry.name) else None
+
+    def _run_on(self, lcores: list[int]) -> None:
+        """DPDK pins each lcore's thread; Python's threads are the app's own, so all of them get the whole set."""
+        try:
+            os.sched_setaffinity(0, lcores)
+        except OSError as error:
+            raise Invalid(f"lcores {lcores}: cannot run there: {error.strerror}") from error
+
+    def _take_memory(self) -> None:
+        """DPDK's -m and --socket-mem: segments of the default group, taken at the start."""
+        wishes = [(SOCKET_ID_ANY, self.options.memory or 0), *enumerate(self.options.socket_mem)]
+        for socket_id, mib in wishes:
+            left = -(-mib * MIB // self._heap.backend.page_size) * self._heap.backend.page_size
+            while left > 0:
+                size = 1 << (left.bit_length() - 1)
+                self._heap.create_segment(size, group="default", socket_id=socket_id, ownership=Ownership())
+                left -= size
+
+    # --- looking ------------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """Counts the primary's starts; higher after each."""
+        self._check()
+        return self._heap.registry.table.epoch
+
+    @property
+    def shares(self) -> list[Share]:
+        return list(self._shares)
+
+    @property
+    def rejections(self) -> list[Rejection]:
+        return list(self.findings.rejections)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Alone among all processes of the prefix while it lasts: for layers above. Raises Closed."""
+        self._check()
+        return self._locks.change()
+
+    def adopt(self, child: Child) -> None:
+        """Ties something of a layer above to this Eal's life."""
+        self._check()
+        self._children.append(child)
+
+    def disown(self, child: Child) -> None:
+        if child in self._children:
+            self._children.remove(child)
+
+    # --- ending -------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Ends this process's use. A primary takes everything away, unless it was kept before (`detach`).
+
+        May be called twice, with views alive (their pages stay until they go) and with peers still there (which see
+        the segments' retired mark).
+        """
+        self._end(keep=False)
+
+    def detach(self) -> None:
+        """Ends this process's use and leaves all in place; a primary marks it kept, so that the next process of the
+        prefix attaches to it.
+        """
+        self._end(keep=True)
+
+    def _end(self, *, keep: bool) -> None:
+        with self._close_lock:
+            if self._closed:
+                return
+            if keep and self.proc_type == "primary":
+                with self._locks.change():
+                    self._heap.registry.set_kept()
+            remove = self.proc_type == "primary" and not self._heap.registry.table.kept
+            for child in reversed(self._children.copy()):
+                child.close() if remove else child.abandon()
+            self._leave(remove=remove)
+
+    def _leave(self, *, remove: bool) -> None:
+        """Lets go of everything; with `remove`, files and all."""
+        self._closed = True
+        self._let_go()
+        if remove:
+            with self._locks.change():
+                if self._locks.is_current():
+                    leftovers.remove(self.directory)
+        self._locks.close()
+        _forget(self)
+
+    def _let_go(self) -> None:
+        """Handles first, then what they lie in."""
+        for _, handle in self._handles.values():
+            if hasattr(handle, "close"):
+                handle.close()
+        self._handles.clear()
+        heap: Heap | None = getattr(self, "_heap", None)
+        if heap is not None:
+            for segment in heap.segments.values():
+                segment.close()
+            heap.registry.close()
+        for share in self._shares:
+            for segment in share.segments:
+                segment.close()
+            share.file.mapping.release()
+
+    def _abandon(self) -> None:
+        """In a forked child: nothing shared is touched, every handle raises Closed."""
+        self._closed = True
+        for child in self._children:
+            child.abandon()
+        self._let_go()
+        self._locks.close()
+
+    def __enter__(self) -> Eal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else self.proc_type
+        return f"<Eal {self.file_prefix!r} {state}>"
+
+
+# --- the process's own ------------------------------------------------------------------------------------------
+
+_current: Eal | None = None
+_init_lock = threading.Lock()
+
+
+def init(argv: Sequence[str] | None = None, **keywords: Any) -> Eal:
+    """Makes this process primary or secondary of a file_prefix and finds what PCI devices carry (rte_eal_init).
+
+    `argv` are DPDK's EAL options without a program name, up to `--`; keywords win over them: file_prefix, proc_type
+    ("auto", "primary", "secondary"), memory (MiB), huge_dir, no_huge, lcores, base_virtaddr, sysfs_root, recover (take
+    up what a dead primary left), stall_timeout (seconds). Raises InUse while this process has an Eal, or another
+    primary lives; Invalid; NotFound; NoMemory; Denied.
+    """
+    global _current
+    with _init_lock:
+        if _current is not None:
+            raise InUse(f"this process has an Eal already ({_current!r}): close it first")
+        made = Eal(options.parse(argv, keywords))
+        _current = made
+        return made
+
+
+def current() -> Eal:
+    """The process's Eal. Raises Closed where there is none."""
+    if _current is None:
+        raise Closed("this process has no Eal: call eal.init() first")
+    return _current
+
+
+def _forget(ended: Eal) -> None:
+    global _current
+    if _current is ended:
+        _current = None
+
+
+def _after_fork() -> None:
+    global _current, _init_lock
+    _init_lock = threading.Lock()
+    if _current is not None:
+        _current._abandon()
+        _current = None
+
+
+def _at_exit() -> None:
+    if _current is not None:
+        try:
+            _current.close()
+        except EalError as error:
+            log.error("cannot close %r: %s", _current, error)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

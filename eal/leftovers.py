@@ -1,0 +1,80 @@
+"""Leftovers: the files of a prefix, and how they are taken away when nobody lives in it any more."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from eal.errors import EalError
+from eal.pages import SHM_DIR, hugetlbfs_mounts
+from eal.registry import open_registry
+from eal.runtime import PrefixDir, file_stem
+from eal.segment import open_segment
+from eal.table import Table
+
+log = logging.getLogger(__name__)
+
+
+def last_table(directory: PrefixDir) -> Table | None:
+    """The table of a prefix's registry; None where there is none that can be read."""
+    try:
+        registry = open_registry(directory.registry, writable=False)
+    except EalError:
+        return None
+    try:
+        return registry.table
+    except EalError:
+        return None
+    finally:
+        registry.close()
+
+
+def data_files(directory: PrefixDir, table: Table | None = None) -> list[Path]:
+    """Files of segments and metadata: those that the registry names, and orphans that carry the prefix's name."""
+    found = {Path(record.path) for record in table.segments} if table else set()
+    found.update(folder / name for folder, name in _named(directory))
+    return sorted(path for path in found if path.exists())
+
+
+def _named(directory: PrefixDir) -> Iterator[tuple[Path, str]]:
+    stem = f"{file_stem(directory.root)}.{directory.prefix}."
+    for folder in {SHM_DIR, *(mount.folder for mount in hugetlbfs_mounts())}:
+        for ending in ("seg", "md"):
+            for spelt in {stem, stem.replace("map_", "map%5F")}:
+                pattern = f"{glob.escape(spelt)}{'[0-9a-f]' * 32}.{ending}"
+                yield from ((folder, name) for name in glob.glob(pattern, root_dir=folder))
+
+
+def remove(directory: PrefixDir, *, keep_folder: bool = False) -> None:
+    """Takes all of a prefix away: segments are marked retired, so that a VM that still holds one knows, then every
+    file is unlinked. The caller holds the prefix's CHANGE lock, or knows that nobody lives in it.
+    """
+    table = last_table(directory)
+    if table is not None:
+        for record in table.segments:
+            try:
+                segment = open_segment(record)
+            except EalError as error:
+                log.debug("not marked retired: %s", error)
+                continue
+            segment.retire()
+            segment.close()
+    for path in data_files(directory, table):
+        _unlink(path)
+    for name in directory.metadata_names():
+        _unlink(directory.metadata_link(name))
+    if keep_folder:
+        _unlink(directory.registry)
+    else:
+        shutil.rmtree(directory.path, ignore_errors=True)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

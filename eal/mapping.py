@@ -1,0 +1,47 @@
+"""A file mapped shared into this process; the mapping lives as long as anything looks at it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from eal._native import ffi, lib
+from eal.errors import from_errno
+
+
+class Mapping:
+    """`length` bytes of an open file, mapped shared from offset 0.
+
+    `hint` is the address wanted; it is used where that range is free (MAP_FIXED_NOREPLACE). `release()` gives
+    up this object's own hold: the pages are unmapped when the last view of them is gone.
+    """
+
+    def __init__(self, fd: int, length: int, *, writable: bool = True, hint: int = 0, what: str = "") -> None:
+        address = lib.ivs_map(fd, length, int(writable), hint)
+        if address < 0:
+            reason = os.strerror(-address)
+            raise from_errno(address, f"cannot map {length} bytes of {what or f'descriptor {fd}'}: {reason}")
+        self.address: int = address
+        self.length = length
+        self.writable = writable
+        # Whoever holds a buffer made from this pointer keeps it, and so the mapping, alive.
+        self._base: Any = ffi.gc(ffi.cast("unsigned char *", address), lambda _: lib.ivs_unmap(address, length), length)
+
+    def pointer(self, offset: int = 0) -> Any:
+        """A `void *` into the mapping. It keeps nothing alive: hold the Mapping as long as it is used."""
+        return ffi.cast("void *", self.address + offset)
+
+    def view(self, offset: int = 0, length: int | None = None) -> memoryview:
+        """The bytes from `offset` on, format 'B'; read-only where the mapping is."""
+        stop = self.length if length is None else offset + length
+        view = memoryview(ffi.buffer(self._base, self.length))[offset:stop]
+        return view if self.writable else view.toreadonly()
+
+    def release(self) -> None:
+        """Drops this object's hold on the pages."""
+        self._base = None
+
+    @property
+    def held(self) -> bool:
+        """Whether `release` has not been called yet."""
+        return self._base is not None

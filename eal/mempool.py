@@ -1,0 +1,305 @@
+"""Mempools: fixed-size objects in shared memory, taken and put back by index on any machine."""
+
+from __future__ import annotations
+
+import errno
+import math
+import threading
+import weakref
+from dataclasses import dataclass, field
+from enum import IntFlag
+from typing import TYPE_CHECKING, Any
+
+from eal._native import ffi, lib
+from eal.errors import Corrupt, Invalid, InvalidType
+from eal.handle import own, raise_for
+from eal.names import pack_name
+from eal.table import fault_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from eal.memzone import Memzone
+    from eal.segment import Participant, Slot
+
+_NONE = 0xFFFF_FFFF  # what the C core gives where no object could be taken
+
+
+class MempoolFlag(IntFlag):
+    """DPDK: RTE_MEMPOOL_F_*. NO_CACHE_ALIGN: objects are not padded to whole cache lines."""
+
+    NO_CACHE_ALIGN = lib.IVS_MEMPOOL_NO_CACHE_ALIGN
+
+
+def _info(name: str, n: int, elt_size: int, cache_size: int, flags: int) -> tuple[Any, int]:
+    """The C core's plan of a pool and the bytes it takes. Raises Invalid and says what does not fit."""
+    for what, value in (("n", n), ("elt_size", elt_size), ("cache_size", cache_size), ("flags", flags)):
+        if not isinstance(value, int):
+            raise InvalidType(f"mempool {name!r}: {what} is an int, not {type(value).__name__}")
+        if not 0 <= value < 1 << 32:
+            raise Invalid(f"mempool {name!r}: {what} {value} is out of range")
+    info = ffi.new("struct ivs_mempool_info *")
+    info.name = pack_name(name)
+    info.n, info.elt_size, info.cache_size, info.flags = n, elt_size, cache_size, flags
+    need = lib.ivs_mempool_plan(info)
+    if need < 0:
+        if cache_size > lib.IVS_MEMPOOL_CACHE_MAX or cache_size * 3 // 2 > n > 0:
+            raise Invalid(
+                f"mempool {name!r}: cache_size {cache_size}: at most {lib.IVS_MEMPOOL_CACHE_MAX}, and one and a "
+                f"half of it at most n ({n})"
+            )
+        raise Invalid(f"mempool {name!r}: n {n}, elt_size {elt_size}, flags {flags:#x}: one of them is out of range")
+    return info, need
+
+
+def mempool_memsize(name: str, n: int, elt_size: int, cache_size: int, flags: int) -> int:
+    """Bytes that a pool takes. Raises Invalid."""
+    return _info(name, n, elt_size, cache_size, flags)[1]
+
+
+def format_mempool(zone: Memzone, name: str, n: int, elt_size: int, cache_size: int, flags: int) -> None:
+    """Makes a pool with all objects free in a zeroed zone that is long enough."""
+    info, _ = _info(name, n, elt_size, cache_size, flags)
+    result = lib.ivs_mempool_create(zone.segment.mapping.pointer(zone.offset), zone.length, info)
+    if result < 0:
+        raise_for(result, "mempool", name, {errno.ENOSPC: f"does not fit its zone of {zone.length} bytes"})
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What holds each object of a pool; consistent only while nobody works the pool.
+
+    `free`: in the shared list. `cached`: by participant slot, what its cache holds. `in_hand`: everything else,
+    which is in somebody's hand, or lost with somebody who died. `twice`: indices found in two places. `foreign`:
+    how many indices in caches are none of this pool's. `participants`: who has which slot.
+    """
+
+    n: int
+    free: list[int]
+    cached: dict[int, list[int]]
+    in_hand: list[int]
+    twice: list[int]
+    foreign: int
+    participants: list[Participant] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every index is in one place."""
+        return not self.twice and not self.foreign
+
+
+# What a closed pool has for a handle: every operation on it is refused before it looks at anything.
+_closed_memory = ffi.new("uint64_t[]", -(-lib.ivs_mempool_handle_size(0) // 8))
+_CLOSED = ffi.cast("struct ivs_mempool *", _closed_memory)
+lib.ivs_mempool_refuse(_CLOSED, -errno.ESHUTDOWN)
+
+
+class _Handle:
+    """One thread's way into a pool: its C handle, which holds its slot in the segment for as long as it is used."""
+
+    def __init__(self, pool: Mempool, slot: Slot | None) -> None:
+        memory = ffi.new("uint64_t[]", -(-lib.ivs_mempool_handle_size(pool.cache_size) // 8))
+        raw = ffi.cast("struct ivs_mempool *", memory)
+        mapping = pool.memzone.segment.mapping
+        # The cache is emptied for others when the handle goes: with its thread, or when the pool is closed.
+        self.pointer = own(raw, memory, mapping.view(), slot, finish=lambda: lib.ivs_mempool_leave(raw))
+        lib.ivs_mempool_attach(raw, mapping.pointer(pool.memzone.offset), pool._info)
+        if slot is not None:
+            lib.ivs_mempool_join(raw, slot.index)
+
+
+class Mempool:
+    """A pool of `n` objects of `elt_size` bytes (DPDK: struct rte_mempool). Objects are uint32 indices.
+
+    Every object may be put back on any machine and by any thread. Each thread has a cache of up to `cache_size`
+    objects (and half as many again before it is emptied). An empty pool is a return value, not an exception.
+    Operations raise Denied on a read-only share and Closed after the Eal was closed. They release the GIL.
+    """
+
+    def __init__(self, zone: Memzone, name: str) -> None:
+        """Attaches to the pool in `zone`. Raises Corrupt with the reason where there is none that is sound."""
+        self.memzone = zone
+        self.name = name
+        self._info = ffi.new("struct ivs_mempool_info *")
+        base = zone.segment.mapping.pointer(zone.offset)
+        fault = lib.ivs_mempool_check(base, zone.length, self._info)
+        if fault:
+            raise Corrupt(f"mempool {name!r}: {fault_text(fault)}")
+        found = ffi.string(self._info.name).decode(errors="replace")
+        if found != name:
+            raise Corrupt(f"mempool {name!r}: the pool in its zone is called {found!r}")
+        self.n: int = self._info.n
+        self.elt_size: int = self._info.elt_size
+        self.elt_stride: int = self._info.elt_stride
+        self.cache_size: int = self._info.cache_size
+        self.flags = MempoolFlag(self._info.flags)
+        self._local = threading.local()
+        self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()  # of all threads
+        self._refused = errno.EACCES if zone.readonly else 0
+
+    # --- taking and putting back --------------------------------------------------------------------------
+
+    @property
+    def _pool(self) -> Any:
+        """The calling thread's C handle."""
+        try:
+            return self._local.handle.pointer
+        except AttributeError:
+            return self._join().pointer
+
+    def _join(self) -> _Handle:
+        if self._refused:
+            raise_for(-self._refused, "mempool", self.name)
+        handle = self._local.handle = _Handle(self, self.memzone.segment.slot())
+        self._handles.add(handle)
+        if self._refused:  # closed by another thread meanwhile
+            handle.pointer = _CLOSED
+        return handle
+
+    def get(self) -> int | None:
+        """Takes one object; None where none is left (DPDK: rte_mempool_get)."""
+        index: int = lib.ivs_call_get(self._pool)
+        if index != _NONE:
+            return index
+        result = lib.ivs_call_status()
+        if result < 0:
+            self._fail(result)
+        return None
+
+    def put(self, index: int) -> None:
+        """Puts one object back (DPDK: rte_mempool_put). Raises Invalid for one that is not out."""
+        try:
+            result = lib.ivs_call_put(self._pool, index)
+        except OverflowError:
+            result = -errno.EINVAL
+        if result < 0:
+            self._fail(result, f"{index}")
+
+    def get_bulk(self, out: Any) -> int:
+        """Fills a writable uint32 array with objects, or takes none: gives their number or 0.
+
+        (DPDK: rte_mempool_get_bulk)
+        """
+        result: int = lib.ivs_call_get_bulk(self._pool, *self._indices(out, writable=True))
+        if result < 0:
+            self._fail(result)
+        return result
+
+    def put_bulk(self, indices: Any) -> None:
+        """Puts a uint32 array of objects back (DPDK: rte_mempool_put_bulk).
+
+        Raises Invalid, and puts nothing back, for an index out of range or more objects than are out; where an
+        object is seen to be free already, the others of the array have been put back.
+        """
+        result = lib.ivs_call_put_bulk(self._pool, *self._indices(indices))
+        if result < 0:
+            self._fail(result, "of the array")
+
+    def _indices(self, array: Any, *, writable: bool = False) -> tuple[Any, int]:
+        if isinstance(array, list | tuple):
+            raise InvalidType(f"mempool {self.name!r}: indices are a uint32 array, not a list")
+        try:
+            view = memoryview(array)
+            pointer = ffi.from_buffer("uint32_t[]", array, require_writable=writable)
+        except (TypeError, ValueError, BufferError) as error:
+            raise InvalidType(f"mempool {self.name!r}: not a C-contiguous buffer that can be used: {error}") from error
+        if view.format not in ("I", "L") or view.itemsize != 4 or view.ndim != 1:
+            raise InvalidType(f"mempool {self.name!r}: indices are a one-dimensional uint32 array")
+        return pointer, len(pointer)
+
+    def _fail(self, result: int, which: str = "") -> None:
+        if result == -errno.EALREADY:
+            raise Invalid(f"mempool {self.name!r}: object {which} was free already: it was put back twice")
+        if result == -errno.EINVAL:
+            raise Invalid(
+                f"mempool {self.name!r}: object {which} is not below n ({self.n}), or more are put back than are out"
+            )
+        raise_for(result, "mempool", self.name)
+
+    # --- counting -----------------------------------------------------------------------------------------
+
+    def _look(self) -> Any:
+        """A C handle for counting, without a slot. Raises Closed."""
+        if self._refused == errno.ESHUTDOWN:
+            raise_for(-self._refused, "mempool", self.name)
+        memory = ffi.new("uint64_t[]", -(-lib.ivs_mempool_handle_size(self.cache_size) // 8))
+        mapping = self.memzone.segment.mapping
+        pointer = own(ffi.cast("struct ivs_mempool *", memory), memory, mapping.view())
+        lib.ivs_mempool_attach(pointer, mapping.pointer(self.memzone.offset), self._info)
+        return pointer
+
+    @property
+    def available(self) -> int:
+        """Objects that are free: in the shared list and in all caches (DPDK: rte_mempool_avail_count)."""
+        count: int = lib.ivs_mempool_available(self._look())
+        return count
+
+    @property
+    def in_use(self) -> int:
+        """Objects that are out (DPDK: rte_mempool_in_use_count)."""
+        return self.n - self.available
+
+    def __len__(self) -> int:
+        return self.n
+
+    def audit(self) -> Audit:
+        """Looks for every index in the shared list and all caches. Meaningful while nobody works the pool."""
+        where = ffi.new("uint16_t[]", self.n)
+        foreign = lib.ivs_mempool_audit(self._look(), where)
+        free, in_hand, twice = [], [], []
+        cached: dict[int, list[int]] = {}
+        for index, by in enumerate(ffi.unpack(where, self.n)):
+            if by == lib.IVS_HELD_FREE:
+                free.append(index)
+            elif by == 0:
+                in_hand.append(index)
+            elif by == lib.IVS_HELD_TWICE:
+                twice.append(index)
+            else:
+                cached.setdefault(by - lib.IVS_HELD_CACHE, []).append(index)
+        participants = self.memzone.segment.participants()
+        return Audit(self.n, free, cached, in_hand, twice, foreign, participants)
+
+    # --- memory -------------------------------------------------------------------------------------------
+
+    @property
+    def array(self) -> np.ndarray[Any, Any]:
+        """All objects as uint8, shape `(n, elt_size)`, without a copy; read-only where the share is."""
+        return self.view("u1", self.elt_size)
+
+    def view(self, dtype: Any, shape: int | tuple[int, ...] = ()) -> np.ndarray[Any, Any]:
+        """All objects as arrays: shape `(n, *shape)` of `dtype`, without a copy.
+
+        Raises Invalid where one object is too small for that.
+        """
+        import numpy as np
+
+        dtype = np.dtype(dtype)
+        dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        if dtype.hasobject or any(d < 0 for d in dims):
+            raise Invalid(f"mempool {self.name!r}: {dtype} of shape {dims} cannot be laid over shared memory")
+        if math.prod(dims) * dtype.itemsize > self.elt_size:
+            raise Invalid(f"mempool {self.name!r}: {dtype} of shape {dims} does not fit {self.elt_size} bytes")
+        inner = np.empty(dims, dtype).strides
+        objects = self.memzone.buf[self._info.objects_offset :]
+        return np.ndarray((self.n, *dims), dtype, objects, strides=(self.elt_stride, *inner))
+
+    def object(self, index: int) -> memoryview:
+        """The bytes of one object, without a copy. Raises Invalid for an index that is not below n."""
+        if not 0 <= index < self.n:
+            raise Invalid(f"mempool {self.name!r}: object {index} is not below n ({self.n})")
+        at = self._info.objects_offset + index * self.elt_stride
+        return self.memzone.buf[at : at + self.elt_size]
+
+    # --- for the Eal --------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """From now on every operation raises Closed. Each thread's cache is emptied for others as soon as that thread
+        is out of C. May be called twice.
+        """
+        self._refused = errno.ESHUTDOWN
+        for handle in list(self._handles):
+            handle.pointer = _CLOSED
+
+    def __repr__(self) -> str:
+        return f"<Mempool {self.name!r} {self.n} objects of {self.elt_size} bytes>"

@@ -1,0 +1,104 @@
+"""Memzones: named ranges of segments."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from eal import dtypes
+from eal.errors import Corrupt, Invalid
+from eal.table import Entry
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from eal.segment import Segment
+
+
+class Memzone:
+    """A named range of one segment (DPDK: struct rte_memzone).
+
+    `offset` counts from the first byte of the segment's file, `length` is in bytes. `address` is where this
+    process sees it and `host_address` where its creator does; `relocated` says whether these differ. `socket_id`
+    is the NUMA node in this machine (-1: any), `host_socket_id` the one the creator bound it to.
+    """
+
+    def __init__(self, entry: Entry, segment: Segment, name: str | None = None) -> None:
+        self.entry = entry
+        self.segment = segment
+        self.name = entry.name if name is None else name
+        self.length = entry.length
+        self.offset = entry.offset
+        self.align = entry.align
+        self.flags = entry.flags
+
+    @property
+    def address(self) -> int:
+        return self.segment.address + self.offset
+
+    @property
+    def host_address(self) -> int:
+        return self.segment.host_address + self.offset
+
+    @property
+    def relocated(self) -> bool:
+        return self.segment.relocated
+
+    @property
+    def socket_id(self) -> int:
+        return self.segment.socket_id
+
+    @property
+    def host_socket_id(self) -> int:
+        return self.segment.host_socket_id
+
+    @property
+    def readonly(self) -> bool:
+        return self.segment.readonly
+
+    @property
+    def buf(self) -> memoryview:
+        """The zone's bytes themselves: format 'B', exactly `length` of them, read-only where the share is.
+
+        Raises Closed once the Eal is closed; a view that was taken before stays usable.
+        """
+        return self.segment.view(self.offset, self.length)
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The dtype that the zone was reserved with, or None. Raises Corrupt if it makes no sense."""
+        return dtypes.restore(self.entry.dtype) if self.entry.dtype else None
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        return self.entry.shape
+
+    def array(self, dtype: Any = None, shape: int | tuple[int, ...] | None = None) -> np.ndarray[Any, Any]:
+        """A numpy view of the zone, without a copy; read-only where the share is.
+
+        Both may be left out where the zone carries them (`array_reserve`). Without a shape, as many elements as
+        fit. Raises Invalid where the zone is too short or no dtype is known, Corrupt where the dtype and shape
+        that a peer wrote do not fit the zone.
+        """
+        import numpy as np
+
+        own = dtype is None
+        if own:
+            dtype = self.dtype
+            if dtype is None:
+                raise Invalid(f"memzone {self.name!r} was reserved without a dtype: give one to array()")
+            shape = self.entry.shape if shape is None else shape
+        dtype = np.dtype(dtype)
+        if dtype.hasobject or dtype.itemsize == 0:
+            raise Invalid(f"dtype {dtype} cannot be laid over shared memory")
+        if shape is None:
+            shape = self.length // dtype.itemsize
+        dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        need = math.prod(dims) * dtype.itemsize
+        if need > self.length or any(d < 0 for d in dims):
+            message = f"shape {dims} of {dtype} takes {need} bytes, memzone {self.name!r} has {self.length}"
+            raise Corrupt(message) if own else Invalid(message)
+        return np.frombuffer(self.buf[:need], dtype=dtype).reshape(dims)
+
+    def __repr__(self) -> str:
+        return f"<Memzone {self.name!r} {self.length} bytes at {self.address:#x}>"

@@ -1,0 +1,396 @@
+"""Objects: the memzones, rings and mempools that an Eal knows by name, its own and those of shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, TypeVar
+
+from eal import dtypes
+from eal.errors import Closed, Denied, Exists, InUse, Invalid, InvalidType, NotFound
+from eal.heap import Heap
+from eal.mempool import Mempool, format_mempool, mempool_memsize
+from eal.memzone import Memzone
+from eal.metadata import holders
+from eal.names import POOL_PREFIX, RING_PREFIX, check_name, check_user_zone
+from eal.pages import Ownership
+from eal.probe import Share
+from eal.ring import Ring, RingFlag, format_ring, ring_memsize
+from eal.segment import SOCKET_ID_ANY, Segment
+from eal.table import Entry, Kind
+
+Handle = TypeVar("Handle", Memzone, Ring, Mempool)
+
+_ZONE_PREFIX = {Kind.MEMZONE: "", Kind.RING: RING_PREFIX, Kind.MEMPOOL: POOL_PREFIX}
+
+
+def zone_name(entry: Entry) -> str:
+    """What the zone of an object is called: a ring's starts with RG_, a pool's with MP_."""
+    return _ZONE_PREFIX[entry.kind] + entry.name
+
+
+class Objects:
+    """What can be reserved, made, looked up and freed. Thread-safe."""
+
+    _heap: Heap
+    _shares: list[Share]
+    _stall_timeout: float
+    _closed: bool
+
+    def __init__(self) -> None:
+        self._handles: dict[tuple[Kind, str], tuple[Entry, Any]] = {}
+
+    # --- memzones -----------------------------------------------------------------------------------------
+
+    def memzone_reserve(
+        self,
+        name: str,
+        length: int,
+        *,
+        socket_id: int = SOCKET_ID_ANY,
+        align: int = 64,
+        group: str = "default",
+        flags: int = 0,
+        exist_ok: bool = False,
+    ) -> Memzone:
+        """Reserves `length` zeroed bytes in a segment of `group` (DPDK: rte_memzone_reserve_aligned).
+
+        `align` is a power of two, 64 at least. With `exist_ok` a zone of that name and length is given instead.
+        Raises Exists, Invalid, or NoMemory where there are too few pages.
+        """
+        check_user_zone(name)
+        with self._change():
+            if exist_ok and (entry := self._registry_entry(Kind.MEMZONE, name)):
+                self._check_same("memzone", name, {"length": (entry.length, length)})
+                return self._handle(entry, Memzone)
+            return self._reserve(name, length, socket_id=socket_id, align=align, group=group, flags=flags)
+
+    def array_reserve(
+        self,
+        name: str,
+        shape: int | tuple[int, ...],
+        dtype: Any,
+        *,
+        socket_id: int = SOCKET_ID_ANY,
+        align: int = 64,
+        group: str = "default",
+        flags: int = 0,
+        exist_ok: bool = False,
+    ) -> Memzone:
+        """Reserves a zone for an array; whoever looks it up gets it by `Memzone.array()`, knowing neither dtype nor
+        shape. Raises as `memzone_reserve`, and Invalid for a dtype that holds Python objects or has no bytes.
+        """
+        import numpy as np
+
+        check_user_zone(name)
+        text = dtypes.describe(dtype)
+        dims = (shape,) if isinstance(shape, int) else tuple(int(d) for d in shape)
+        length = math.prod(dims) * np.dtype(dtype).itemsize
+        if length < 1 or any(d < 0 for d in dims):
+            raise Invalid(f"memzone {name!r}: an array of shape {dims} of {dtype} has no bytes")
+        with self._change():
+            if exist_ok and (entry := self._registry_entry(Kind.MEMZONE, name)):
+                self._check_same("memzone", name, {"dtype": (entry.dtype, text), "shape": (entry.shape, dims)})
+                return self._handle(entry, Memzone)
+            return self._reserve(
+                name,
+                length,
+                socket_id=socket_id,
+                align=align,
+                group=group,
+                flags=flags,
+                dtype=text,
+                shape=dims,
+            )
+
+    def _reserve(self, name: str, length: int, **how: Any) -> Memzone:
+        self._check_place(**how)
+        return self._handle(self._heap.reserve(name, Kind.MEMZONE, length, **how), Memzone)
+
+    def memzone_lookup(self, name: str) -> Memzone:
+        """The zone of that name; a ring's is called RG_ and its name, a pool's MP_ and its name.
+
+        Raises NotFound (DPDK: rte_memzone_lookup).
+        """
+        for kind, prefix in ((Kind.RING, RING_PREFIX), (Kind.MEMPOOL, POOL_PREFIX)):
+            if isinstance(name, str) and name.startswith(prefix):
+                return self._lookup(kind, name[len(prefix) :]).memzone  # type: ignore[no-any-return]
+        check_name(name, "memzone")
+        zone: Memzone = self._lookup(Kind.MEMZONE, name)
+        return zone
+
+    def memzone_free(self, zone: Memzone) -> None:
+        """Gives a zone back (DPDK: rte_memzone_free). Views of it stay readable and show what comes next there.
+
+        Raises InUse while it stands in a metadata, NotFound if it is gone, Denied for a zone of a share.
+        """
+        if not isinstance(zone, Memzone):
+            raise InvalidType(f"memzone_free takes a Memzone, not {type(zone).__name__}")
+        if zone.entry.kind != Kind.MEMZONE:
+            raise Invalid(f"memzone {zone.name!r} belongs to a {zone.entry.kind.name.lower()}: free that")
+        self._free(zone.entry, zone)
+
+    def memzones(self) -> list[Memzone]:
+        """All zones, those of rings and pools too, sorted by name (DPDK: rte_memzone_walk)."""
+        found: list[Any] = [self._any_handle(entry, segment) for entry, segment in self._entries()]
+        zones = [h if isinstance(h, Memzone) else h.memzone for h in found]
+        return sorted(zones, key=lambda zone: zone.name)
+
+    def memzone_dump(self, file: TextIO) -> None:
+        """Writes a line for each zone (DPDK: rte_memzone_dump)."""
+        for number, zone in enumerate(self.memzones()):
+            file.write(
+                f"Zone {number}: name:<{zone.name}>, len:{zone.length:#x}, virt:{zone.address:#x}, "
+                f"socket_id:{zone.socket_id}, flags:{zone.flags:#x}, segment:{zone.segment.uuid}, "
+                f"offset:{zone.offset:#x}\n"
+            )
+
+    # --- segments -----------------------------------------------------------------------------------------
+
+    def segments(self) -> list[Segment]:
+        """All segments that objects lie in: the prefix's own, then those of shares (DPDK: rte_memseg_list_walk)."""
+        self._check()
+        own = [self._heap.segment(record) for record in self._heap.registry.table.segments]
+        shared = {segment.uuid: segment for share in self._shares for segment in share.segments}
+        return own + [segment for uuid, segment in shared.items() if uuid not in {s.uuid for s in own}]
+
+    def segment_create(
+        self,
+        size: int,
+        *,
+        group: str = "default",
+        socket_id: int = SOCKET_ID_ANY,
+        mode: int = 0o600,
+        user: str | int | None = None,
+        user_group: str | int | None = None,
+    ) -> Segment:
+        """Makes a segment of `size` bytes (a power of two) for a group, before zones are reserved from it.
+
+        `mode`, `user` and `user_group` say who may open its file, because QEMU often runs as another user; later
+        segments of the group get the same. Raises Invalid, NoMemory, Denied, or NotFound for an unknown user.
+        """
+        self._check()
+        self._check_place(group=group, socket_id=socket_id)
+        if not isinstance(size, int):
+            raise InvalidType(f"the size of a segment is an int, not {type(size).__name__}")
+        if not isinstance(mode, int) or mode & ~0o777 or mode & 0o600 != 0o600:
+            raise Invalid(f"mode {mode!r}: permission bits that let the owner read and write, such as 0o660")
+        ownership = Ownership(mode, user, user_group)
+        return self._heap.create_segment(size, group=group, socket_id=socket_id, ownership=ownership)
+
+    # --- rings --------------------------------------------------------------------------------------------
+
+    def ring_create(
+        self,
+        name: str,
+        count: int,
+        *,
+        elem_size: int = 8,
+        flags: int = 0,
+        socket_id: int = SOCKET_ID_ANY,
+        group: str = "default",
+        exist_ok: bool = False,
+    ) -> Ring:
+        """Makes a ring for `count - 1` elements, or exactly `count` with EXACT_SZ (DPDK: rte_ring_create_elem).
+
+        `count` is a power of two (any number with EXACT_SZ), `elem_size` a multiple of 4 in bytes, `flags` of
+        RingFlag. With `exist_ok` a ring of that name and kind is given instead. Raises Exists, Invalid, NoMemory.
+        """
+        check_name(name, "ring")
+        length = ring_memsize(name, count, elem_size, flags)
+        self._check_place(group=group, socket_id=socket_id)
+
+        def fill(segment: Segment, entry: Entry) -> None:
+            format_ring(Memzone(entry, segment), name, count, elem_size, flags)
+
+        with self._change():
+            if exist_ok and (entry := self._registry_entry(Kind.RING, name)):
+                ring = self._handle(entry, Ring)
+                asked = {"elem_size": (ring.elem_size, elem_size), "flags": (ring.flags, RingFlag(flags))}
+                self._check_same("ring", name, {**asked, "length": (entry.length, length)})
+                return ring
+            entry = self._heap.reserve(
+                name, Kind.RING, length, socket_id=socket_id, group=group, flags=flags, fill=fill
+            )
+            return self._handle(entry, Ring)
+
+    def ring_lookup(self, name: str) -> Ring:
+        """The ring of that name. Raises NotFound, or Corrupt where it is damaged (DPDK: rte_ring_lookup)."""
+        check_name(name, "ring")
+        ring: Ring = self._lookup(Kind.RING, name)
+        return ring
+
+    def ring_free(self, ring: Ring) -> None:
+        """Frees a ring; its handles in this process raise Closed from now on (DPDK: rte_ring_free).
+
+        Raises InUse while it stands in a metadata, NotFound if it is gone, Denied for a ring of a share.
+        """
+        if not isinstance(ring, Ring):
+            raise InvalidType(f"ring_free takes a Ring, not {type(ring).__name__}")
+        self._free(ring.memzone.entry, ring)
+
+    def rings(self) -> list[Ring]:
+        """All rings, sorted by name (DPDK: rte_ring_list_dump)."""
+        return self._all(Kind.RING)
+
+    # --- mempools -----------------------------------------------------------------------------------------
+
+    def mempool_create(
+        self,
+        name: str,
+        n: int,
+        elt_size: int,
+        *,
+        cache_size: int = 0,
+        socket_id: int = SOCKET_ID_ANY,
+        group: str = "default",
+        flags: int = 0,
+        exist_ok: bool = False,
+    ) -> Mempool:
+        """Makes a pool of `n` zeroed objects of `elt_size` bytes (DPDK: rte_mempool_create).
+
+        `cache_size` is the number of objects that each thread keeps for itself (up to 512, one and a half times it
+        at most `n`), `flags` of MempoolFlag. With `exist_ok` a pool of that name and kind is given instead. Raises
+        Exists, Invalid, NoMemory.
+        """
+        check_name(name, "mempool")
+        length = mempool_memsize(name, n, elt_size, cache_size, flags)
+        self._check_place(group=group, socket_id=socket_id)
+
+        def fill(segment: Segment, entry: Entry) -> None:
+            format_mempool(Memzone(entry, segment), name, n, elt_size, cache_size, flags)
+
+        with self._change():
+            if exist_ok and (entry := self._registry_entry(Kind.MEMPOOL, name)):
+                pool = self._handle(entry, Mempool)
+                asked = {"n": (pool.n, n), "elt_size": (pool.elt_size, elt_size)}
+                self._check_same("mempool", name, {**asked, "cache_size": (pool.cache_size, cache_size)})
+                return pool
+            entry = self._heap.reserve(
+                name, Kind.MEMPOOL, length, socket_id=socket_id, group=group, flags=flags, fill=fill
+            )
+            return self._handle(entry, Mempool)
+
+    def mempool_lookup(self, name: str) -> Mempool:
+        """The pool of that name. Raises NotFound, or Corrupt where it is damaged (DPDK: rte_mempool_lookup)."""
+        check_name(name, "mempool")
+        pool: Mempool = self._lookup(Kind.MEMPOOL, name)
+        return pool
+
+    def mempool_free(self, pool: Mempool) -> None:
+        """Frees a pool; its handles in this process raise Closed from now on (DPDK: rte_mempool_free).
+
+        Raises InUse while it stands in a metadata, NotFound if it is gone, Denied for a pool of a share.
+        """
+        if not isinstance(pool, Mempool):
+            raise InvalidType(f"mempool_free takes a Mempool, not {type(pool).__name__}")
+        self._free(pool.memzone.entry, pool)
+
+    def mempools(self) -> list[Mempool]:
+        """All pools, sorted by name (DPDK: rte_mempool_list_dump)."""
+        return self._all(Kind.MEMPOOL)
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _change(self) -> Any:
+        """Alone among all processes of the prefix. Raises Closed."""
+        self._check()
+        return self._heap.lock()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise Closed("this Eal is closed, or belongs to the parent process: call eal.init() again")
+
+    @staticmethod
+    def _check_place(group: object = "default", socket_id: object = SOCKET_ID_ANY, **_: object) -> None:
+        check_name(group, "group")
+        if not isinstance(socket_id, int):
+            raise InvalidType(f"socket_id is an int, not {type(socket_id).__name__}")
+        if socket_id < SOCKET_ID_ANY:
+            raise Invalid(f"socket_id {socket_id}: a NUMA node, or SOCKET_ID_ANY")
+
+    @staticmethod
+    def _check_same(kind: str, name: str, pairs: dict[str, tuple[object, object]]) -> None:
+        for what, (there, asked) in pairs.items():
+            if there != asked:
+                raise Exists(f"{kind} {name!r} exists with another {what}: {there} there, {asked} asked for")
+
+    def _registry_entry(self, kind: Kind, name: str) -> Entry | None:
+        return self._heap.registry.find(kind, name)
+
+    def _entries(self) -> Iterator[tuple[Entry, Segment]]:
+        """Every object with its segment; an object that stands in several metadata once."""
+        self._check()
+        seen = set()
+        table = self._heap.registry.table
+        for entry in table.entries:
+            seen.add((entry.kind, entry.name))
+            yield entry, self._heap.segment(table.segments[entry.segment])
+        for share in self._shares:
+            for entry in share.table.entries:
+                if (entry.kind, entry.name) not in seen:
+                    seen.add((entry.kind, entry.name))
+                    yield entry, share.segment_of(entry)
+
+    def _all(self, kind: Kind) -> list[Any]:
+        found = [self._any_handle(entry, segment) for entry, segment in self._entries() if entry.kind == kind]
+        return sorted(found, key=lambda handle: handle.name)
+
+    def _lookup(self, kind: Kind, name: str) -> Any:
+        self._check()
+        entry = self._registry_entry(kind, name)
+        if entry is not None:
+            return self._any_handle(entry, self._heap.segment(self._heap.registry.table.segments[entry.segment]))
+        for share in self._shares:
+            entry = share.table.find(kind, name)
+            if entry is not None:
+                return self._any_handle(entry, share.segment_of(entry))
+        what = kind.name.lower()
+        known = sorted(entry.name for entry, _ in self._entries() if entry.kind == kind)
+        raise NotFound(f"there is no {what} {name!r}; there {_listed(known)}")
+
+    def _handle(self, entry: Entry, _: Callable[..., Handle]) -> Handle:
+        segment = self._heap.segment(self._heap.registry.table.segments[entry.segment])
+        return self._any_handle(entry, segment)  # type: ignore[no-any-return]
+
+    def _any_handle(self, entry: Entry, segment: Segment) -> Any:
+        """The one handle of an object in this process; a new one if the name means another object by now."""
+        key = (entry.kind, entry.name)
+        known = self._handles.get(key)
+        if known is not None and known[0] == entry:
+            return known[1]
+        zone = Memzone(entry, segment, zone_name(entry))
+        handle: Any = zone
+        if entry.kind == Kind.RING:
+            handle = Ring(zone, entry.name, self._stall_timeout)
+        elif entry.kind == Kind.MEMPOOL:
+            handle = Mempool(zone, entry.name)
+        # If another thread was faster, its handle is the one.
+        if known is None:
+            return self._handles.setdefault(key, (entry, handle))[1]
+        self._handles[key] = (entry, handle)
+        return handle
+
+    def _free(self, entry: Entry, handle: Any) -> None:
+        what = f"{entry.kind.name.lower()} {entry.name!r}"
+        with self._change():
+            table = self._heap.registry.table
+            if entry not in table.entries:
+                if any(share.table.find(entry.kind, entry.name) for share in self._shares):
+                    raise Denied(f"{what} belongs to the host: only it can free it")
+                raise NotFound(f"{what} is gone already")
+            uuid = table.segments[entry.segment].uuid
+            names = holders(self._heap.directory, uuid, entry.offset, entry.length)
+            if names:
+                raise InUse(f"{what} stands in metadata {', '.join(map(repr, names))}: close that first")
+            if not isinstance(handle, Memzone):
+                handle.close()
+            self._heap.release(entry)
+            self._handles.pop((entry.kind, entry.name), None)
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "are none"
+    shown = ", ".join(map(repr, names[:10]))
+    return f"are {shown}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -1,0 +1,200 @@
+"""Page backends: hugetlbfs mounts, and tmpfs where there are none; files whose pages are taken at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from eal.errors import Denied, EalError, Invalid, NoMemory, NotFound, from_errno
+from eal.mapping import Mapping
+
+log = logging.getLogger(__name__)
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+SHM_DIR = Path("/dev/shm")
+HUGEPAGES = Path("/sys/kernel/mm/hugepages")
+_SUFFIXES = {"k": KIB, "m": MIB, "g": GIB}
+HOW_TO_GET_HUGEPAGES = (
+    "echo 512 > /proc/sys/vm/nr_hugepages && mkdir -p /dev/hugepages && "
+    "mount -t hugetlbfs -o pagesize=2M none /dev/hugepages"
+)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where the files of segments lie, and the size of a page there in bytes."""
+
+    folder: Path
+    page_size: int
+    huge: bool
+
+    def free_pages(self) -> int:
+        """Pages that can be had now: free hugepages that nobody reserved, or what the tmpfs has left."""
+        if not self.huge:
+            found = os.statvfs(self.folder)
+            return found.f_bavail * found.f_frsize // self.page_size
+        pool = HUGEPAGES / f"hugepages-{self.page_size // KIB}kB"
+        return int((pool / "free_hugepages").read_text()) - int((pool / "resv_hugepages").read_text())
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as "2M", "1G", "512k" or "4096". Raises ValueError."""
+    factor = _SUFFIXES.get(text[-1:].lower(), 1)
+    return int(text[:-1] if factor > 1 else text) * factor
+
+
+def hugetlbfs_mounts(mounts: Path = Path("/proc/mounts")) -> list[Backend]:
+    """The mounted hugetlbfs, those of smaller pages first."""
+    found = []
+    for line in mounts.read_text(errors="surrogateescape").splitlines():
+        _, folder, kind, options, *_ = line.split(" ")
+        if kind != "hugetlbfs":
+            continue
+        pagesize = next((o[9:] for o in options.split(",") if o.startswith("pagesize=")), None)
+        size = parse_size(pagesize) if pagesize else _default_hugepage()
+        found.append(Backend(Path(_unescape(folder)), size, huge=True))
+    return sorted(found, key=lambda backend: backend.page_size)
+
+
+def _unescape(field: str) -> str:
+    """/proc/mounts writes blanks, tabs, newlines and backslashes as three octal digits."""
+    for code in ("040", "011", "012", "134"):
+        field = field.replace(f"\\{code}", chr(int(code, 8)))
+    return field
+
+
+def _default_hugepage() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("Hugepagesize:"):
+            return int(line.split()[1]) * KIB
+    return 2 * MIB
+
+
+def tmpfs() -> Backend:
+    return Backend(SHM_DIR, os.sysconf("SC_PAGE_SIZE"), huge=False)
+
+
+def choose(*, huge_dir: str | os.PathLike[str] | None = None, no_huge: bool | None = None) -> Backend:
+    """The backend for a process (DPDK's --huge-dir and --no-huge).
+
+    `no_huge`: True takes tmpfs; False insists on hugepages and raises NotFound without; None takes hugepages where
+    they can be had, otherwise tmpfs with a warning that names the commands to get some.
+    """
+    if no_huge:
+        if huge_dir is not None:
+            raise Invalid("huge_dir and no_huge contradict each other: leave one out")
+        return tmpfs()
+    if huge_dir is not None:
+        return _named(Path(huge_dir))
+    usable = [b for b in hugetlbfs_mounts() if os.access(b.folder, os.W_OK) and b.free_pages() > 0]
+    if usable:
+        return usable[0]
+    if no_huge is False:
+        raise NotFound(f"no hugetlbfs with free pages that this user may write to. To get one: {HOW_TO_GET_HUGEPAGES}")
+    log.warning(
+        "no free hugepages: falling back to tmpfs (%s), which costs TLB misses. To get some: %s",
+        SHM_DIR,
+        HOW_TO_GET_HUGEPAGES,
+    )
+    return tmpfs()
+
+
+def _named(folder: Path) -> Backend:
+    real = folder.resolve()
+    backend = next((b for b in hugetlbfs_mounts() if real.is_relative_to(b.folder.resolve())), None)
+    if backend is None:
+        raise Invalid(f"huge_dir {folder} is not on a hugetlbfs. To mount one: {HOW_TO_GET_HUGEPAGES}")
+    if not real.is_dir() or not os.access(real, os.W_OK | os.X_OK):
+        raise Denied(f"this user may not create files in huge_dir {folder}")
+    return Backend(real, backend.page_size, huge=True)
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """Who may open a file: its mode, and a user and a group by name or number (None: this process's own)."""
+
+    mode: int = 0o600
+    user: str | int | None = None
+    group: str | int | None = None
+
+    def apply(self, fd: int, path: Path) -> None:
+        try:
+            if self.user is not None or self.group is not None:
+                # shutil's way takes names as well as numbers
+                shutil.chown(f"/proc/self/fd/{fd}", self.user, self.group)  # type: ignore[arg-type]
+            os.fchmod(fd, self.mode)
+        except LookupError as error:
+            raise NotFound(f"{path}: {error}") from error
+        except OSError as error:
+            raise Denied(
+                f"cannot give {path} to user {self.user}, group {self.group}, mode {self.mode:o}: {error.strerror}"
+            ) from error
+
+
+def create(
+    backend: Backend,
+    path: Path,
+    size: int,
+    *,
+    hint: int = 0,
+    ownership: Ownership | None = None,
+    bind: int | None = None,
+) -> Mapping:
+    """Makes a file of `size` bytes, maps it and takes every page of it now, bound to NUMA node `bind` if given.
+
+    Too few pages: raises NoMemory. Whatever fails, no file is left behind.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise Denied(f"cannot create {path}: {error.strerror}") from error
+    try:
+        os.ftruncate(fd, size)
+        mapping = Mapping(fd, size, hint=hint, what=str(path))
+        if bind is not None:
+            _bind(mapping, bind, path)
+        _take_pages(backend, fd, mapping)
+        (ownership or Ownership()).apply(fd, path)
+        return mapping
+    except BaseException as error:
+        os.unlink(path)
+        if isinstance(error, NoMemory) or (isinstance(error, OSError) and not isinstance(error, EalError)):
+            raise NoMemory(_shortage(backend, size, error)) from error
+        raise
+    finally:
+        os.close(fd)
+
+
+def _bind(mapping: Mapping, node: int, path: Path) -> None:
+    from eal._native import lib
+
+    result = lib.ivs_bind(mapping.address, mapping.length, node)
+    if result < 0:
+        raise Invalid(f"cannot bind {path} to NUMA node {node}: {os.strerror(-result)}")
+
+
+def _take_pages(backend: Backend, fd: int, mapping: Mapping) -> None:
+    """Takes all pages now: a page that cannot be had later would be a SIGBUS. tmpfs by fallocate, which fails
+    cleanly; hugetlbfs has reserved them in mmap.
+    """
+    from eal._native import lib
+
+    if not backend.huge:
+        os.posix_fallocate(fd, 0, mapping.length)
+    result = lib.ivs_populate(mapping.address, mapping.length, backend.page_size)
+    if result < 0:
+        raise from_errno(result, f"cannot take the pages: {os.strerror(-result)}")
+
+
+def _shortage(backend: Backend, size: int, error: BaseException) -> str:
+    need = size // backend.page_size
+    kind = f"{backend.page_size // KIB} KiB {'hugepages' if backend.huge else 'pages'}"
+    advice = HOW_TO_GET_HUGEPAGES if backend.huge else "free some space there, or make it larger"
+    try:
+        free = str(backend.free_pages())
+    except OSError:
+        free = "an unknown number"
+    return f"{need} {kind} are needed in {backend.folder}, {free} can be had ({error}): {advice}"

@@ -1,0 +1,82 @@
+"""PCI: the ivshmem devices of this machine, by pyudev, or from a sysfs tree that is named."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+VENDOR, DEVICE = 0x1AF4, 0x1110
+MEMORY_BAR = 2
+SYSFS = Path("/sys")
+
+
+@dataclass(frozen=True)
+class PciDevice:
+    """An ivshmem device: its PCI address, such as "0000:00:04.0", and its folder in sysfs."""
+
+    address: str
+    path: Path
+
+    @property
+    def resource(self) -> Path:
+        """The file through which BAR2, the memory, is mapped."""
+        return self.path / f"resource{MEMORY_BAR}"
+
+    @property
+    def numa_node(self) -> int:
+        """The NUMA node the device says it is on; -1 where it says nothing."""
+        try:
+            return int((self.path / "numa_node").read_text())
+        except (OSError, ValueError):
+            return -1
+
+    @property
+    def bar_size(self) -> int:
+        """Bytes of BAR2 by the device's `resource` file; 0 where it has none, or none with an address."""
+        try:
+            start, end, _ = (self.path / "resource").read_text().splitlines()[MEMORY_BAR].split()
+        except (OSError, ValueError, IndexError):
+            return 0
+        return int(end, 16) - int(start, 16) + 1 if int(end, 16) > int(start, 16) else 0
+
+
+def scan(sysfs_root: Path | str | None = None) -> list[PciDevice]:
+    """All ivshmem devices, sorted by address. (DPDK: rte_bus_scan.)
+
+    Through pyudev where `sysfs_root` is None (and $EAL_SYSFS_ROOT is not set), or from that tree, which stands for
+    /sys: no udev looks there.
+    """
+    root = sysfs_root or os.environ.get("EAL_SYSFS_ROOT")
+    found = _by_sysfs(Path(root)) if root else _by_pyudev()
+    return sorted((d for d in found if _is_ivshmem(d)), key=lambda device: device.address)
+
+
+def _by_pyudev() -> list[PciDevice]:
+    try:
+        import pyudev
+
+        context = pyudev.Context()
+    except ImportError as error:  # pyudev itself is there; it loads libudev.so.1
+        log.warning("libudev cannot be loaded (%s): reading %s instead", error, SYSFS)
+        return _by_sysfs(SYSFS)
+    return [PciDevice(d.sys_name, Path(d.sys_path)) for d in context.list_devices(subsystem="pci")]
+
+
+def _by_sysfs(root: Path) -> list[PciDevice]:
+    folder = root / "bus/pci/devices"
+    try:
+        return [PciDevice(entry.name, entry) for entry in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+
+
+def _is_ivshmem(device: PciDevice) -> bool:
+    try:
+        ids = [int((device.path / name).read_text(), 16) for name in ("vendor", "device")]
+    except (OSError, ValueError):
+        return False
+    return ids == [VENDOR, DEVICE]

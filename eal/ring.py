@@ -1,0 +1,317 @@
+"""Rings: bounded queues of fixed-size elements in shared memory."""
+
+from __future__ import annotations
+
+import errno
+import time
+import weakref
+from enum import IntFlag
+from typing import TYPE_CHECKING, Any
+
+from eal._native import ffi, lib
+from eal.errors import Corrupt, Invalid, InvalidType
+from eal.handle import own, raise_for
+from eal.names import pack_name
+from eal.table import fault_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from eal.memzone import Memzone
+
+_EMPTY = 0xFFFF_FFFF_FFFF_FFFF  # what the C core gives where a number could not be dequeued
+_WAIT_SLICE = 0.05  # seconds that C waits at a time, so that Ctrl-C is heard
+
+# What a closed ring has for a handle: every operation on it is refused before it looks at anything.
+_CLOSED = ffi.new("struct ivs_ring *")
+lib.ivs_ring_refuse(_CLOSED, -errno.ESHUTDOWN)
+
+
+class RingFlag(IntFlag):
+    """How the ends of a ring are synchronised (DPDK: RING_F_*). No flag: any number of threads (MT) at an end.
+
+    SP_ENQ, SC_DEQ: one thread at that end. EXACT_SZ: holds exactly `count`. RTS and HTS: any number of threads,
+    where they may be preempted while they work.
+    """
+
+    SP_ENQ = 0x1
+    SC_DEQ = 0x2
+    EXACT_SZ = 0x4
+    MP_RTS_ENQ = 0x8
+    MC_RTS_DEQ = 0x10
+    MP_HTS_ENQ = 0x20
+    MC_HTS_DEQ = 0x40
+
+
+def _info(name: str, count: int, elem_size: int, flags: int) -> tuple[Any, int]:
+    """The C core's plan of a ring and the bytes it takes. Raises Invalid and says what does not fit."""
+    for what, value in (("count", count), ("elem_size", elem_size), ("flags", flags)):
+        if not isinstance(value, int):
+            raise InvalidType(f"ring {name!r}: {what} is an int, not {type(value).__name__}")
+        if not 0 <= value < 1 << 32:
+            raise Invalid(f"ring {name!r}: {what} {value} is out of range")
+    info = ffi.new("struct ivs_ring_info *")
+    info.name = pack_name(name)
+    info.count, info.elem_size, info.flags = count, elem_size, flags
+    need = lib.ivs_ring_plan(info)
+    if need < 0:
+        if elem_size == 0 or elem_size % 4:
+            raise Invalid(f"ring {name!r}: elem_size {elem_size} is not a multiple of 4")
+        if flags & ~0x7F or _contradict(flags):
+            raise Invalid(f"ring {name!r}: flags {flags:#x} are unknown or contradict each other (one of ST, RTS, HTS)")
+        raise Invalid(f"ring {name!r}: count {count} is not a power of two: use one, or RingFlag.EXACT_SZ")
+    return info, need
+
+
+def _contradict(flags: int) -> bool:
+    return any((flags & mask).bit_count() > 1 for mask in (0x29, 0x52))
+
+
+def ring_memsize(name: str, count: int, elem_size: int, flags: int) -> int:
+    """Bytes that a ring takes (DPDK: rte_ring_get_memsize_elem). Raises Invalid."""
+    return _info(name, count, elem_size, flags)[1]
+
+
+def format_ring(zone: Memzone, name: str, count: int, elem_size: int, flags: int) -> None:
+    """Makes an empty ring in a zone that is long enough."""
+    info, _ = _info(name, count, elem_size, flags)
+    result = lib.ivs_ring_create(zone.segment.mapping.pointer(zone.offset), zone.length, info)
+    if result < 0:
+        raise_for(result, "ring", name, {errno.ENOSPC: f"does not fit its zone of {zone.length} bytes"})
+
+
+class Ring:
+    """A ring (DPDK: struct rte_ring). Full and empty are return values, never exceptions.
+
+    Elements are `elem_size` bytes. Single values are ints where that is 4 or 8, bytes-like otherwise. Arrays are
+    C-contiguous buffers whose first axis counts elements of exactly `elem_size` bytes, of any dtype.
+
+    Operations raise Stalled where a peer at an MT, RTS or HTS end began and did not finish within `stall_timeout`,
+    Denied on a read-only share, Closed after the Eal was closed. They release the GIL. At an ST end (SP_ENQ,
+    SC_DEQ) one thread at a time may work, whatever process it is in.
+    """
+
+    def __init__(self, zone: Memzone, name: str, stall_timeout: float) -> None:
+        """Attaches to the ring in `zone`. Raises Corrupt with the reason where there is none that is sound."""
+        self.memzone = zone
+        self.name = name
+        info = ffi.new("struct ivs_ring_info *")
+        memory = ffi.new("struct ivs_ring *")
+        self._ring = own(memory, memory, zone.segment.mapping.view())
+        self._bursts: weakref.WeakSet[Burst] = weakref.WeakSet()
+        base = zone.segment.mapping.pointer(zone.offset)
+        fault = lib.ivs_ring_attach(self._ring, base, zone.length, int(stall_timeout * 1e9), info)
+        if fault:
+            raise Corrupt(f"ring {name!r}: {fault_text(fault)}")
+        found = ffi.string(info.name).decode(errors="replace")
+        if found != name:
+            raise Corrupt(f"ring {name!r}: the ring in its zone is called {found!r}")
+        self.elem_size: int = info.elem_size
+        self.size: int = info.size
+        self.capacity: int = info.capacity
+        self.flags = RingFlag(info.flags)
+        self._numbers = self.elem_size in (4, 8)
+        if zone.readonly:
+            self.refuse(errno.EACCES)
+
+    # --- state --------------------------------------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """Elements in the ring now (DPDK: rte_ring_count)."""
+        ring = self._open()
+        n: int = lib.ivs_call_count(ring)
+        return n
+
+    def _open(self) -> Any:
+        """The C handle. Raises Closed where there is none any more."""
+        ring = self._ring
+        if ring is _CLOSED:
+            raise_for(-errno.ESHUTDOWN, "ring", self.name)
+        return ring
+
+    @property
+    def free_count(self) -> int:
+        """Elements that fit now (DPDK: rte_ring_free_count)."""
+        return self.capacity - self.count
+
+    @property
+    def full(self) -> bool:
+        return self.count == self.capacity
+
+    @property
+    def empty(self) -> bool:
+        return self.count == 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __bool__(self) -> bool:
+        return True  # a ring is a thing, not a container that is false when empty
+
+    # --- one element --------------------------------------------------------------------------------------
+
+    def enqueue(self, value: int | Any) -> bool:
+        """Puts one element in; False where the ring is full (DPDK: rte_ring_enqueue_elem).
+
+        Raises Invalid for a value that is not an element.
+        """
+        if self._numbers and isinstance(value, int):
+            try:
+                result = lib.ivs_call_enqueue_number(self._ring, value)
+            except OverflowError:
+                result = -errno.ERANGE
+        else:
+            result = lib.ivs_call_enqueue_one(self._ring, self._element(value))
+        if result < 0:
+            raise_for(result, "ring", self.name, {errno.ERANGE: f"{value} does not fit {self.elem_size} bytes"})
+        return bool(result)
+
+    def _element(self, value: Any) -> Any:
+        try:
+            pointer = ffi.from_buffer(value)
+        except TypeError as error:
+            kind = "an int" if self._numbers else "bytes-like"
+            raise InvalidType(f"ring {self.name!r}: an element is {kind}, not {type(value).__name__}") from error
+        if len(pointer) != self.elem_size:
+            raise Invalid(f"ring {self.name!r}: an element has {self.elem_size} bytes, not {len(pointer)}")
+        return pointer
+
+    def dequeue(self) -> int | bytes | None:
+        """Takes one element out; None where the ring is empty (DPDK: rte_ring_dequeue_elem)."""
+        if self._numbers:
+            value: int = lib.ivs_call_dequeue_number(self._ring)
+            if value != _EMPTY:
+                return value
+            result = lib.ivs_call_status()
+            if result == 1:
+                return value
+        else:
+            out = bytearray(self.elem_size)
+            result = lib.ivs_call_dequeue_one(self._ring, ffi.from_buffer(out))
+            if result == 1:
+                return bytes(out)
+        if result < 0:
+            raise_for(result, "ring", self.name)
+        return None
+
+    # --- many elements ------------------------------------------------------------------------------------
+
+    def _elements(self, array: Any, *, writable: bool = False) -> tuple[Any, int]:
+        """Pointer to and number of the elements of an array. Raises Invalid."""
+        if isinstance(array, list | tuple):
+            raise InvalidType(f"ring {self.name!r}: an array is a buffer such as a numpy array, not a list")
+        try:
+            pointer = ffi.from_buffer("char[]", array, require_writable=writable)
+        except (TypeError, ValueError, BufferError) as error:
+            raise InvalidType(f"ring {self.name!r}: not a C-contiguous buffer that can be used: {error}") from error
+        n = len(array)
+        if len(pointer) != n * self.elem_size:
+            raise Invalid(
+                f"ring {self.name!r}: {n} elements of {self.elem_size} bytes are {n * self.elem_size}, the array "
+                f"has {len(pointer)}"
+            )
+        return pointer, n
+
+    def enqueue_bulk(self, array: Any) -> int:
+        """Puts all elements in, or none: gives their number or 0 (DPDK: rte_ring_enqueue_bulk_elem)."""
+        return self._done(lib.ivs_call_enqueue_bulk(self._ring, *self._elements(array)))
+
+    def enqueue_burst(self, array: Any) -> int:
+        """Puts in as many as fit, from the first on, and gives their number (DPDK: rte_ring_enqueue_burst_elem)."""
+        return self._done(lib.ivs_call_enqueue_burst(self._ring, *self._elements(array)))
+
+    def dequeue_bulk(self, out: Any) -> int:
+        """Fills all of `out`, or nothing: gives the number or 0 (DPDK: rte_ring_dequeue_bulk_elem)."""
+        return self._done(lib.ivs_call_dequeue_bulk(self._ring, *self._elements(out, writable=True)))
+
+    def dequeue_burst(self, out: Any) -> int:
+        """Fills as much of `out` as there is and gives the number (DPDK: rte_ring_dequeue_burst_elem)."""
+        return self._done(lib.ivs_call_dequeue_burst(self._ring, *self._elements(out, writable=True)))
+
+    def _done(self, result: int) -> int:
+        if result < 0:
+            raise_for(result, "ring", self.name)
+        return result
+
+    def burst(self, n: int) -> Burst:
+        """A preallocated array of `n` elements for this ring, for calls that cost as little as can be."""
+        return Burst(self, n)
+
+    # --- waiting, resetting -------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the ring is not empty: spins, then sleeps ever longer. False after `timeout` seconds.
+
+        None waits for good. Ctrl-C ends it. Raises Closed when the ring is closed meanwhile.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = _WAIT_SLICE if deadline is None else min(_WAIT_SLICE, deadline - time.monotonic())
+            if lib.ivs_ring_wait(self._open(), max(int(left * 1e9), 0)):
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+
+    def reset(self) -> None:
+        """Empties the ring (DPDK: rte_ring_reset). Not while others work it."""
+        self._done(lib.ivs_ring_reset(self._ring))
+
+    # --- for the Eal --------------------------------------------------------------------------------------
+
+    def refuse(self, code: int) -> None:
+        """From now on every operation fails with this errno."""
+        lib.ivs_ring_refuse(self._ring, -code)
+
+    def close(self) -> None:
+        """From now on every operation raises Closed; the pages are let go of. May be called twice."""
+        for burst in self._bursts:
+            burst._handle = _CLOSED
+        self._ring = _CLOSED
+
+    def __repr__(self) -> str:
+        return f"<Ring {self.name!r} {self.capacity} elements of {self.elem_size} bytes>"
+
+
+class Burst:
+    """An array whose pointer is held, so that a call costs hardly more than the C function.
+
+    `array` is uint32, uint64, or uint8 of shape `(n, elem_size)`.
+    """
+
+    def __init__(self, ring: Ring, n: int) -> None:
+        import numpy as np
+
+        if n < 1:
+            raise Invalid(f"a burst of {n} elements: at least 1 is needed")
+        if ring.elem_size == 4:
+            self.array: np.ndarray[Any, Any] = np.zeros(n, np.uint32)
+        elif ring.elem_size == 8:
+            self.array = np.zeros(n, np.uint64)
+        else:
+            self.array = np.zeros((n, ring.elem_size), np.uint8)
+        self.ring = ring
+        self.n = n
+        self._pointer = ffi.from_buffer("unsigned char[]", self.array, require_writable=True)
+        self._handle = ring._ring
+        self._elem_size = ring.elem_size
+        ring._bursts.add(self)
+
+    def enqueue(self, n: int, start: int = 0) -> int:
+        """Puts in up to `n` elements of `array` from element `start` on; gives how many."""
+        if start == 0 <= n <= self.n:
+            result: int = lib.ivs_call_enqueue_burst(self._handle, self._pointer, n)
+        elif 0 <= start <= start + n <= self.n:
+            result = lib.ivs_call_enqueue_burst(self._handle, self._pointer + start * self._elem_size, n)
+        else:
+            raise Invalid(f"elements {start} to {start + n} of a burst of {self.n}")
+        if result < 0:
+            raise_for(result, "ring", self.ring.name)
+        return result
+
+    def dequeue(self) -> int:
+        """Fills `array` from its start with as many elements as there are; gives how many."""
+        result: int = lib.ivs_call_dequeue_burst(self._handle, self._pointer, self.n)
+        if result < 0:
+            raise_for(result, "ring", self.ring.name)
+        return result

@@ -1,0 +1,217 @@
+"""Segments: one shared file each, a BAR in a guest, with the header that tells what it is."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from eal import process
+from eal._native import ffi, lib
+from eal.errors import Closed, Corrupt, Denied, NotFound
+from eal.mapping import Mapping
+from eal.names import pack_name, unpack_name
+from eal.pages import Backend, Ownership, create
+from eal.table import SegmentRecord, fault_text
+
+HEADER_SIZE: int = lib.IVS_HEADER_SIZE
+PARTICIPANTS: int = lib.IVS_PARTICIPANTS
+SOCKET_ID_ANY = -1
+
+
+class Slot:
+    """The calling thread's place in a segment's table of participants; given up when nothing holds it any more."""
+
+    def __init__(self, segment: Segment, index: int, owner: int) -> None:
+        self.index = index
+        self._owner = owner
+        self._base = segment.mapping.pointer()
+        self._pages = segment.mapping.view()  # they stay until the slot is given up
+        self._forks = process.forks()
+
+    def __del__(self) -> None:
+        if self._forks == process.forks():
+            lib.ivs_participant_release(self._base, self.index, self._owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """Who stands in a slot: owner word, start in clock ticks, and whether it is known to be dead."""
+
+    slot: int
+    owner: int
+    started: int
+    dead: bool
+
+
+class Segment:
+    """A mapped segment.
+
+    `path` is the file, or in a guest the device's resource file; `address` is where this process maps it,
+    `host_address` where its creator did. `socket_id` is the NUMA node here (-1: any), `host_socket_id` the
+    creator's. (DPDK: struct rte_memseg_list.)
+    """
+
+    def __init__(self, record: SegmentRecord, mapping: Mapping, path: str, *, socket_id: int) -> None:
+        self.record = record
+        self.mapping = mapping
+        self.path = path
+        self.uuid = record.uuid
+        self.size = record.size
+        self.page_size = record.page_size
+        self.group = record.group
+        self.host_address = record.host_address
+        self.host_socket_id = record.socket_id
+        self.socket_id = socket_id
+        self.readonly = not mapping.writable
+        self.epoch = record.epoch
+        self._local = threading.local()
+
+    @property
+    def address(self) -> int:
+        return self.mapping.address
+
+    @property
+    def relocated(self) -> bool:
+        """Whether the host's address was taken here, so that raw pointers in the segment do not hold."""
+        return self.address != self.host_address
+
+    @property
+    def retired(self) -> bool:
+        """Whether the host has given this segment up for good."""
+        self._check()
+        return bool(lib.ivs_segment_retired(self.mapping.pointer()))
+
+    def retire(self) -> None:
+        lib.ivs_segment_retire(self.mapping.pointer())
+
+    def _check(self) -> None:
+        if not self.mapping.held:
+            raise Closed(f"segment {self.uuid} was closed: its Eal is closed, or belongs to the parent process")
+
+    def view(self, offset: int, length: int) -> memoryview:
+        self._check()
+        return self.mapping.view(offset, length)
+
+    def zero(self, offset: int, length: int) -> None:
+        lib.ivs_zero(self.address + offset, length)
+
+    def slot(self) -> Slot | None:
+        """The calling thread's slot; None where all are taken by the living, or the segment is read-only."""
+        held: Slot | None = getattr(self._local, "slot", None)
+        if held is None and not self.readonly:
+            self._check()
+            held = self._local.slot = self._claim()
+        return held
+
+    def _claim(self) -> Slot | None:
+        owner = process.owner()
+        start = process.started(threading.get_native_id())
+        base = self.mapping.pointer()
+        index: int = lib.ivs_participant_claim(base, owner, start)
+        if index >= 0:
+            return Slot(self, index, owner)
+        for found in self.participants():
+            if found.dead and lib.ivs_participant_adopt(base, found.slot, found.owner, owner, start) == 0:
+                return Slot(self, found.slot, owner)
+        return None
+
+    def leave(self) -> None:
+        """Gives up the calling thread's slot, as far as no pool still holds it."""
+        self._local.__dict__.pop("slot", None)
+
+    def participants(self) -> list[Participant]:
+        """Who has a slot now."""
+        self._check()
+        base = self.mapping.pointer()
+        found = []
+        for slot in range(PARTICIPANTS):
+            owner = lib.ivs_participant_owner(base, slot)
+            if owner:
+                start = lib.ivs_participant_started(base, slot)
+                found.append(Participant(slot, owner, start, process.is_dead(owner, start)))
+        return found
+
+    def close(self) -> None:
+        """Gives up this process's hold; pages stay as long as a view of them lives. May be called twice."""
+        self.leave()
+        self.mapping.release()
+
+    def __repr__(self) -> str:
+        return f"<Segment {self.uuid} group {self.group!r} {self.size} bytes at {self.address:#x}>"
+
+
+def create_segment(
+    backend: Backend,
+    path: Path,
+    uuid: UUID,
+    size: int,
+    *,
+    group: str,
+    socket_id: int,
+    epoch: int,
+    hint: int,
+    ownership: Ownership,
+) -> Segment:
+    """Makes a segment file, takes its pages and writes its header. Raises NoMemory for too few pages."""
+    bind = None if socket_id == SOCKET_ID_ANY else socket_id
+    mapping = create(backend, path, size, hint=hint, ownership=ownership, bind=bind)
+    record = SegmentRecord(
+        uuid, size, backend.page_size, mapping.address, socket_id, group, epoch, path=os.fspath(path)
+    )
+    info = ffi.new("struct ivs_segment_info *")
+    info.uuid = uuid.bytes
+    info.size = size
+    info.page_size = backend.page_size
+    info.host_address = mapping.address
+    info.epoch = epoch
+    info.socket_id = socket_id
+    info.group = pack_name(group)
+    lib.ivs_segment_format(mapping.pointer(), info)
+    return Segment(record, mapping, record.path, socket_id=socket_id)
+
+
+def read_header(mapping: Mapping, what: str) -> SegmentRecord:
+    """What a segment's header says of it. Raises Corrupt with the reason. `mapping` may be its first page alone if
+    `Mapping.length` is not below the size.
+    """
+    info = ffi.new("struct ivs_segment_info *")
+    fault = lib.ivs_segment_check(mapping.pointer(), mapping.length, info)
+    if fault:
+        raise Corrupt(f"{what}: segment with {fault_text(fault)}")
+    try:
+        group = unpack_name(bytes(ffi.buffer(info.group)))
+    except UnicodeDecodeError as error:
+        raise Corrupt(f"{what}: segment whose group name is not UTF-8") from error
+    return SegmentRecord(
+        UUID(bytes=bytes(ffi.buffer(info.uuid))),
+        info.size,
+        info.page_size,
+        info.host_address,
+        info.socket_id,
+        group,
+        info.epoch,
+    )
+
+
+def open_segment(record: SegmentRecord) -> Segment:
+    """Maps a segment of the own prefix by the path in its record. Raises NotFound, Denied or Corrupt."""
+    try:
+        fd = os.open(record.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError as error:
+        raise NotFound(f"segment file {record.path} is gone: was it removed by hand?") from error
+    except OSError as error:
+        raise Denied(f"cannot open segment file {record.path}: {error.strerror}") from error
+    try:
+        size = os.fstat(fd).st_size
+        if size < record.size:
+            raise Corrupt(f"segment file {record.path} has {size} bytes, not {record.size}: it was truncated")
+        mapping = Mapping(fd, record.size, hint=record.host_address, what=record.path)
+    finally:
+        os.close(fd)
+    found = read_header(mapping, record.path)
+    if found.uuid != record.uuid:
+        raise Corrupt(f"segment file {record.path} holds segment {found.uuid}, not {record.uuid}")
+    return Segment(record, mapping, record.path, socket_id=record.socket_id)

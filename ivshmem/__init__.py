@@ -1,0 +1,1 @@
+"""ivshmem: the host side."""

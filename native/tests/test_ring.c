@@ -1,0 +1,273 @@
+/* test_ring.c: what one thread sees of a ring: every operation against a plain queue, in every sync mode. */
+#include "ring_kit.h"
+
+#define MOST 300u
+
+/* A queue of numbered elements: the next number to go in, the next to come out. */
+struct model {
+    uint32_t in, out, capacity, elem_size;
+};
+
+static uint32_t word_of(uint32_t number, uint32_t word)
+{
+    return number * 2654435761u + word;
+}
+
+static void fill(uint32_t *objects, uint32_t number, uint32_t n, uint32_t elem_size)
+{
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t w = 0; w < elem_size / 4; w++)
+            *objects++ = word_of(number + i, w);
+}
+
+static bool matches(const uint32_t *objects, uint32_t number, uint32_t n, uint32_t elem_size)
+{
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t w = 0; w < elem_size / 4; w++)
+            if (*objects++ != word_of(number + i, w))
+                return false;
+    return true;
+}
+
+static void step_enqueue(struct ivs_ring *r, struct model *m, uint32_t n, bool bulk, uint32_t *objects)
+{
+    uint32_t room = m->capacity - (m->in - m->out);
+    uint32_t expected = n <= room ? n : bulk ? 0 : room;
+    uint32_t left = 12345;
+
+    fill(objects, m->in, n, m->elem_size);
+    int done = bulk ? ivs_ring_enqueue_bulk(r, objects, m->elem_size, n, &left)
+                    : ivs_ring_enqueue_burst(r, objects, m->elem_size, n, &left);
+    CHECK_EQ(done, expected);
+    CHECK_EQ(left, room - expected);
+    m->in += expected;
+}
+
+static void step_dequeue(struct ivs_ring *r, struct model *m, uint32_t n, bool bulk, uint32_t *objects)
+{
+    uint32_t held = m->in - m->out;
+    uint32_t expected = n <= held ? n : bulk ? 0 : held;
+    uint32_t left = 12345;
+    size_t words = (size_t)n * m->elem_size / 4;
+
+    for (size_t i = 0; i <= words; i++)
+        objects[i] = 0xdeadbeefu;
+    int done = bulk ? ivs_ring_dequeue_bulk(r, objects, m->elem_size, n, &left)
+                    : ivs_ring_dequeue_burst(r, objects, m->elem_size, n, &left);
+    CHECK_EQ(done, expected);
+    CHECK_EQ(left, held - expected);
+    CHECK(matches(objects, m->out, expected, m->elem_size));
+    CHECK_EQ(objects[(size_t)expected * m->elem_size / 4], 0xdeadbeefu); /* and not one word more */
+    m->out += expected;
+}
+
+static void against_model(uint32_t count, uint32_t elem_size, uint32_t flags, uint32_t start, uint32_t steps)
+{
+    struct kit k;
+    static uint32_t objects[MOST * 16 + 1];
+    uint64_t seed = 88172645463325252u + elem_size + flags;
+
+    kit_make(&k, count, elem_size, flags);
+    kit_set_index(k.memory, start);
+    kit_attach(&k, &k.r);
+    struct model m = {.capacity = k.info.capacity, .elem_size = elem_size};
+    for (uint32_t i = 0; i < steps; i++) {
+        uint32_t choice = check_random(&seed);
+        uint32_t n = choice >> 8 & 1 ? choice % 5 : choice % (count + 10) % MOST;
+        if (choice >> 9 & 1)
+            step_enqueue(&k.r, &m, n, choice >> 10 & 1, objects);
+        else
+            step_dequeue(&k.r, &m, n, choice >> 10 & 1, objects);
+        CHECK_EQ(ivs_ring_count(&k.r), m.in - m.out);
+    }
+    kit_free(&k);
+}
+
+static void test_against_model(void)
+{
+    static const uint32_t sizes[] = {4, 8, 12, 16, 20, 64};
+    for (uint32_t mode = 0; mode < KIT_MODES; mode++)
+        for (uint32_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+            against_model(64, sizes[i], kit_modes[mode].flags, 0, 2000);
+}
+
+static void test_index_wraps_at_32_bits(void)
+{
+    for (uint32_t mode = 0; mode < KIT_MODES; mode++)
+        against_model(128, 8, kit_modes[mode].flags, 0u - 1000u, 1000);
+}
+
+static void test_exact_size(void)
+{
+    static const uint32_t counts[] = {1, 2, 3, 5, 100, 127, 128, 255};
+    for (uint32_t mode = 0; mode < KIT_MODES; mode++)
+        for (uint32_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
+            against_model(counts[i], 8, kit_modes[mode].flags | IVS_RING_EXACT_SZ, 0u - 50u, 300);
+}
+
+static void test_smallest_rings(void)
+{
+    against_model(1, 4, 0, 0, 50); /* a ring of one slot holds nothing, as DPDK's */
+    against_model(2, 4, IVS_RING_SP_ENQ | IVS_RING_SC_DEQ, 0, 200);
+}
+
+static void test_plan(void)
+{
+    struct kit k;
+    CHECK_EQ(kit_plan(&k, 1024, 8, 0), 384 + 1024 * 8);
+    CHECK_EQ(k.info.capacity, 1023);
+    CHECK_EQ(kit_plan(&k, 1023, 8, IVS_RING_EXACT_SZ), 384 + 1024 * 8);
+    CHECK_EQ(k.info.capacity, 1023);
+    CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_EXACT_SZ), 384 + 2048 * 8);
+    CHECK_EQ(k.info.capacity, 1024);
+    CHECK_EQ(kit_plan(&k, 0x40000000u, 16, 0), 384 + (0x40000000ll * 16));
+    CHECK_EQ(kit_plan(&k, 0, 8, 0), -EINVAL);
+    CHECK_EQ(kit_plan(&k, 1000, 8, 0), -EINVAL);
+    CHECK_EQ(kit_plan(&k, 0x80000000u, 8, 0), -EINVAL);
+    CHECK_EQ(kit_plan(&k, 1024, 0, 0), -EINVAL);
+    CHECK_EQ(kit_plan(&k, 1024, 6, 0), -EINVAL);
+    CHECK_EQ(kit_plan(&k, 1024, 8, 0x80), -EINVAL);
+    CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_SP_ENQ | IVS_RING_MP_RTS_ENQ), -EINVAL);
+    CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_MP_HTS_ENQ | IVS_RING_MP_RTS_ENQ), -EINVAL);
+    CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_SC_DEQ | IVS_RING_MC_HTS_DEQ), -EINVAL);
+}
+
+static void test_create_refuses(void)
+{
+    struct kit k;
+    kit_make(&k, 64, 8, 0);
+    CHECK_EQ(ivs_ring_create(k.memory, k.bytes - 1, &k.info), -ENOSPC);
+    CHECK_EQ(ivs_ring_create((char *)k.memory + 8, k.bytes, &k.info), -EINVAL);
+    k.info.name[0] = '/';
+    CHECK_EQ(ivs_ring_create(k.memory, k.bytes, &k.info), -EINVAL);
+    k.info.name[0] = 0;
+    CHECK_EQ(ivs_ring_create(k.memory, k.bytes, &k.info), -EINVAL);
+    kit_free(&k);
+}
+
+static void test_refusals_of_a_handle(void)
+{
+    struct kit k;
+    uint64_t value = 7;
+    kit_make(&k, 64, 8, 0);
+    CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, &value, 4, 1, NULL), -EINVAL);
+    CHECK_EQ(ivs_ring_dequeue_burst(&k.r, &value, 16, 1, NULL), -EINVAL);
+    ivs_ring_refuse(&k.r, -EACCES);
+    CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, &value, 8, 1, NULL), -EACCES);
+    CHECK_EQ(ivs_ring_dequeue_bulk(&k.r, &value, 8, 1, NULL), -EACCES);
+    CHECK_EQ(ivs_ring_reset(&k.r), -EACCES);
+    ivs_ring_refuse(&k.r, 0);
+    CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, &value, 8, 1, NULL), 1);
+    CHECK_EQ(ivs_ring_count(&k.r), 1);
+    kit_free(&k);
+}
+
+/* A second handle works the ST end meanwhile: the first one's cached index is no bound any more. */
+static void test_st_end_changes_hands(void)
+{
+    struct kit k;
+    struct ivs_ring other;
+    uint64_t values[64] = {0};
+    uint32_t left;
+
+    kit_make(&k, 64, 8, IVS_RING_SP_ENQ | IVS_RING_SC_DEQ);
+    kit_attach(&k, &other);
+    CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, values, 8, 10, NULL), 10);
+    CHECK_EQ(ivs_ring_enqueue_bulk(&other, values, 8, 50, NULL), 50);
+    CHECK_EQ(ivs_ring_enqueue_burst(&k.r, values, 8, 10, &left), 3);
+    CHECK_EQ(left, 0);
+    CHECK_EQ(ivs_ring_dequeue_bulk(&other, values, 8, 40, NULL), 40);
+    CHECK_EQ(ivs_ring_dequeue_burst(&k.r, values, 8, 64, &left), 23);
+    CHECK_EQ(ivs_ring_dequeue_burst(&other, values, 8, 64, &left), 0);
+    kit_free(&k);
+}
+
+static void test_reset(void)
+{
+    for (uint32_t mode = 0; mode < KIT_MODES; mode++) {
+        struct kit k;
+        struct ivs_ring other;
+        uint64_t values[64] = {0};
+        kit_make(&k, 64, 8, kit_modes[mode].flags);
+        kit_attach(&k, &other);
+        CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, values, 8, 60, NULL), 60);
+        CHECK_EQ(ivs_ring_dequeue_bulk(&other, values, 8, 20, NULL), 20);
+        CHECK_EQ(ivs_ring_reset(&k.r), 0);
+        CHECK_EQ(ivs_ring_count(&other), 0);
+        CHECK_EQ(ivs_ring_dequeue_burst(&other, values, 8, 64, NULL), 0);
+        CHECK_EQ(ivs_ring_enqueue_burst(&k.r, values, 8, 64, NULL), 63);
+        CHECK_EQ(ivs_ring_dequeue_burst(&other, values, 8, 64, NULL), 63);
+        kit_free(&k);
+    }
+}
+
+static void test_wait(void)
+{
+    struct kit k;
+    uint64_t value = 1;
+    kit_make(&k, 64, 8, 0);
+    uint64_t begin = ivs_now_ns();
+    CHECK_EQ(ivs_ring_wait(&k.r, 20000000), 0);
+    CHECK(ivs_now_ns() - begin >= 20000000);
+    CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, &value, 8, 1, NULL), 1);
+    CHECK_EQ(ivs_ring_wait(&k.r, 20000000), 1);
+    kit_free(&k);
+}
+
+/* A peer that moved a head and never its tail. */
+static void test_stalled_peer(void)
+{
+    for (uint32_t mode = 0; mode < KIT_MODES; mode++) {
+        struct kit k;
+        uint64_t value = 1;
+        if (kit_modes[mode].flags & IVS_RING_SP_ENQ)
+            continue; /* waits for nobody */
+        kit_make(&k, 64, 8, kit_modes[mode].flags);
+        if (k.r.prod_sync == IVS_SYNC_RTS) /* further ahead than htd_max allows */
+            atomic_store(&k.memory->prod.rts.head, (uint64_t)40 << 32 | 1);
+        else
+            atomic_store(&k.memory->prod.head, 1);
+        uint64_t begin = ivs_now_ns();
+        CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, &value, 8, 1, NULL), -ETIMEDOUT);
+        uint64_t took = ivs_now_ns() - begin;
+        CHECK(took >= KIT_STALL_NS);
+        CHECK(took < KIT_STALL_NS + 2000000000u);
+        kit_free(&k);
+    }
+}
+
+/* Nonsense in the opposite tail: no more than the capacity is ever claimed. */
+static void test_nonsense_is_clamped(void)
+{
+    for (uint32_t mode = 0; mode < KIT_MODES; mode++) {
+        struct kit k;
+        uint64_t values[64] = {0};
+        uint32_t left;
+        kit_make(&k, 64, 8, kit_modes[mode].flags);
+        atomic_store(&k.memory->cons.tail, 0x12345678);
+        CHECK(ivs_ring_enqueue_burst(&k.r, values, 8, 64, &left) <= 63);
+        CHECK(left <= 63);
+        atomic_store(&k.memory->prod.tail, 0x9abcdef0);
+        CHECK(ivs_ring_dequeue_burst(&k.r, values, 8, 64, &left) <= 63);
+        CHECK(left <= 63);
+        CHECK(ivs_ring_count(&k.r) <= 63);
+        kit_free(&k);
+    }
+}
+
+int main(void)
+{
+    RUN(test_against_model);
+    RUN(test_index_wraps_at_32_bits);
+    RUN(test_exact_size);
+    RUN(test_smallest_rings);
+    RUN(test_plan);
+    RUN(test_create_refuses);
+    RUN(test_refusals_of_a_handle);
+    RUN(test_st_end_changes_hands);
+    RUN(test_reset);
+    RUN(test_wait);
+    RUN(test_stalled_peer);
+    RUN(test_nonsense_is_clamped);
+    return check_result();
+}
