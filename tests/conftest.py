@@ -7,12 +7,19 @@ import functools
 import glob
 import itertools
 import os
+import select
 import subprocess
 import sys
+import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import eal
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1 << 20
@@ -139,6 +146,75 @@ def runtime_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir(mode=0o700)
     monkeypatch.setenv("EAL_RUNTIME_DIR", str(directory))
     return directory
+
+
+# --- other processes ----------------------------------------------------------------------------------------
+
+
+class Peer(subprocess.Popen[str]):
+    """A Python process that runs a script of a test and talks to it line by line."""
+
+    def __init__(self, script: str, *arguments: object) -> None:
+        command = [sys.executable, "-P", "-c", textwrap.dedent(script), *map(str, arguments)]
+        self.errors = tempfile.TemporaryFile("w+")
+        super().__init__(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, bufsize=1
+        )
+
+    def error(self) -> str:
+        self.errors.seek(0)
+        return self.errors.read()
+
+    def hear(self, timeout: float = 30) -> str:
+        """The next line of its standard output. Fails with its standard error where there is none."""
+        assert self.stdout is not None
+        assert select.select([self.stdout], [], [], timeout)[0], f"silent for {timeout} s; {self.error()}"
+        line = self.stdout.readline()
+        assert line, f"ended with status {self.wait(timeout)}: {self.error()}"
+        return line.rstrip("\n")
+
+    def say(self, line: str = "") -> None:
+        assert self.stdin is not None
+        self.stdin.write(line + "\n")
+
+    def end(self, timeout: float = 60) -> str:
+        """Closes its standard input and waits until it ends well; gives what it still had to say."""
+        try:
+            out, _ = self.communicate(timeout=timeout)
+        finally:
+            self.kill()
+        assert self.returncode == 0, f"status {self.returncode}: {self.error()}"
+        return out
+
+    def crash(self) -> None:
+        """SIGKILL, and it is gone."""
+        self.kill()
+        self.wait()
+
+
+@pytest.fixture
+def peer(runtime_dir: Path, prefix: str) -> Iterator[Callable[..., Peer]]:
+    """`peer(script, ...)` starts a process of the test's own prefix: sys.argv[1] is that, then the arguments.
+
+    None outlives the test.
+    """
+    with contextlib.ExitStack() as undo:
+
+        def start(script: str, *arguments: object) -> Peer:
+            started = undo.enter_context(Peer(script, prefix, *arguments))
+            undo.callback(started.kill)
+            return started
+
+        yield start
+
+
+@pytest.fixture
+def primary(runtime_dir: Path, prefix: str) -> Iterator[eal.Eal]:
+    """This process as primary of the test's own prefix, on tmpfs."""
+    import eal
+
+    with eal.init(file_prefix=prefix, proc_type="primary", no_huge=True, no_pci=True) as made:
+        yield made
 
 
 # --- hugepages ----------------------------------------------------------------------------------------------
