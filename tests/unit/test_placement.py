@@ -55,15 +55,16 @@ def random_machine(rng: random.Random) -> object:
 
 def random_request(rng: random.Random, cpus: list[int]) -> Request:
     workloads = []
-    for index in range(rng.randint(1, 4)):
+    small = rng.random() < 0.5
+    for index in range(rng.randint(4, 6) if small else rng.randint(1, 4)):
         is_vm = rng.random() < 0.8
         workloads.append(
             Workload(
                 name=f"w{index}",
-                vcpus=rng.randint(1, 5) if is_vm else 0,
+                vcpus=rng.randint(1, 3 if small else 5) if is_vm else 0,
                 memory=rng.choice((256 * MIB, GIB, 3 * GIB)) if is_vm else 0,
                 segments=rng.choice((0, 64 * MIB)),
-                lcores=rng.randint(0 if is_vm else 1, 3),
+                lcores=rng.randint(0 if is_vm else 1, 1 if small else 3),
                 pages=rng.choice((None, None, None, 2 * MIB)),
                 group=rng.choice((None, None, "a")),
                 node=None,
@@ -106,14 +107,12 @@ def fewest_left_out(topology: Topology, request: Request) -> int:
     nodes = [node.node for node in topology.nodes]
     best = len(groups)
     for homes in product([None, *nodes], repeat=len(groups)):
-        left_out = homes.count(None)
-        if left_out < best and all(
-            node_holds(
-                topology, node, request, [w for g, home in zip(groups, homes, strict=True) if home == node for w in g]
-            )
+        placed = list(zip(groups, homes, strict=True))
+        if homes.count(None) < best and all(
+            node_holds(topology, node, request, [w for group, home in placed if home == node for w in group])
             for node in nodes
         ):
-            best = left_out
+            best = homes.count(None)
     return best
 
 
@@ -229,6 +228,15 @@ def test_what_does_not_fit_and_the_nearest_that_does(plan: Callable[[str, str], 
         "node 0 has 8 CPUs to give, too few for 12 vCPUs and 1 lcores on cores of their own",
         "node 1 has 8 CPUs to give, too few for 12 vCPUs and 1 lcores on cores of their own",
     )
+
+
+def test_the_first_choice_is_taken_back_where_it_leads_nowhere(tmp_path: Path) -> None:
+    """The emptiest node first puts a 3 on each node, and then the third 2 has no place."""
+    topology = Topology(MACHINES["regular"](2, 6, 1).write(tmp_path))
+    found = solve(topology, parse_spec("vm=a,vcpus=3,memory=1M,count=2; vm=b,vcpus=2,memory=1M,count=3"))
+    assert found.fits
+    homes = {placed.workload.name: placed.node for placed in found.placements}
+    assert homes["a0"] == homes["a1"] != homes["b0"] == homes["b1"] == homes["b2"]
 
 
 def test_as_few_as_possible_are_left_out(plan: Callable[[str, str], Plan]) -> None:
