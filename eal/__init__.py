@@ -26,7 +26,7 @@ from eal.errors import (
 )
 
 if TYPE_CHECKING:
-    from eal.init import Eal, current, init
+    from eal.eal import Eal, current, init
     from eal.mempool import Audit, Mempool, MempoolFlag
     from eal.memzone import Memzone
     from eal.ring import Burst, Ring, RingFlag
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 # Where each public name comes from.
 _HOME = {
-    "Eal": "eal.init",
-    "current": "eal.init",
-    "init": "eal.init",
+    "Eal": "eal.eal",
+    "current": "eal.eal",
+    "init": "eal.eal",
     "Memzone": "eal.memzone",
     "Segment": "eal.segment",
     "SOCKET_ID_ANY": "eal.segment",
@@ -90,7 +90,7 @@ def __getattr__(name: str) -> Any:
 def _method(name: str) -> Any:
     import functools
 
-    from eal.init import Eal, current
+    from eal.eal import Eal, current
 
     method = getattr(Eal, name)
 

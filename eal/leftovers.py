@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,9 +41,27 @@ def data_files(directory: PrefixDir, table: Table | None = None) -> list[Path]:
     return sorted(path for path in found if path.exists())
 
 
+def orphans(root: Path) -> dict[str, list[Path]]:
+    """Data files of a runtime directory by the prefix in their names, whether or not that prefix has a folder."""
+    pattern = re.compile(re.escape(file_stem(root)) + r"\.(?P<prefix>.+)\.[0-9a-f]{32}\.(seg|md)")
+    found: dict[str, list[Path]] = {}
+    for folder in _folders():
+        for name in sorted(os.listdir(folder)):
+            if match := pattern.fullmatch(name):
+                found.setdefault(match["prefix"].replace("map%5F", "map_"), []).append(folder / name)
+    return found
+
+
+def _folders() -> set[Path]:
+    """Where data files may lie."""
+    return {
+        folder for folder in (SHM_DIR, *(mount.folder for mount in hugetlbfs_mounts())) if os.access(folder, os.R_OK)
+    }
+
+
 def _named(directory: PrefixDir) -> Iterator[tuple[Path, str]]:
     stem = f"{file_stem(directory.root)}.{directory.prefix}."
-    for folder in {SHM_DIR, *(mount.folder for mount in hugetlbfs_mounts())}:
+    for folder in _folders():
         for ending in ("seg", "md"):
             for spelt in {stem, stem.replace("map_", "map%5F")}:
                 pattern = f"{glob.escape(spelt)}{'[0-9a-f]' * 32}.{ending}"

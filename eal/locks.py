@@ -103,7 +103,7 @@ def holder_of(path: Path, lock: Lock) -> int | None:
     """The pid of a process that holds a lock of the lock file at `path`, or None.
 
     For prefixes that this process has no Eal of: on its own lock file, opening and closing it here would lose
-    the locks (`eal.init.Eal` answers for its own).
+    the locks (`ivshmem.state` answers for its own).
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

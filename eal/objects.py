@@ -206,8 +206,9 @@ class Objects:
         with self._change():
             if exist_ok and (entry := self._registry_entry(Kind.RING, name)):
                 ring = self._handle(entry, Ring)
+                capacity = count if flags & RingFlag.EXACT_SZ else count - 1
                 asked = {"elem_size": (ring.elem_size, elem_size), "flags": (ring.flags, RingFlag(flags))}
-                self._check_same("ring", name, {**asked, "length": (entry.length, length)})
+                self._check_same("ring", name, {**asked, "capacity": (ring.capacity, capacity)})
                 return ring
             entry = self._heap.reserve(
                 name, Kind.RING, length, socket_id=socket_id, group=group, flags=flags, fill=fill
@@ -263,7 +264,7 @@ class Objects:
         with self._change():
             if exist_ok and (entry := self._registry_entry(Kind.MEMPOOL, name)):
                 pool = self._handle(entry, Mempool)
-                asked = {"n": (pool.n, n), "elt_size": (pool.elt_size, elt_size)}
+                asked = {"n": (pool.n, n), "elt_size": (pool.elt_size, elt_size), "flags": (pool.flags, flags)}
                 self._check_same("mempool", name, {**asked, "cache_size": (pool.cache_size, cache_size)})
                 return pool
             entry = self._heap.reserve(

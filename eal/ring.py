@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 import time
 import weakref
 from enum import IntFlag
@@ -156,6 +157,11 @@ class Ring:
 
         Raises Invalid for a value that is not an element.
         """
+        if self._numbers and not isinstance(value, int):
+            try:
+                value = operator.index(value)  # numpy's integers of any width
+            except TypeError:
+                pass  # bytes-like then
         if self._numbers and isinstance(value, int):
             try:
                 result = lib.ivs_call_enqueue_number(self._ring, value)
@@ -205,6 +211,8 @@ class Ring:
             pointer = ffi.from_buffer("char[]", array, require_writable=writable)
         except (TypeError, ValueError, BufferError) as error:
             raise InvalidType(f"ring {self.name!r}: not a C-contiguous buffer that can be used: {error}") from error
+        if getattr(getattr(array, "dtype", None), "hasobject", False):
+            raise InvalidType(f"ring {self.name!r}: Python objects mean nothing in another process")
         n = len(array)
         if len(pointer) != n * self.elem_size:
             raise Invalid(

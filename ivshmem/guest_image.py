@@ -195,9 +195,7 @@ def _newest_kernel_package() -> str:
         field, _, name = line.strip().partition(": ")
         if field == "Depends" and name.startswith("linux-image-"):
             return name
-    raise NotFound(
-        f"apt knows no package {KERNEL_PACKAGE} to take the guest's kernel from: run apt-get update"
-    )
+    raise NotFound(f"apt knows no package {KERNEL_PACKAGE} to take the guest's kernel from: run apt-get update")
 
 
 def _unpacked(bzimage: Path) -> bytes:
@@ -255,9 +253,7 @@ def _copy_module(source: Path, target: Path) -> None:
 
 def _which(name: str) -> str | None:
     # A user's PATH often lacks sbin, where modprobe and depmod are.
-    return shutil.which(
-        name, path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-    )
+    return shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin")))
 
 
 def _is_static(program: Path) -> bool:

@@ -84,9 +84,7 @@ class VmConfig:
             if not name or "=" in name:
                 raise Invalid(f"{name!r} is no name of an environment variable")
         if self.smp < 1 or self.memory < 128:
-            raise Invalid(
-                f"smp {self.smp}, memory {self.memory} MiB: the guest needs 1 CPU and 128 MiB or more"
-            )
+            raise Invalid(f"smp {self.smp}, memory {self.memory} MiB: the guest needs 1 CPU and 128 MiB or more")
 
 
 @dataclass(frozen=True)
@@ -185,6 +183,13 @@ class VM:
             self.close()
             raise
 
+    def alive(self) -> bool:
+        """Whether the guest's command still runs, as far as its output tells by now."""
+        if self._process is None or self._output is None or self._process.poll() is not None:
+            return False
+        self._output.read()
+        return self._output.status is None
+
     def lines(self, timeout: float | None = None) -> Iterator[str]:
         """The command's output, line by line as it comes, without newlines; goes on where the last call left.
 
@@ -280,13 +285,9 @@ class VM:
         if output.read() or output.status is not None:
             return
         if gone:
-            raise self._failed(
-                EalError, f"QEMU ended (status {process.returncode}) before the guest's command did"
-            )
+            raise self._failed(EalError, f"QEMU ended (status {process.returncode}) before the guest's command did")
         if time.monotonic() > deadline:
-            raise self._failed(
-                Stalled, f"the guest's command did not end in time (config: {self.config.timeout} s)"
-            )
+            raise self._failed(Stalled, f"the guest's command did not end in time (config: {self.config.timeout} s)")
         time.sleep(POLL)
 
     def _failed(self, kind: type[EalError], what: str) -> EalError:

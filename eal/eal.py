@@ -21,7 +21,7 @@ from eal.pci import scan
 from eal.probe import Findings, Prober, Rejection, Share
 from eal.registry import Registry, create_registry, open_registry
 from eal.segment import SOCKET_ID_ANY
-from eal.table import Entry
+from eal.table import Entry, Table
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Eal(Objects):
     def _take_memory(self) -> None:
         """DPDK's -m and --socket-mem: segments of the default group, taken at the start."""
         wishes = [(SOCKET_ID_ANY, self.options.memory or 0), *enumerate(self.options.socket_mem)]
-        for socket_id, mib in wishes:
+        for socket_id, mib in (wish for wish in wishes if wish[1] > 0):
             left = -(-mib * MIB // self._heap.backend.page_size) * self._heap.backend.page_size
             while left > 0:
                 size = 1 << (left.bit_length() - 1)
@@ -150,8 +150,7 @@ class Eal(Objects):
     @property
     def epoch(self) -> int:
         """Counts the primary's starts; higher after each."""
-        self._check()
-        return self._heap.registry.table.epoch
+        return self.registry_table.epoch
 
     @property
     def shares(self) -> list[Share]:
@@ -169,6 +168,15 @@ class Eal(Objects):
         """Alone among all processes of the prefix while it lasts: for layers above. Raises Closed."""
         self._check()
         return self._locks.change()
+
+    @property
+    def registry_table(self) -> Table:
+        """What the prefix has allocated now. Raises Closed."""
+        self._check()
+        return self._heap.registry.table
+
+    def children(self) -> list[Child]:
+        return self._children.copy()
 
     def adopt(self, child: Child) -> None:
         """Ties something of a layer above to this Eal's life."""

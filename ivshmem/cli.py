@@ -1,0 +1,323 @@
+"""The command `ivshmem`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from eal import runtime
+from eal.errors import EalError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ivshmem.demo import Report
+    from ivshmem.state import Garbage, PrefixState
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Errors of ours become one line and exit status 1; a broken pipe (`ivshmem ls | head`) is none."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EalError as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _prefix_option(command: Command) -> Command:
+    return click.option("--file-prefix", metavar="PREFIX", help="Only this file_prefix.")(command)
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+
+
+def _out() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _print_json(data: Any) -> None:
+    click.echo(json.dumps(data, indent=2))
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ivshmem")
+@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+def cli(verbose: bool) -> None:
+    """Share memory between this host and its virtual machines.
+
+    Exit status: 0 all is well, 1 it is not and stderr says why, 2 the command line makes no sense.
+    """
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+
+
+# --- ls, dump, cmdline ------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@_prefix_option
+@_json_option
+def ls(file_prefix: str | None, as_json: bool) -> None:
+    """List prefixes with their objects, alive or dead.
+
+    Example: ivshmem ls --file-prefix rte
+    """
+    from ivshmem.state import prefix_states
+
+    states = prefix_states(runtime.runtime_dir(), file_prefix)
+    if as_json:
+        _print_json([state.as_json() for state in states])
+    elif not states:
+        click.echo(f"nothing is shared in {runtime.runtime_dir()}")
+    for state in states if not as_json else []:
+        _print_state(state)
+
+
+def _print_state(state: PrefixState) -> None:
+    from rich.table import Table
+
+    from ivshmem.dump import size_text
+
+    console = _out()
+    pid = f", pid {state.pid}" if state.pid is not None else ""
+    metadata = ", ".join(state.directory.metadata_names()) or "none"
+    console.print(f"[bold]{_plain(state.prefix)}[/bold] ({state.status}{pid}), metadata: {_plain(metadata)}")
+    if state.table is None:
+        console.print("  its registry cannot be read")
+        return
+    table = Table("kind", "name", "size", "group", "segment", "offset")
+    for entry in sorted(state.table.entries, key=lambda e: (e.kind, e.name)):
+        segment = state.table.segments[entry.segment]
+        table.add_row(
+            entry.kind.name.lower(),
+            _plain(entry.name),
+            size_text(entry.length),
+            _plain(segment.group),
+            str(segment.uuid)[:8],
+            f"{entry.offset:#x}",
+        )
+    for segment in state.table.segments:
+        console.print(f"  segment {str(segment.uuid)[:8]}: {size_text(segment.size)}, {_plain(segment.path)}")
+    if state.table.entries:
+        console.print(table)
+
+
+def _plain(text: str) -> str:
+    """Text that may have brackets in it, which rich would take for markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@cli.command()
+@click.argument("name")
+@_prefix_option
+@_json_option
+def dump(name: str, file_prefix: str | None, as_json: bool) -> None:
+    """Show what is in the metadata NAME.
+
+    Example: ivshmem dump vm0 --json
+    """
+    from ivshmem.dump import dump_table, table_json
+    from ivshmem.state import find_metadata
+
+    found = find_metadata(runtime.runtime_dir(), name, file_prefix)
+    if as_json:
+        _print_json(table_json(found.file, found.path))
+    else:
+        dump_table(found.file, found.path, sys.stdout)
+
+
+@cli.command()
+@click.argument("name")
+@_prefix_option
+@_json_option
+def cmdline(name: str, file_prefix: str | None, as_json: bool) -> None:
+    """Print the QEMU options that give the metadata NAME to a VM.
+
+    Example: eval qemu-system-x86_64 -m 512 $(ivshmem cmdline vm0)
+    """
+    from ivshmem.qemu import direct_args
+    from ivshmem.state import find_metadata
+
+    args = direct_args(find_metadata(runtime.runtime_dir(), name, file_prefix).devices())
+    if as_json:
+        _print_json(args)
+    else:
+        click.echo(shlex.join(args))
+
+
+# --- emulate, clean ---------------------------------------------------------------------------------------------
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="NAME... -- COMMAND [ARG]...")
+@_prefix_option
+@click.pass_context
+def emulate(ctx: click.Context, words: tuple[str, ...], file_prefix: str | None) -> None:
+    """Run COMMAND as a guest that is given the metadata NAME..., with no VM.
+
+    Its PCI bus is a folder, its BARs are the shared files. The exit status is COMMAND's.
+
+    Example: ivshmem emulate vm0 -- python guest.py
+    """
+    from ivshmem.device import merge
+    from ivshmem.emulate import run
+    from ivshmem.state import find_metadata
+
+    names, command = _split(ctx, words)
+    root = runtime.runtime_dir()
+    devices = [device for name in names for device in find_metadata(root, name, file_prefix).devices()]
+    try:
+        sys.exit(run(merge(devices), command))
+    except OSError as error:
+        if isinstance(error, EalError):
+            raise
+        raise click.ClickException(f"cannot run {command[0]!r}: {error.strerror}") from error
+
+
+def _split(ctx: click.Context, words: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Names and command; click itself has taken the first `--` away if one stood before any other word."""
+    given = list(words)
+    if "--" not in given:
+        raise click.UsageError("put -- between the metadata and the command", ctx)
+    at = given.index("--")
+    names, command = given[:at], given[at + 1 :]
+    if not names or not command:
+        raise click.UsageError("at least one metadata and a command are needed", ctx)
+    return names, command
+
+
+@cli.command()
+@_prefix_option
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-n", "--dry-run", is_flag=True, help="List only.")
+@_json_option
+def clean(file_prefix: str | None, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Remove the files of dead prefixes, after listing them.
+
+    Prefixes that are alive or kept are left alone.
+
+    Example: ivshmem clean --yes
+    """
+    from ivshmem.state import garbage, remove_garbage
+
+    pieces = garbage(runtime.runtime_dir(), file_prefix)
+    if as_json:
+        _print_json([{"file_prefix": p.directory.prefix, "files": [str(f) for f in p.files]} for p in pieces])
+    else:
+        _list_garbage(pieces)
+    if not pieces or dry_run:
+        return
+    if not yes and not click.confirm("Remove them?", err=True):
+        raise click.Abort
+    for piece in pieces:
+        remove_garbage(piece)
+
+
+def _list_garbage(pieces: list[Garbage]) -> None:
+    if not pieces:
+        click.echo("nothing to clean")
+    for piece in pieces:
+        click.echo(f"{piece.directory.prefix} (dead):")
+        for path in piece.files or [piece.directory.path]:
+            click.echo(f"  {path}")
+
+
+# --- demo -------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--vm", is_flag=True, help="In a real QEMU virtual machine instead of on an emulated bus.")
+@click.option("--messages", type=click.IntRange(1, 10**9), help="How many. [100000; with --vm 20000]")
+@click.option("--size", type=click.IntRange(1, 1 << 20), default=64, show_default=True, help="Bytes of a message.")
+@click.option("--file-prefix", metavar="PREFIX", help="The host's file_prefix. [one of its own]")
+@click.option("--fault", type=click.Choice(["corrupt", "drop", "swap"]), help="Spoil one message in flight.")
+@_json_option
+def demo(vm: bool, messages: int | None, size: int, file_prefix: str | None, fault: str | None, as_json: bool) -> None:
+    """Exchange messages between a host and a guest, and check every byte.
+
+    The host sends messages in objects of a mempool through a ring; the guest, which knows names and nothing else,
+    checks each one, answers through a second ring, and puts the objects back. The exit status is 1 if anything was
+    lost, reordered or corrupted.
+
+    Example: ivshmem demo --vm --messages 50000 --size 256
+    """
+    from ivshmem import demo as demo_module
+
+    count = messages if messages is not None else 20_000 if vm else 100_000
+    with _progress(count, as_json) as advance:
+        report = demo_module.run(
+            messages=count,
+            size=size,
+            vm=vm,
+            file_prefix=file_prefix,
+            fault=fault,
+            on_start=(lambda _: None) if as_json else _print_start,
+            on_progress=advance,
+        )
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        _print_end(report)
+    sys.exit(0 if report.ok else 1)
+
+
+def _progress(total: int, quiet: bool) -> Any:
+    """A context manager that gives a function to call with the number of answers; a bar where stderr is a terminal."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+
+    @contextmanager
+    def bar() -> Any:
+        with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+            task = progress.add_task("messages", total=total)
+            yield lambda done: progress.update(task, completed=done)
+
+    return bar()
+
+
+def _print_start(report: Report) -> None:
+    click.echo("created:")
+    for name, what in report.created.items():
+        click.echo(f"  {name}: {what}")
+    click.echo(f"QEMU options:\n  {report.cmdline}")
+
+
+def _print_end(report: Report) -> None:
+    guest = report.guest
+    if guest:
+        where = ", ".join(f"metadata {d['metadata']!r} on {d['address']}" for d in guest["devices"])
+        found = ", ".join([*guest["memzones"], *guest["rings"], *guest["mempools"]])
+        click.echo(f"the guest ({report.mode}) found {where}:\n  {found}")
+    click.echo(
+        f"{report.answered} of {report.messages} messages of {report.size} bytes in {report.seconds:.2f} s: "
+        f"{report.rate:,.0f} a second, {report.bytes_per_second / 1e6:,.1f} MB/s each way"
+    )
+    click.echo(
+        f"lost {report.lost}, reordered {report.reordered}, corrupted {report.corrupted}; "
+        f"{report.pool_available} of {report.pool_size} objects back in the pool"
+    )
+    for fault in report.faults[:10]:
+        click.echo(f"FAULT: {fault}")
+    click.echo("all is well" if report.ok else f"{len(report.faults)} faults")
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    cli(prog_name="ivshmem")

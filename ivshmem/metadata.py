@@ -1,0 +1,265 @@
+"""Metadata: what a VM is told of the memory it is given, made and filled on the host."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+from uuid import uuid4
+
+import eal
+from eal import leftovers, pages, runtime
+from eal.eal import Eal
+from eal.errors import Closed, Exists, Invalid, InvalidType, NotFound
+from eal.locks import LockFile
+from eal.mempool import Mempool
+from eal.memzone import Memzone
+from eal.metadata import open_metadata
+from eal.names import check_name
+from eal.pages import MIB, Ownership
+from eal.ring import Ring
+from eal.runtime import PrefixDir
+from eal.table import METADATA_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile
+from ivshmem import qemu
+from ivshmem.device import Device, devices_of, merge
+from ivshmem.dump import dump_table
+
+CAPACITY = MIB  # bytes of a metadata file: two tables, of some 5,000 objects each
+
+
+class Metadata:
+    """A metadata, of one VM or one purpose (DPDK: rte_ivshmem_metadata_*). Made by `metadata_create`.
+
+    Every `add_*` either takes effect whole or raises and leaves the metadata as it was. It is taken away when it, or
+    its Eal, is closed.
+    """
+
+    def __init__(self, owner: Eal, path: Path, link: Path, file: TableFile) -> None:
+        self.name = file.info.name
+        self.uuid = file.info.uuid
+        self.path = str(path)
+        self._link = link
+        self._file: TableFile | None = file
+        self._owner = owner
+        owner.adopt(self)
+
+    # --- adding -------------------------------------------------------------------------------------------
+
+    def add_memzone(self, zone: Memzone, *, readonly: bool = False) -> None:
+        """Adds a zone; `readonly`: the VM gets its segment read-only (rte_ivshmem_metadata_add_memzone).
+
+        Raises Exists for one that is there already, Invalid where it overlaps another one, is not in a segment of this
+        Eal, or its segment is shared the other way already; NoMemory where the metadata is full.
+        """
+        self._add(zone, zone, Memzone, readonly)
+
+    def add_ring(self, ring: Ring) -> None:
+        """Adds a ring; raises as `add_memzone` (rte_ivshmem_metadata_add_ring)."""
+        self._add(ring, getattr(ring, "memzone", None), Ring)
+
+    def add_mempool(self, pool: Mempool) -> None:
+        """Adds a pool; raises as `add_memzone` (rte_ivshmem_metadata_add_mempool)."""
+        self._add(pool, getattr(pool, "memzone", None), Mempool)
+
+    def _add(self, given: Any, zone: Memzone | None, kind: type, readonly: bool = False) -> None:
+        file = self._open()
+        what = f"metadata {self.name!r}"
+        if not isinstance(given, kind) or not isinstance(zone, Memzone):
+            raise InvalidType(f"{what}: a {kind.__name__} is to be added, not {type(given).__name__}")
+        with self._owner.lock():
+            record = self._record_of(zone)
+            entry = zone.entry
+            if kind is Memzone:
+                entry = replace(entry, name=zone.name, kind=Kind.MEMZONE)
+            table = file.read()
+            self._check_new(table, record, entry)
+            index = _segment_index(table, record, readonly, what)
+            segments = table.segments
+            if index == len(segments):
+                segments = (*segments, replace(record, path="", readonly=readonly))
+            entry = replace(entry, segment=index)
+            file.publish(replace(table, segments=segments, entries=(*table.entries, entry)))
+
+    def _record_of(self, zone: Memzone) -> SegmentRecord:
+        """The record of the segment a zone lies in. Raises Invalid where that is not one of this Eal's own."""
+        registry = self._owner.registry_table
+        known = [e for e in registry.entries if (e.kind, e.name) == (zone.entry.kind, zone.entry.name)]
+        if zone.entry not in known or registry.segments[zone.entry.segment].uuid != zone.segment.uuid:
+            raise Invalid(
+                f"metadata {self.name!r}: {zone.name!r} does not lie in a segment of file_prefix "
+                f"{self._owner.file_prefix!r}, or was freed: reserve or create it there"
+            )
+        return registry.segments[zone.entry.segment]
+
+    def _check_new(self, table: Table, record: SegmentRecord, entry: Entry) -> None:
+        for other in table.entries:
+            what = f"{entry.kind.name.lower()} {entry.name!r}"
+            if (other.kind, other.name) == (entry.kind, entry.name):
+                raise Exists(f"metadata {self.name!r} has {what} already")
+            same = table.segments[other.segment].uuid == record.uuid
+            if same and other.offset < entry.end and entry.offset < other.end:
+                raise Invalid(
+                    f"metadata {self.name!r}: {what} overlaps {other.kind.name.lower()} {other.name!r}, which is in it"
+                )
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    @property
+    def table(self) -> Table:
+        """What is in it now."""
+        return self._open().read()
+
+    def devices(self) -> list[Device]:
+        """The files that a VM has to be given. Raises NotFound where one is gone."""
+        file = self._open()
+        return devices_of(file, self.path, self._owner.registry_table)
+
+    def qemu_args(self) -> list[str]:
+        """Options for a QEMU command line. Those of several metadata may follow each other in one."""
+        return qemu.direct_args(self.devices())
+
+    def cmdline(self) -> str:
+        """The same, quoted for a shell (rte_ivshmem_metadata_cmdline_generate)."""
+        return shlex.join(self.qemu_args())
+
+    def dump(self, file: TextIO) -> None:
+        """Writes what is in it as text (rte_ivshmem_metadata_dump)."""
+        dump_table(self._open(), self.path, file)
+
+    # --- ending -------------------------------------------------------------------------------------------
+
+    def _open(self) -> TableFile:
+        if self._file is None:
+            raise Closed(f"metadata {self.name!r} is closed")
+        return self._file
+
+    def close(self) -> None:
+        """Takes it away; a VM that has it keeps what it has mapped. May be called twice."""
+        if self._file is None:
+            return
+        remove_files(self._link, Path(self.path))
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Lets go of it and leaves it in place."""
+        if self._file is not None:
+            self._file.mapping.release()
+            self._file = None
+            self._owner.disown(self)
+
+    def __enter__(self) -> Metadata:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Metadata {self.name!r}{' closed' if self._file is None else ''}>"
+
+
+def _segment_index(table: Table, record: SegmentRecord, readonly: bool, what: str) -> int:
+    """Where a segment stands in the table, or will stand. Raises Invalid where it is shared the other way."""
+    for index, there in enumerate(table.segments):
+        if there.uuid == record.uuid:
+            if there.readonly != readonly:
+                raise Invalid(
+                    f"{what}: segment {record.uuid} would be both read-only and writable in one VM: reserve what is "
+                    "read-only in a group of its own"
+                )
+            return index
+    return len(table.segments)
+
+
+def remove_files(link: Path, path: Path) -> None:
+    """Takes a metadata's name and file away."""
+    for gone in (link, path):
+        gone.unlink(missing_ok=True)
+
+
+# --- making and finding -----------------------------------------------------------------------------------------
+
+
+_names_thread_lock = threading.Lock()
+
+
+@contextmanager
+def _names_lock(root: Path) -> Iterator[None]:
+    """Alone with the names of metadata in a runtime directory, among all prefixes."""
+    with _names_thread_lock:
+        lock = LockFile(runtime.make_private(root) / "lock")
+        try:
+            with lock.change():
+                yield
+        finally:
+            lock.close()
+
+
+def metadata_create(
+    name: str,
+    *,
+    capacity: int = CAPACITY,
+    mode: int = 0o600,
+    user: str | int | None = None,
+    group: str | int | None = None,
+) -> Metadata:
+    """Makes an empty metadata of the process's Eal (DPDK: rte_ivshmem_metadata_create).
+
+    `capacity` is the size of its file in bytes (a power of two); `mode`, `user` and `group` say who may open it. Names
+    are unique in a runtime directory, whatever the file_prefix: raises Exists for one that is taken, saying by whom.
+    """
+    check_name(name, "metadata")
+    if not isinstance(capacity, int) or capacity < 16384 or capacity & (capacity - 1):
+        raise Invalid(f"metadata {name!r}: capacity {capacity!r}: a power of two of at least 16384 bytes")
+    owner = eal.current()
+    with owner.lock(), _names_lock(owner.directory.root):
+        _claim_name(owner.directory, name)
+        uuid = uuid4()
+        path = pages.SHM_DIR / owner.directory.file_name(uuid.hex, "md")
+        mapping = pages.create(pages.tmpfs(), path, capacity, ownership=Ownership(mode, user, group))
+        file = TableFile.format(mapping, METADATA_MAGIC, name, uuid, epoch=owner.epoch)
+        link = owner.directory.metadata_link(name)
+        link.symlink_to(path)
+        return Metadata(owner, path, link, file)
+
+
+def _claim_name(mine: PrefixDir, name: str) -> None:
+    """Raises Exists where somebody has the name; takes away what a dead prefix left of it."""
+    for directory in runtime.prefixes(mine.root):
+        link = directory.metadata_link(name)
+        if not link.is_symlink():
+            continue
+        if directory.prefix == mine.prefix:
+            raise Exists(f"metadata {name!r} exists already in this file_prefix: close it or choose another name")
+        living = directory.holder()
+        table = leftovers.last_table(directory)
+        if living is not None or (table is not None and table.kept):
+            by = f"pid {living}" if living is not None else "kept, no process"
+            raise Exists(f"metadata {name!r} exists already: file_prefix {directory.prefix!r} has it ({by})")
+        remove_files(link, Path(os.readlink(link)))
+
+
+def metadata_lookup(name: str) -> Metadata:
+    """A metadata that this prefix has already, after `recover` or in a secondary. Raises NotFound or Corrupt."""
+    check_name(name, "metadata")
+    owner = eal.current()
+    link = owner.directory.metadata_link(name)
+    if not link.is_symlink():
+        known = ", ".join(map(repr, owner.directory.metadata_names())) or "none"
+        raise NotFound(f"file_prefix {owner.file_prefix!r} has no metadata {name!r}; there are: {known}")
+    for child in owner.children():
+        if isinstance(child, Metadata) and child.name == name:
+            return child
+    return Metadata(owner, Path(os.readlink(link)), link, open_metadata(link, writable=True))
+
+
+def qemu_args(*metadata: Metadata, plug: str | None = None) -> list[str]:
+    """Options for one VM that gets all these metadata: each segment once, on bridges where devices are many.
+
+    `plug`, a size such as "1G", reserves room for what is plugged while the VM runs.
+    """
+    return qemu.vm_args(merge(device for one in metadata for device in one.devices()), plug)
