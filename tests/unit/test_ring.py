@@ -1,0 +1,433 @@
+"""Rings: making, single elements, arrays, bursts, waiting, freeing; and what a stalled peer does to one."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import eal
+from eal import RingFlag
+
+ENDS = {
+    "MT": (0, 0),
+    "ST": (RingFlag.SP_ENQ, RingFlag.SC_DEQ),
+    "RTS": (RingFlag.MP_RTS_ENQ, RingFlag.MC_RTS_DEQ),
+    "HTS": (RingFlag.MP_HTS_ENQ, RingFlag.MC_HTS_DEQ),
+}
+
+# --- making -------------------------------------------------------------------------------------------------
+
+
+def test_flags_are_dpdks() -> None:
+    assert {flag.name: int(flag) for flag in RingFlag} == {
+        "SP_ENQ": 0x01,
+        "SC_DEQ": 0x02,
+        "EXACT_SZ": 0x04,
+        "MP_RTS_ENQ": 0x08,
+        "MC_RTS_DEQ": 0x10,
+        "MP_HTS_ENQ": 0x20,
+        "MC_HTS_DEQ": 0x40,
+    }
+
+
+@pytest.mark.parametrize(
+    ("count", "flags", "size", "capacity"),
+    [
+        (8, 0, 8, 7),
+        (2, 0, 2, 1),
+        (1024, 0, 1024, 1023),
+        (8, RingFlag.EXACT_SZ, 16, 8),
+        (7, RingFlag.EXACT_SZ, 8, 7),
+        (1, RingFlag.EXACT_SZ, 2, 1),
+        (1000, RingFlag.EXACT_SZ, 1024, 1000),
+    ],
+)
+def test_count_size_and_capacity(primary: eal.Eal, count: int, flags: int, size: int, capacity: int) -> None:
+    ring = primary.ring_create("r", count, flags=flags)
+    assert (ring.size, ring.capacity, ring.flags) == (size, capacity, flags)
+    assert (ring.count, len(ring), ring.free_count, ring.empty, ring.full) == (0, 0, capacity, True, False)
+    assert ring  # even an empty ring is a thing
+    assert all(ring.enqueue(value) for value in range(capacity))
+    assert not ring.enqueue(0)
+    assert (ring.count, ring.free_count, ring.full) == (capacity, 0, True)
+    assert [ring.dequeue() for _ in range(capacity)] == list(range(capacity))
+    assert ring.dequeue() is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"count": 0}, "count 0"),
+        ({"count": 0, "flags": RingFlag.EXACT_SZ}, "count 0"),
+        ({"count": 12}, "power of two"),
+        ({"count": -8}, "out of range"),
+        ({"count": 1 << 32}, "out of range"),
+        ({"count": 1 << 31, "flags": RingFlag.EXACT_SZ}, "count"),
+        ({"elem_size": 0}, "multiple of 4"),
+        ({"elem_size": 6}, "multiple of 4"),
+        ({"elem_size": -4}, "out of range"),
+        ({"flags": 0x80}, "flags 0x80"),
+        ({"flags": RingFlag.SP_ENQ | RingFlag.MP_RTS_ENQ}, "contradict"),
+        ({"flags": RingFlag.MC_HTS_DEQ | RingFlag.SC_DEQ}, "contradict"),
+        ({"flags": RingFlag.MP_HTS_ENQ | RingFlag.MP_RTS_ENQ}, "contradict"),
+        ({"count": 8.0}, "not float"),
+        ({"elem_size": "8"}, "not str"),
+        ({"group": ""}, "group"),
+        ({"group": None}, "group"),
+        ({"socket_id": -2}, "socket_id"),
+    ],
+)
+def test_a_ring_that_cannot_be_is_refused(primary: eal.Eal, arguments: dict[str, object], said: str) -> None:
+    with pytest.raises(eal.Invalid, match=said):
+        primary.ring_create("r", **{"count": 8, **arguments})  # type: ignore[arg-type]
+    assert primary.rings() == []
+    assert primary.segments() == []
+
+
+def test_a_ring_too_large_for_memory(primary: eal.Eal) -> None:
+    with pytest.raises(eal.NoMemory, match="pages"):
+        primary.ring_create("r", 1 << 30, elem_size=64)
+    assert primary.segments() == []
+
+
+# --- one element --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("elem_size", "most"), [(4, 2**32 - 1), (8, 2**64 - 1)])
+def test_numbers(primary: eal.Eal, elem_size: int, most: int) -> None:
+    ring = primary.ring_create("r", 8, elem_size=elem_size)
+    for value in (0, 1, most - 1, most, True, np.uint64(7)):
+        assert ring.enqueue(value)
+    assert [ring.dequeue() for _ in range(6)] == [0, 1, most - 1, most, 1, 7]
+    assert ring.dequeue() is None
+    for wrong in (-1, most + 1):
+        with pytest.raises(eal.Invalid, match=f"{wrong} does not fit {elem_size} bytes"):
+            ring.enqueue(wrong)
+    assert ring.empty
+
+
+def test_the_number_that_looks_like_empty(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 8)
+    ring.enqueue(2**64 - 1)
+    assert ring.dequeue() == 2**64 - 1
+    assert ring.dequeue() is None
+
+
+@pytest.mark.parametrize("elem_size", [4, 8, 12, 16, 64, 4096])
+def test_bytes(primary: eal.Eal, elem_size: int) -> None:
+    ring = primary.ring_create("r", 8, elem_size=elem_size)
+    content = bytes(range(256)) * (elem_size // 256 + 1)
+    for kind in (bytes, bytearray, memoryview):
+        assert ring.enqueue(kind(content[:elem_size]))
+    expected = int.from_bytes(content[:elem_size], "little") if elem_size in (4, 8) else content[:elem_size]
+    assert [ring.dequeue() for _ in range(3)] == [expected] * 3
+    for length in (elem_size - 1, elem_size + 1, 0):
+        with pytest.raises(eal.Invalid, match=f"an element has {elem_size} bytes, not {length}"):
+            ring.enqueue(bytes(length))
+
+
+@pytest.mark.parametrize("wrong", [None, "text", 1.5, [1], object()])
+@pytest.mark.parametrize("elem_size", [8, 12])
+def test_what_is_no_element_is_a_type_error(primary: eal.Eal, elem_size: int, wrong: object) -> None:
+    ring = primary.ring_create("r", 8, elem_size=elem_size)
+    with pytest.raises(TypeError, match="an element is"):
+        ring.enqueue(wrong)
+    assert ring.empty
+
+
+def test_an_int_is_no_element_of_12_bytes(primary: eal.Eal) -> None:
+    with pytest.raises(TypeError, match="bytes-like"):
+        primary.ring_create("r", 8, elem_size=12).enqueue(5)
+
+
+# --- arrays -------------------------------------------------------------------------------------------------
+
+
+def test_bulk_is_all_or_nothing_and_burst_as_much_as_fits(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 8)
+    assert ring.enqueue_bulk(np.arange(8, dtype=np.uint64)) == 0
+    assert ring.enqueue_bulk(np.arange(5, dtype=np.uint64)) == 5
+    assert ring.enqueue_bulk(np.arange(3, dtype=np.uint64)) == 0
+    assert ring.enqueue_burst(np.arange(5, 9, dtype=np.uint64)) == 2
+    assert ring.enqueue_burst(np.arange(1, dtype=np.uint64)) == 0
+    out = np.full(8, 99, np.uint64)
+    assert ring.dequeue_bulk(out) == 0
+    assert (out == 99).all()
+    assert ring.dequeue_bulk(out[:3]) == 3
+    assert ring.dequeue_burst(out[3:]) == 4
+    assert out.tolist() == [0, 1, 2, 3, 4, 5, 6, 99]
+    assert ring.dequeue_burst(out) == 0
+
+
+def test_arrays_of_any_dtype_whose_first_axis_counts_elements(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 16, elem_size=12)
+    points = np.arange(12, dtype=np.float32).reshape(4, 3)
+    assert ring.enqueue_bulk(points) == 4
+    records = np.zeros(4, np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")]))
+    assert ring.dequeue_bulk(records) == 4
+    assert records["y"].tolist() == [1, 4, 7, 10]
+    assert ring.enqueue_bulk(memoryview(points.tobytes()).cast("B", (4, 12))) == 4
+    out = bytearray(12)
+    with pytest.raises(eal.Invalid, match="12 elements of 12 bytes are 144"):
+        ring.dequeue_bulk(out)  # its first axis counts bytes
+
+
+def test_an_empty_array_is_no_element(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 8)
+    assert ring.enqueue_bulk(np.zeros(0, np.uint64)) == 0
+    assert ring.dequeue_burst(np.zeros(0, np.uint64)) == 0
+
+
+@pytest.mark.parametrize("operation", ["enqueue_bulk", "enqueue_burst", "dequeue_bulk", "dequeue_burst"])
+def test_arrays_that_do_not_do(primary: eal.Eal, operation: str) -> None:
+    ring = primary.ring_create("r", 8)
+    call = getattr(ring, operation)
+    for wrong in ([1, 2], (1, 2), 5, None, "text", np.arange(8, dtype=np.uint64)[::2], np.array([None, None])):
+        with pytest.raises(TypeError, match="ring 'r'"):
+            call(wrong)
+    for size in (np.zeros(4, np.uint32), np.zeros((2, 2), np.uint64)):
+        with pytest.raises(eal.Invalid, match="the array has"):
+            call(size)
+    if operation.startswith("dequeue"):
+        ring.enqueue(1)
+        with pytest.raises(TypeError):
+            call(bytes(8))
+        frozen = np.zeros(1, np.uint64)
+        frozen.flags.writeable = False
+        with pytest.raises(TypeError):
+            call(frozen)
+        assert ring.count == 1
+    else:
+        assert ring.empty
+
+
+# --- bursts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("elem_size", "dtype", "shape"), [(4, np.uint32, (6,)), (8, np.uint64, (6,)), (12, np.uint8, (6, 12))]
+)
+def test_burst_array(primary: eal.Eal, elem_size: int, dtype: type, shape: tuple[int, ...]) -> None:
+    ring = primary.ring_create("r", 8, elem_size=elem_size)
+    burst = ring.burst(6)
+    assert (burst.array.dtype, burst.array.shape) == (dtype, shape)
+    burst.array[:] = np.arange(6).reshape(6, *[1] * (len(shape) - 1))
+    assert burst.enqueue(2, start=3) == 2
+    assert burst.enqueue(1) == 1
+    assert burst.enqueue(0) == 0
+    assert burst.enqueue(6) == 4  # as many as fit
+    burst.array[:] = 0
+    assert burst.dequeue() == 6
+    assert burst.array.reshape(6, -1)[:, 0].tolist() == [3, 4, 0, 0, 1, 2]
+    assert burst.dequeue() == 1
+    assert burst.dequeue() == 0
+
+
+def test_burst_bounds(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 8)
+    for n in (0, -1):
+        with pytest.raises(eal.Invalid, match="at least 1"):
+            ring.burst(n)
+    burst = ring.burst(4)
+    for n, start in [(5, 0), (-1, 0), (1, 4), (1, -1), (2, 3), (-1, 2)]:
+        with pytest.raises(eal.Invalid, match="burst of 4"):
+            burst.enqueue(n, start)
+    assert burst.enqueue(0, 4) == 0
+    assert ring.empty
+
+
+# --- waiting and resetting ----------------------------------------------------------------------------------
+
+
+def test_wait_gives_up_in_time(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 8)
+    for timeout in (0, 0.15):
+        start = time.monotonic()
+        assert ring.wait(timeout) is False
+        assert timeout <= time.monotonic() - start < timeout + 1
+    ring.enqueue(1)
+    assert ring.wait(0)
+    assert ring.wait()
+    assert ring.count == 1
+
+
+def test_wait_wakes_for_an_element(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 8)
+    timer = threading.Timer(0.1, ring.enqueue, (1,))
+    timer.start()
+    assert ring.wait(20)
+    timer.join()
+
+
+def test_wait_ends_when_the_eal_is_closed(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 8)
+    timer = threading.Timer(0.1, primary.close)
+    timer.start()
+    with pytest.raises(eal.Closed):
+        ring.wait(20)
+    timer.join()
+
+
+@pytest.mark.parametrize("sync", ENDS)
+def test_reset_empties(primary: eal.Eal, sync: str) -> None:
+    enq, deq = ENDS[sync]
+    ring = primary.ring_create("r", 8, flags=enq | deq)
+    for value in range(5):
+        ring.enqueue(value)
+    ring.dequeue()
+    ring.reset()
+    assert (ring.count, ring.dequeue()) == (0, None)
+    for again in range(20):
+        assert ring.enqueue(again)
+        assert ring.dequeue() == again
+    assert [ring.enqueue(value) for value in range(8)] == [True] * 7 + [False]
+
+
+# --- lookup, free -------------------------------------------------------------------------------------------
+
+
+def test_lookup_gives_the_one_handle(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 8)
+    assert primary.ring_lookup("r") is ring
+    assert eal.ring_lookup("r") is ring
+    assert primary.memzone_lookup("RG_r") is ring.memzone
+    with pytest.raises(eal.NotFound, match=r"there is no ring 'q'; there are 'r'"):
+        primary.ring_lookup("q")
+
+
+def test_exist_ok(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 8, elem_size=4, flags=RingFlag.SP_ENQ)
+    assert primary.ring_create("r", 8, elem_size=4, flags=RingFlag.SP_ENQ, exist_ok=True) is ring
+    assert primary.ring_create("new", 8, exist_ok=True).name == "new"
+    for other in ({"count": 16}, {"elem_size": 8}, {"flags": 0}):
+        with pytest.raises(eal.Exists, match="ring 'r' exists with another"):
+            primary.ring_create("r", **{"count": 8, "elem_size": 4, "flags": RingFlag.SP_ENQ, **other}, exist_ok=True)
+    with pytest.raises(eal.Exists, match="ring 'r' exists already"):
+        primary.ring_create("r", 8, elem_size=4, flags=RingFlag.SP_ENQ)
+
+
+def test_exist_ok_tells_a_count_by_exact_size(primary: eal.Eal) -> None:
+    """Both take 16 slots, but one holds 9 elements and the other 10."""
+    primary.ring_create("r", 9, flags=RingFlag.EXACT_SZ)
+    with pytest.raises(eal.Exists, match="another"):
+        primary.ring_create("r", 10, flags=RingFlag.EXACT_SZ, exist_ok=True)
+
+
+def test_a_freed_ring_raises_closed(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 8)
+    burst = ring.burst(2)
+    eal.ring_free(ring)
+    array = np.zeros(1, np.uint64)
+    for call in (
+        *(lambda: ring.enqueue(1), ring.dequeue, lambda: ring.count, lambda: len(ring), lambda: ring.wait(0)),
+        *(lambda: ring.enqueue_bulk(array), lambda: ring.enqueue_burst(array), ring.reset),
+        *(lambda: ring.dequeue_bulk(array), lambda: ring.dequeue_burst(array)),
+        *(lambda: burst.enqueue(1), lambda: burst.enqueue(1, 1), burst.dequeue),
+        lambda: ring.burst(1).dequeue(),
+    ):
+        with pytest.raises(eal.Closed, match="ring 'r'"):
+            call()
+    with pytest.raises(eal.NotFound):
+        eal.ring_lookup("r")
+    with pytest.raises(eal.NotFound, match="gone already"):
+        eal.ring_free(ring)
+
+
+def test_a_new_ring_of_the_name_is_another(primary: eal.Eal) -> None:
+    old = primary.ring_create("r", 8)
+    old.enqueue(5)
+    primary.ring_free(old)
+    new = primary.ring_create("r", 8)
+    assert new is not old
+    assert new.empty
+    with pytest.raises(eal.Closed):
+        old.enqueue(1)
+    with pytest.raises(eal.NotFound):
+        primary.ring_free(old)
+    assert primary.ring_lookup("r") is new
+
+
+def test_free_takes_a_ring(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 8, 8)
+    for wrong in (None, "r", pool, pool.memzone):
+        with pytest.raises(TypeError, match="ring_free takes a Ring"):
+            primary.ring_free(wrong)  # type: ignore[arg-type]
+
+
+# --- a peer that died in the middle -------------------------------------------------------------------------
+
+
+def stall(ring: eal.Ring, end: int, sync: str) -> None:
+    """Moves an end's head by one, as a peer does that dies before it moves the tail."""
+    if sync == "RTS":
+        count, position = struct.unpack_from("<II", ring.memzone.buf, end + 16)
+        # one short of what this end may be ahead is still no stall
+        struct.pack_into("<II", ring.memzone.buf, end + 16, count + 1, position + ring.capacity // 8 + 1)
+    else:
+        head = struct.unpack_from("<I", ring.memzone.buf, end)[0]
+        struct.pack_into("<I", ring.memzone.buf, end, head + 1)
+
+
+@pytest.mark.parametrize("sync", ["MT", "RTS", "HTS"])
+@pytest.mark.parametrize(("end", "operation"), [(128, lambda r: r.enqueue(1)), (256, lambda r: r.dequeue())])
+def test_a_dead_peers_end_is_stalled(runtime_dir: object, prefix: str, sync: str, end: int, operation: object) -> None:
+    with eal.init(file_prefix=prefix, no_huge=True, stall_timeout=0.2):
+        ring = eal.ring_create("r", 64, flags=ENDS[sync][0] | ENDS[sync][1])
+        for value in range(20):
+            ring.enqueue(value)
+        stall(ring, end, sync)
+        start = time.monotonic()
+        with pytest.raises(eal.Stalled, match=r"ring 'r'.*stall_timeout"):
+            operation(ring)  # type: ignore[operator]
+        assert 0.2 <= time.monotonic() - start < 1.2
+        # The other end goes on.
+        assert ring.dequeue() == 0 if end == 128 else ring.enqueue(5)
+
+
+@pytest.mark.parametrize("timeout", [0, 0.5])
+def test_stall_timeout_is_obeyed(runtime_dir: object, prefix: str, timeout: float) -> None:
+    with eal.init(file_prefix=prefix, no_huge=True, stall_timeout=timeout):
+        ring = eal.ring_create("r", 64)
+        stall(ring, 128, "MT")
+        start = time.monotonic()
+        with pytest.raises(TimeoutError):
+            ring.enqueue(1)
+        assert timeout <= time.monotonic() - start < timeout + 1
+
+
+# --- damaged rings ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (0, "CRC"),  # name
+        (32, "CRC"),  # flags
+        (48, "CRC"),  # size
+        (64, "magic"),
+        (72, "version"),
+        (76, "CRC"),  # elem_size
+        (136, "sync type"),
+        (132, "further apart"),
+    ],
+)
+def test_a_damaged_ring_is_refused(primary: eal.Eal, peer: object, at: int, said: str) -> None:
+    ring = primary.ring_create("r", 64)
+    ring.memzone.buf[at + 1 if at == 132 else at] ^= 0x41
+    second = peer(  # type: ignore[operator]
+        """
+        import sys, eal
+        with eal.init(file_prefix=sys.argv[1], proc_type="secondary", no_huge=True):
+            try:
+                eal.ring_lookup("r")
+            except eal.Corrupt as error:
+                print(error)
+        """
+    )
+    message = second.end()
+    assert said in message
+    assert "ring 'r'" in message
