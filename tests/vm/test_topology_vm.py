@@ -1,0 +1,117 @@
+"""cpu-layout in real guests with several sockets and nodes, beside lscpu and lstopo in the same guest."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivshmem.vm import run
+
+pytestmark = [pytest.mark.vm]
+
+ROOT = Path(__file__).parents[2]
+MIB = 1 << 20
+
+# Runs in the guest: what the three tools say there, as JSON, in each of some steps.
+PROBE = """
+import json, subprocess, sys
+import xml.etree.ElementTree as ElementTree
+
+def output(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+def cpus(mask):
+    value = sum(int(word or "0", 16) << 32 * i for i, word in enumerate(reversed(mask.split(","))))
+    return [bit for bit in range(value.bit_length()) if value >> bit & 1]
+
+def lstopo():
+    found = list(ElementTree.fromstring(output("lstopo-no-graphics", "--disallowed", "--of", "xml")).iter("object"))
+    sets = lambda kind: sorted(cpus(o.get("cpuset")) for o in found if o.get("type") == kind)
+    nodes = {o.get("os_index"): cpus(o.get("cpuset")) for o in found if o.get("type") == "NUMANode"}
+    return {"cores": sets("Core"), "sockets": sets("Package"), "nodes": nodes}
+
+rounds = []
+for before, prefix in json.loads(sys.argv[2]):
+    subprocess.run(before, shell=True, check=True)
+    rounds.append({
+        "layout": json.loads(output(*prefix.split(), sys.executable, "-I", sys.argv[1], "--json", "--pci")),
+        "lscpu": [line.split() for line in output("lscpu", "-e=CPU,CORE,SOCKET,NODE,ONLINE").splitlines()[1:]],
+        "lstopo": lstopo(),
+    })
+print(json.dumps(rounds))
+"""
+
+
+def probe(steps: list[tuple[str, str]], qemu_args: list[str], **options: Any) -> list[dict[str, Any]]:
+    """What a guest's tools say in each step: (what the shell does before, what stands before cpu-layout)."""
+    script = str(ROOT / "tools/cpu_layout.py")
+    command = [sys.executable, "-I", "-c", PROBE, script, json.dumps(steps)]
+    result = run(command, qemu_args=qemu_args, **options)
+    assert result.status == 0, result.output
+    return list(json.loads(result.output.splitlines()[-1]))
+
+
+def check_against_the_others(seen: dict[str, Any]) -> None:
+    layout = seen["layout"]
+    keys = ("cpu", "core", "socket", "node")
+    lines = [
+        [*("-" if cpu[key] is None else str(cpu[key]) for key in keys), "yes" if cpu["online"] else "no"]
+        for cpu in layout["cpus"]
+    ]
+    assert lines == seen["lscpu"]
+    assert sorted(core["cpus"] for core in layout["cores"]) == seen["lstopo"]["cores"]
+    assert sorted(socket["cpus"] for socket in layout["sockets"]) == seen["lstopo"]["sockets"]
+    assert {str(node["node"]): node["cpus"] for node in layout["nodes"]} == seen["lstopo"]["nodes"]
+
+
+def test_two_sockets_with_hyperthreads_and_an_ivshmem_device_on_node_1(tmp_path: Path) -> None:
+    """Whole, then with a CPU offline, then under taskset."""
+    bar = tmp_path / "metadata"
+    bar.write_bytes((b"IVSHMMET".ljust(40, b"\0") + b"camera").ljust(MIB, b"\0"))
+    qemu_args = [
+        *("-cpu", "max,vendor=GenuineIntel", "-smp", "8,sockets=2,cores=2,threads=2"),
+        *("-object", "memory-backend-ram,id=m0,size=256M", "-object", "memory-backend-ram,id=m1,size=256M"),
+        *("-numa", "node,nodeid=0,cpus=0-3,memdev=m0", "-numa", "node,nodeid=1,cpus=4-7,memdev=m1"),
+        *("-numa", "dist,src=0,dst=1,val=31"),
+        *("-device", "pxb-pcie,id=far,bus_nr=128,numa_node=1,bus=pcie.0"),
+        *("-device", "pcie-root-port,id=slot1,bus=far,chassis=9"),
+        *("-object", f"memory-backend-file,id=bar,size=1M,share=on,mem-path={bar}"),
+        *("-device", "ivshmem-plain,memdev=bar,bus=slot1"),
+    ]
+    enable = "echo 1 > $(dirname $(grep -l 0x1110 /sys/bus/pci/devices/*/device))/enable"
+    offline = "echo 0 > /sys/devices/system/cpu/cpu5/online"
+    whole, partly, pinned = probe([(enable, ""), (offline, ""), ("true", "taskset -c 2,6")], qemu_args, smp=8)
+
+    for seen in (whole, partly, pinned):
+        check_against_the_others(seen)
+    layout = whole["layout"]
+    assert [core["cpus"] for core in layout["cores"]] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert [node["cpus"] for node in layout["nodes"]] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert layout["distances"] == {"0": {"0": 10, "1": 31}, "1": {"0": 31, "1": 10}}
+    carried = [(device["node"], device["metadata"]) for device in layout["pci"] if device["device"] == 0x1110]
+    assert carried == [(1, "metadata 'camera'")]
+    assert partly["layout"]["cpus"][5] == {"cpu": 5, "core": None, "socket": None, "node": None, "online": False}
+    assert pinned["layout"]["allowed"] == [2, 6]
+
+
+def test_nodes_without_cpus() -> None:
+    qemu_args = []
+    for node, cpus in enumerate((",cpus=0-1", "", ",cpus=2-3")):
+        qemu_args += ["-object", f"memory-backend-ram,id=m{node},size=256M"]
+        qemu_args += ["-numa", f"node,nodeid={node},memdev=m{node}{cpus}"]
+    (seen,) = probe([("true", "")], qemu_args, smp=4, memory=768)
+    check_against_the_others(seen)
+    nodes = seen["layout"]["nodes"]  # Linux gives nodes without CPUs the last numbers
+    assert [node["cpus"] for node in nodes] == [[0, 1], [2, 3], []]
+    assert all(node["memory"] > 128 * MIB for node in nodes)
+
+
+def test_a_guest_with_one_core() -> None:
+    """QEMU's later -smp wins over the harness's, which refuses one CPU; no memory is shared here."""
+    (seen,) = probe([("true", "")], ["-smp", "1"], smp=2)
+    check_against_the_others(seen)
+    assert seen["layout"]["cpus"] == [{"cpu": 0, "core": 0, "socket": 0, "node": 0, "online": True}]
