@@ -24,8 +24,9 @@ class Mapping:
         self.address: int = address
         self.length = length
         self.writable = writable
+        unmap = lib.ivs_unmap  # a view that lives to the end of the program is unmapped when modules are empty
         # Whoever holds a buffer made from this pointer keeps it, and so the mapping, alive.
-        self._base: Any = ffi.gc(ffi.cast("unsigned char *", address), lambda _: lib.ivs_unmap(address, length), length)
+        self._base: Any = ffi.gc(ffi.cast("unsigned char *", address), lambda _: unmap(address, length), length)
 
     def pointer(self, offset: int = 0) -> Any:
         """A `void *` into the mapping. It keeps nothing alive: hold the Mapping as long as it is used."""

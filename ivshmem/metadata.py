@@ -189,14 +189,21 @@ _names_thread_lock = threading.Lock()
 
 @contextmanager
 def _names_lock(root: Path) -> Iterator[None]:
-    """Alone with the names of metadata in a runtime directory, among all prefixes."""
+    """Alone with the names of metadata in a runtime directory, among all prefixes. Leaves no file behind."""
+    path = runtime.make_private(root) / "lock"
     with _names_thread_lock:
-        lock = LockFile(runtime.make_private(root) / "lock")
-        try:
-            with lock.change():
-                yield
-        finally:
-            lock.close()
+        while True:
+            lock = LockFile(path)
+            try:
+                with lock.change():
+                    if lock.is_current():  # else whoever had it before has removed the file: once more
+                        try:
+                            yield
+                        finally:
+                            path.unlink()
+                        return
+            finally:
+                lock.close()
 
 
 def metadata_create(

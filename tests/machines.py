@@ -133,9 +133,7 @@ def listed(numbers: Iterable[int]) -> str:
     return ",".join(map(str, sorted(numbers)))
 
 
-def regular(
-    sockets: int, cores: int, threads: int, nodes_per_socket: int = 1, *, interleaved: bool = False
-) -> Machine:
+def regular(sockets: int, cores: int, threads: int, nodes_per_socket: int = 1, *, interleaved: bool = False) -> Machine:
     """Alike sockets. Interleaved: all first threads come before all second ones, as on x86."""
     cpus = {}
     nodes: dict[int, list[int]] = {node: [] for node in range(sockets * nodes_per_socket)}

@@ -19,6 +19,9 @@
 
 #include "ring.h"
 
+#include <errno.h>
+#include <string.h>
+
 /* Private handle of one thread. `cache` holds 2 * cache_size indices: ivs_mempool_handle_size. */
 struct ivs_mempool {
     struct ivs_mempool_shared *shared;

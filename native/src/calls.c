@@ -60,8 +60,8 @@ int ivs_call_enqueue_number(struct ivs_ring *r, uint64_t value)
 
 uint64_t ivs_call_dequeue_number(struct ivs_ring *r)
 {
-    uint64_t value;
-    uint32_t small;
+    uint64_t value = 0;
+    uint32_t small = 0;
 
     if (r->elem_size == 8) {
         status = ivs_ring_dequeue_bulk(r, &value, 8, 1, NULL);

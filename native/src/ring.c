@@ -177,11 +177,12 @@ int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t st
     r->elem_size = copy.elem_size;
     r->prod_sync = copy.prod.sync_type;
     r->cons_sync = copy.cons.sync_type;
-    r->prod_htd_max = copy.prod.rts.htd_max;
-    r->cons_htd_max = copy.cons.rts.htd_max;
+    atomic_store_explicit(&r->prod_htd_max, copy.prod.rts.htd_max, memory_order_relaxed);
+    atomic_store_explicit(&r->cons_htd_max, copy.cons.rts.htd_max, memory_order_relaxed);
     /* no bound is known yet: a `left` that is not the head makes the first operation read the opposite tail */
     r->prod.left = copy.prod.head - 1;
     r->cons.left = copy.cons.head - 1;
+    ivs_ring_refuse(r, 0);
 
     memcpy(info->name, copy.name, sizeof(info->name));
     info->count = copy.capacity == copy.mask ? copy.size : copy.capacity;
@@ -194,7 +195,12 @@ int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t st
 
 void ivs_ring_refuse(struct ivs_ring *r, int32_t code)
 {
+    uint64_t prod = code != 0 ? IVS_GATE_SHUT : (uint64_t)r->elem_size + r->prod_sync;
+    uint64_t cons = code != 0 ? IVS_GATE_SHUT : (uint64_t)r->elem_size + r->cons_sync;
+
     atomic_store_explicit(&r->refuse, code, memory_order_relaxed);
+    atomic_store_explicit(&r->prod.gate, prod, memory_order_relaxed);
+    atomic_store_explicit(&r->cons.gate, cons, memory_order_relaxed);
 }
 
 int ivs_ring_reset(struct ivs_ring *r)

@@ -148,10 +148,10 @@ static void test_create_refuses(void)
 static void test_refusals_of_a_handle(void)
 {
     struct kit k;
-    uint64_t value = 7;
+    uint64_t value = 7, two[2];
     kit_make(&k, 64, 8, 0);
     CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, &value, 4, 1, NULL), -EINVAL);
-    CHECK_EQ(ivs_ring_dequeue_burst(&k.r, &value, 16, 1, NULL), -EINVAL);
+    CHECK_EQ(ivs_ring_dequeue_burst(&k.r, two, 16, 1, NULL), -EINVAL);
     ivs_ring_refuse(&k.r, -EACCES);
     CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, &value, 8, 1, NULL), -EACCES);
     CHECK_EQ(ivs_ring_dequeue_bulk(&k.r, &value, 8, 1, NULL), -EACCES);

@@ -45,6 +45,4 @@ def show_means(console: Console, name: str, cells: list[stats.Cell]) -> None:
         return
     slower = sum(cell.slower for cell in cells)
     mean = stats.geometric_mean(cells)
-    console.print(
-        f"{name}: geometric mean {mean:.2f}, {slower} of {len(cells)} cells slower", highlight=False
-    )
+    console.print(f"{name}: geometric mean {mean:.2f}, {slower} of {len(cells)} cells slower", highlight=False)

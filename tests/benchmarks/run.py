@@ -36,9 +36,7 @@ RING_FIELDS = ("sync", "bulk", "elem", "cores")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there, as JSON")
     parser.add_argument("--quick", action="store_true", help="elements of 8 bytes, bulk up to 32, about 10 s")
     parser.add_argument("--rounds", type=int, help="samples of each cell and subject; at least 31")

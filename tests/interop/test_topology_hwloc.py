@@ -17,9 +17,7 @@ import pytest
 from eal.topology import Topology
 
 ROOT = Path(__file__).parents[2]
-CAPTURES = sorted(
-    (ROOT.parent / "shared/topologies").glob("*.tar.bz2")
-)  # none on machines without that folder
+CAPTURES = sorted((ROOT.parent / "shared/topologies").glob("*.tar.bz2"))  # none on machines without that folder
 SHAPES: dict[str, Callable[[], object]] = runpy.run_path(str(ROOT / "tests/machines.py"))["SHAPES"]
 
 # Where lstopo says something else, and why; docs/cpu-layout.md tells the same.

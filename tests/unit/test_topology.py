@@ -144,9 +144,7 @@ def test_caches_are_counted_once(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("shape", "allowed"), [("cgroup-v2", [1, 2]), ("cgroup-v1", [0, 3]), ("one-core", [0])]
-)
+@pytest.mark.parametrize(("shape", "allowed"), [("cgroup-v2", [1, 2]), ("cgroup-v1", [0, 3]), ("one-core", [0])])
 def test_cpuset_of_the_captured_process(shape: str, allowed: list[int], tmp_path: Path) -> None:
     topology = Topology(SHAPES[shape]().write(tmp_path))
     assert [cpu.cpu for cpu in topology.cpus if cpu.allowed] == allowed

@@ -169,12 +169,8 @@ with VM(VmConfig(["sleep", "100"])) as vm:
     print(vm.pid, flush=True)
     time.sleep(100)
 """
-    environment = os.environ | {
-        "TMPDIR": str(tmp_path)
-    }  # nobody removes a killed VM's files, but pytest does
-    owner = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    environment = os.environ | {"TMPDIR": str(tmp_path)}  # nobody removes a killed VM's files, but pytest does
+    owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
     assert owner.stdout is not None
     pid = int(owner.stdout.readline())
     assert "qemu" in Path(f"/proc/{pid}/cmdline").read_text()
@@ -246,9 +242,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_the_command_line_is_data(tmp_path: Path) -> None:
     image = GuestImage(kernel=Path("/k"), initrd=Path("/i"))
-    config = VmConfig(
-        ["true"], smp=4, memory=256, qemu_args=["-device", "edu"], qmp=Path("/q,q"), machine="pc"
-    )
+    config = VmConfig(["true"], smp=4, memory=256, qemu_args=["-device", "edu"], qmp=Path("/q,q"), machine="pc")
     command = qemu_command(config, image, "kvm", Path("/folder"))
     options = dict(itertools.pairwise(command))
     assert command[0] == "qemu-system-x86_64"
