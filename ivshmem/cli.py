@@ -161,11 +161,26 @@ def cmdline(name: str, file_prefix: str | None, as_json: bool) -> None:
 # --- emulate, clean ---------------------------------------------------------------------------------------------
 
 
-@cli.command(context_settings={"ignore_unknown_options": True})
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="NAME... -- COMMAND [ARG]...")
+class _WithCommand(click.Command):
+    """A command whose words after `--` are another program's, options and all; they are in `ctx.meta`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = args[: args.index("--")] if "--" in args else args
+        if "--help" not in own and "-h" not in own:
+            if "--" not in args:
+                raise click.UsageError("put -- between the metadata and the command", ctx)
+            at = args.index("--")
+            ctx.meta["command"], args = args[at + 1 :], args[:at]
+            if not ctx.meta["command"]:
+                raise click.UsageError("a command is needed after --", ctx)
+        return super().parse_args(ctx, args)
+
+
+@cli.command(cls=_WithCommand, options_metavar="[OPTIONS]")
+@click.argument("names", nargs=-1, required=True, metavar="NAME... -- COMMAND [ARG]...")
 @_prefix_option
 @click.pass_context
-def emulate(ctx: click.Context, words: tuple[str, ...], file_prefix: str | None) -> None:
+def emulate(ctx: click.Context, names: tuple[str, ...], file_prefix: str | None) -> None:
     """Run COMMAND as a guest that is given the metadata NAME..., with no VM.
 
     Its PCI bus is a folder, its BARs are the shared files. The exit status is COMMAND's.
@@ -176,27 +191,15 @@ def emulate(ctx: click.Context, words: tuple[str, ...], file_prefix: str | None)
     from ivshmem.emulate import run
     from ivshmem.state import find_metadata
 
-    names, command = _split(ctx, words)
+    command: list[str] = ctx.meta["command"]
     root = runtime.runtime_dir()
     devices = [device for name in names for device in find_metadata(root, name, file_prefix).devices()]
     try:
         sys.exit(run(merge(devices), command))
+    except EalError:
+        raise
     except OSError as error:
-        if isinstance(error, EalError):
-            raise
         raise click.ClickException(f"cannot run {command[0]!r}: {error.strerror}") from error
-
-
-def _split(ctx: click.Context, words: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Names and command; click itself has taken the first `--` away if one stood before any other word."""
-    given = list(words)
-    if "--" not in given:
-        raise click.UsageError("put -- between the metadata and the command", ctx)
-    at = given.index("--")
-    names, command = given[:at], given[at + 1 :]
-    if not names or not command:
-        raise click.UsageError("at least one metadata and a command are needed", ctx)
-    return names, command
 
 
 @cli.command()

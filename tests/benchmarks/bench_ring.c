@@ -23,6 +23,7 @@ static const uint32_t esizes[ESIZES] = {4, 8, 16};
 
 /* The rings of one mode and element size; ours with a handle for each thread. */
 struct rings {
+    unsigned char aside[2048];
     struct ivs_ring producer, consumer;
     struct rte_ring *dpdk[2];
 };

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ivshmem.vm import run
+from eal.placement import parse_spec
+from eal.placement_solver import solve
+from eal.placement_view import qemu_args, taskset
+from eal.topology import Topology
+from ivshmem.placement import check
+from ivshmem.vm import VM, VmConfig, run
 
 pytestmark = [pytest.mark.vm]
 
@@ -115,3 +122,26 @@ def test_a_guest_with_one_core() -> None:
     (seen,) = probe([("true", "")], ["-smp", "1"], smp=2)
     check_against_the_others(seen)
     assert seen["layout"]["cpus"] == [{"cpu": 0, "core": 0, "socket": 0, "node": 0, "online": True}]
+
+
+def test_a_plan_pasted_into_a_real_vm(tmp_path: Path) -> None:
+    """QEMU takes the options, the taskset lines pin its vCPUs, and --check sees both states."""
+    usable = sum(cpu.allowed for cpu in Topology().cpus)
+    plan = solve(Topology(), parse_spec(f"vm=web,vcpus={min(usable, 2)},memory=512M"))
+    (placed,) = plan.placements
+    qmp = tmp_path / "qmp"
+    config = VmConfig(
+        ["sh", "-c", "nproc; grep -c . /sys/devices/system/node/node0/cpumap; sleep 300"],
+        smp=2,
+        qmp=qmp,
+        qemu_args=qemu_args(placed),
+    )
+    with VM(config) as vm:
+        output = vm.lines()
+        assert next(output) == str(len(placed.vcpus))
+        assert next(output) == "1"
+        assert {each.rule for each in check([qmp], apps=[])} == {"pinned"}
+        subprocess.run(["sh", "-ec", taskset(placed)], env={**os.environ, "PID": str(vm.pid)}, check=True)
+        assert check([qmp], apps=[]) == []
+        pinned = {thread.thread: thread.cpus for thread in Topology().pinned if thread.pid == vm.pid}
+        assert sorted(pinned.values()) == sorted((cpu,) for cpu in placed.vcpus)
