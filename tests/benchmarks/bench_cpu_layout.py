@@ -1,0 +1,42 @@
+"""How long cpu-layout takes from start to exit: on this machine, and for a captured tree with 512 CPUs."""
+
+from __future__ import annotations
+
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNS = 20
+
+
+def measure(command: list[str]) -> str:
+    """Milliseconds, best and median; what else runs on the machine only ever adds."""
+    times = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        times.append((time.perf_counter() - start) * 1000)
+    return f"{min(times):6.1f} {statistics.median(times):8.1f}"
+
+
+def main() -> None:
+    """Print one line a case."""
+    script = [sys.executable, "-I", str(ROOT / "tools/cpu_layout.py")]
+    regular = runpy.run_path(str(ROOT / "tests/machines.py"))["regular"]
+    with tempfile.TemporaryDirectory() as folder:
+        tree = str(regular(2, 128, 2, 4, interleaved=True).write(Path(folder)))
+        print(f"cpu-layout, ms of {RUNS} runs          best   median")
+        print("Python alone                   ", measure([sys.executable, "-I", "-c", "pass"]))
+        print("this machine                   ", measure(script))
+        print("captured tree, 512 CPUs        ", measure([*script, "--sysfs", tree]))
+        print("the same with --json           ", measure([*script, "--sysfs", tree, "--json"]))
+        print("the same with every view       ", measure([*script, "--sysfs", tree, "--all"]))
+
+
+if __name__ == "__main__":
+    main()
