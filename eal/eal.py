@@ -6,10 +6,10 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 from eal import leftovers, options, pages, runtime
 from eal.errors import Closed, EalError, InUse, Invalid, NotFound
@@ -269,15 +269,45 @@ _current: Eal | None = None
 _init_lock = threading.Lock()
 
 
-def init(argv: Sequence[str] | None = None, **keywords: Any) -> Eal:
+def init(
+    argv: Sequence[str] | None = None,
+    *,
+    file_prefix: str | None = None,
+    proc_type: str | None = None,
+    memory: int | None = None,
+    huge_dir: str | os.PathLike[str] | None = None,
+    no_huge: bool | None = None,
+    lcores: Iterable[int] | None = None,
+    base_virtaddr: int | None = None,
+    sysfs_root: str | os.PathLike[str] | None = None,
+    recover: bool = False,
+    stall_timeout: float | None = None,
+) -> Eal:
     """Makes this process primary or secondary of a file_prefix and finds what PCI devices carry (rte_eal_init).
 
-    `argv` are DPDK's EAL options without a program name, up to `--`; keywords win over them: file_prefix, proc_type
-    ("auto", "primary", "secondary"), memory (MiB), huge_dir, no_huge, lcores, base_virtaddr, sysfs_root, recover (take
-    up what a dead primary left), stall_timeout (seconds). Raises InUse while this process has an Eal, or another
-    primary lives; Invalid; NotFound; NoMemory; Denied.
+    `argv` are DPDK's EAL options without a program name, up to `--`. Keywords win over them; None means what argv
+    says, or the default.
+
+    - file_prefix: "rte" by default. proc_type: "auto" (secondary if a primary lives), "primary" or "secondary".
+    - memory: MiB to take at the start. huge_dir, no_huge: see `eal.pages.choose`. base_virtaddr: where segments start.
+    - lcores: CPUs to run on. sysfs_root: a tree instead of /sys. recover: take up what a dead primary left.
+    - stall_timeout: seconds, 1.0 by default, after which a peer that does not finish is given up.
+
+    Raises InUse while this process has an Eal, or another primary lives; Invalid, NotFound, NoMemory, Denied.
     """
     global _current
+    keywords = {
+        "file_prefix": file_prefix,
+        "proc_type": proc_type,
+        "memory": memory,
+        "huge_dir": huge_dir,
+        "no_huge": no_huge,
+        "lcores": None if lcores is None else list(lcores),
+        "base_virtaddr": base_virtaddr,
+        "sysfs_root": sysfs_root,
+        "recover": recover,
+        "stall_timeout": stall_timeout,
+    }
     with _init_lock:
         if _current is not None:
             raise InUse(f"this process has an Eal already ({_current!r}): close it first")

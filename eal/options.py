@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -36,12 +37,12 @@ class Options:
     proc_type: str = "auto"
     memory: int | None = None
     socket_mem: list[int] = field(default_factory=list)
-    huge_dir: str | None = None
+    huge_dir: str | os.PathLike[str] | None = None
     no_huge: bool | None = None
     lcores: list[int] | None = None
     base_virtaddr: int | None = None
     log_level: str | None = None
-    sysfs_root: str | None = None
+    sysfs_root: str | os.PathLike[str] | None = None
     no_pci: bool = False
     recover: bool = False
     stall_timeout: float = 1.0

@@ -44,7 +44,7 @@ class PciDevice:
         return int(end, 16) - int(start, 16) + 1 if int(end, 16) > int(start, 16) else 0
 
 
-def scan(sysfs_root: Path | str | None = None) -> list[PciDevice]:
+def scan(sysfs_root: str | os.PathLike[str] | None = None) -> list[PciDevice]:
     """All ivshmem devices, sorted by address. (DPDK: rte_bus_scan.)
 
     Through pyudev where `sysfs_root` is None (and $EAL_SYSFS_ROOT is not set), or from that tree, which stands for
