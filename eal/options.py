@@ -108,9 +108,6 @@ def parse(argv: Sequence[str] | None, keywords: dict[str, Any]) -> Options:
         words, rest = words[:at], words[at + 1 :]
     found = vars(_parser().parse_args(words))
     found.pop("_channels", None)
-    unknown = set(keywords) - set(Options.__dataclass_fields__)
-    if unknown:
-        raise InvalidType(f"eal.init has no {', '.join(sorted(unknown))}")
     found.update((name, value) for name, value in keywords.items() if value is not None)
     options = Options(**found, rest=rest)
     _check(options)

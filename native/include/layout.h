@@ -293,7 +293,8 @@ struct ivs_mempool_shared {
     uint32_t cache_stride; /* bytes from one cache to the next */
     uint32_t crc;          /* of the first two lines with magic and crc as 0 */
     char name[IVS_NAME_SIZE];
-    uint8_t reserved0[32];
+    uint32_t private_size; /* a pool of mbufs: bytes between an mbuf's header and its headroom */
+    uint8_t reserved0[28];
     /* line 2: what participants without a slot took and put back */
     _Atomic uint64_t taken;
     _Atomic uint64_t returned;
@@ -311,6 +312,7 @@ IVS_ASSERT_AT(ivs_mempool_shared, objects_offset, 48);
 IVS_ASSERT_AT(ivs_mempool_shared, cache_stride, 56);
 IVS_ASSERT_AT(ivs_mempool_shared, crc, 60);
 IVS_ASSERT_AT(ivs_mempool_shared, name, 64);
+IVS_ASSERT_AT(ivs_mempool_shared, private_size, 96);
 IVS_ASSERT_AT(ivs_mempool_shared, taken, 128);
 
 /* One participant's cache: written by its owner alone, read by all who count. */
