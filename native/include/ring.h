@@ -91,8 +91,9 @@ IVS_INLINE void ivs_ring_move(const struct ivs_ring *r, enum ivs_ring_role role,
 IVS_INLINE int ivs_ring_do_as(struct ivs_ring *r, enum ivs_sync sync, enum ivs_ring_role role, void *objects,
                               uint32_t esize, uint32_t n, enum ivs_amount amount, uint32_t *left)
 {
+    union ivs_ring_end *own = ivs_ring_own(r, role); /* held, since what is written may be the handle for all C knows */
     struct ivs_ring_span span;
-    int result = ivs_ring_reserve(r, sync, role, n, amount, left != NULL, &span);
+    int result = ivs_ring_reserve(r, sync, role, own, n, amount, left != NULL, &span);
     if (IVS_UNLIKELY(result != 0))
         return result;
     if (left)
@@ -100,7 +101,7 @@ IVS_INLINE int ivs_ring_do_as(struct ivs_ring *r, enum ivs_sync sync, enum ivs_r
     if (IVS_UNLIKELY(span.n == 0))
         return 0;
     ivs_ring_move(r, role, &span, objects, esize, n, amount);
-    result = ivs_ring_publish(r, sync, role, &span);
+    result = ivs_ring_publish(r, sync, own, &span);
     return IVS_UNLIKELY(result != 0) ? result : (int)span.n;
 }
 

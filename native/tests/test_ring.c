@@ -168,7 +168,7 @@ static void test_st_end_changes_hands(void)
     struct kit k;
     struct ivs_ring other;
     uint64_t values[64] = {0};
-    uint32_t left;
+    uint32_t left = 0;
 
     kit_make(&k, 64, 8, IVS_RING_SP_ENQ | IVS_RING_SC_DEQ);
     kit_attach(&k, &other);
@@ -242,7 +242,7 @@ static void test_nonsense_is_clamped(void)
     for (uint32_t mode = 0; mode < KIT_MODES; mode++) {
         struct kit k;
         uint64_t values[64] = {0};
-        uint32_t left;
+        uint32_t left = 0;
         kit_make(&k, 64, 8, kit_modes[mode].flags);
         atomic_store(&k.memory->cons.tail, 0x12345678);
         CHECK(ivs_ring_enqueue_burst(&k.r, values, 8, 64, &left) <= 63);

@@ -1,0 +1,18 @@
+/* inline.h: how the fast paths in these headers are marked. */
+#ifndef IVS_INLINE_H
+#define IVS_INLINE_H
+
+#define IVS_INLINE static inline __attribute__((always_inline))
+#define IVS_COLD static __attribute__((noinline, cold, unused)) /* a slow path, kept out of the fast one's way */
+#define IVS_LIKELY(x) __builtin_expect(!!(x), 1)
+#define IVS_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+#if defined(__SANITIZE_THREAD__)
+#define IVS_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define IVS_TSAN 1
+#endif
+#endif
+
+#endif

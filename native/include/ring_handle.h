@@ -1,0 +1,90 @@
+/* ring_handle.h: the private handle through which a process works a ring. */
+#ifndef IVS_RING_HANDLE_H
+#define IVS_RING_HANDLE_H
+
+#include "inline.h"
+#include "layout.h"
+
+/* What a handle keeps of one end, on a line of its own: one thread may work one end and another thread the other. */
+struct ivs_ring_side {
+    /* Element size + sync type: element sizes are multiples of 4 and there are 4 sync types. So one comparison with the
+     * caller's element size tells whether he may go on and how. IVS_GATE_SHUT fits no element size. */
+    _Atomic uint64_t gate;
+    uint32_t left;     /* ST: where this handle left the end's own head */
+    uint32_t begun_at; /* peek: the first index that ivs_ring_*_start reserved */
+    uint32_t limit; /* ST: how far the head may go by the opposite tail as last read: void if it is not at `left` */
+    uint32_t begun; /* peek: how many */
+    uint8_t pad[IVS_CACHE_LINE - 24];
+};
+
+#define IVS_GATE_SHUT UINT64_MAX        /* refused, for the reason in `refuse` */
+#define IVS_GATE_BEGUN (UINT64_MAX - 8) /* an ST end between start and finish */
+
+/* Filled by ivs_ring_attach. What it says of the ring's geometry was checked then and is never read again. */
+struct ivs_ring {
+    struct ivs_ring_shared *shared;
+    unsigned char *elements;
+    uint64_t stall_ns; /* longest wait for a peer */
+    uint32_t size;
+    uint32_t mask;
+    uint32_t capacity;
+    uint32_t elem_size;
+    uint32_t prod_sync; /* enum ivs_sync */
+    uint32_t cons_sync;
+    _Atomic uint32_t prod_htd_max; /* RTS: how far the head may run before the tail */
+    _Atomic uint32_t cons_htd_max;
+    _Atomic int32_t refuse; /* 0, or the negative errno that every operation returns */
+    uint8_t pad[IVS_CACHE_LINE - 60];
+    struct ivs_ring_side prod;
+    struct ivs_ring_side cons;
+};
+
+enum ivs_ring_role { IVS_PRODUCER = 0, IVS_CONSUMER = 1 };
+enum ivs_amount { IVS_BULK = 0, IVS_BURST = 1 }; /* all or nothing; as many as there are */
+
+/* What a moved head entitles its holder to. */
+struct ivs_ring_span {
+    uint32_t head; /* index of the first element, not yet masked */
+    uint32_t n;
+    uint32_t left; /* slots (or elements) that remain: at an ST end only if they were asked for */
+};
+
+IVS_INLINE struct ivs_ring_side *ivs_ring_side(struct ivs_ring *r, enum ivs_ring_role role)
+{
+    return role == IVS_PRODUCER ? &r->prod : &r->cons;
+}
+
+IVS_INLINE union ivs_ring_end *ivs_ring_own(const struct ivs_ring *r, enum ivs_ring_role role)
+{
+    return role == IVS_PRODUCER ? &r->shared->prod : &r->shared->cons;
+}
+
+IVS_INLINE union ivs_ring_end *ivs_ring_other(const struct ivs_ring *r, enum ivs_ring_role role)
+{
+    return role == IVS_PRODUCER ? &r->shared->cons : &r->shared->prod;
+}
+
+IVS_INLINE uint32_t ivs_ring_sync(const struct ivs_ring *r, enum ivs_ring_role role)
+{
+    return role == IVS_PRODUCER ? r->prod_sync : r->cons_sync;
+}
+
+/* An end's tail. acquire: pairs with the releases of ring_tail.h: who sees a tail sees the elements before it.
+ * ThreadSanitizer pairs atomic operations by their address, so it is shown the whole word that HTS and RTS store. */
+IVS_INLINE uint32_t ivs_ring_tail(const union ivs_ring_end *end, uint32_t sync)
+{
+#ifdef IVS_TSAN
+    if (sync == IVS_SYNC_HTS || sync == IVS_SYNC_RTS)
+        return (uint32_t)(atomic_load_explicit(&end->hts.raw, memory_order_acquire) >> 32);
+#endif
+    (void)sync;
+    return atomic_load_explicit(&end->tail, memory_order_acquire);
+}
+
+IVS_INLINE uint32_t ivs_ring_other_tail(const struct ivs_ring *r, enum ivs_ring_role role)
+{
+    return role == IVS_PRODUCER ? ivs_ring_tail(&r->shared->cons, r->cons_sync)
+                                : ivs_ring_tail(&r->shared->prod, r->prod_sync);
+}
+
+#endif

@@ -1,0 +1,173 @@
+/* ring_head.h: moving the head of an end: what an operation may take. One function a sync type. */
+#ifndef IVS_RING_HEAD_H
+#define IVS_RING_HEAD_H
+
+#include <errno.h>
+#include <stdbool.h>
+
+#include "ring_handle.h"
+#include "wait.h"
+
+/* Sets `span` for a head at `head` while the opposite tail is at `opposite`. A bound above the capacity comes from a
+ * peer that wrote nonsense, or from a head that is out of date and will fail its compare-and-swap: it is clamped. */
+IVS_INLINE void ivs_ring_fit(const struct ivs_ring *r, enum ivs_ring_role role, uint32_t head, uint32_t opposite,
+                             uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
+{
+    uint32_t bound = (role == IVS_PRODUCER ? r->capacity : 0) + opposite - head;
+    if (IVS_UNLIKELY(bound > r->capacity))
+        bound = r->capacity;
+    if (IVS_UNLIKELY(n > bound)) /* a branch, so that the new head does not have to wait for the opposite tail */
+        n = amount == IVS_BULK ? 0 : bound;
+    span->head = head;
+    span->n = n;
+    span->left = bound - n;
+}
+
+/* Whether all `n` fit into `bound`, and the bound into the ring. */
+IVS_INLINE bool ivs_ring_fits(const struct ivs_ring *r, uint32_t bound, uint32_t n)
+{
+    if (__builtin_constant_p(n) && n == 1)
+        return bound - 1 < r->capacity; /* the same in one comparison */
+    return n <= bound && bound <= r->capacity;
+}
+
+/* `exact`: span->left is asked for, so the opposite tail is read even if what is known of it suffices. */
+IVS_INLINE void ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own, uint32_t n,
+                                    enum ivs_amount amount, bool exact, struct ivs_ring_span *span)
+{
+    struct ivs_ring_side *side = ivs_ring_side(r, role);
+    /* relaxed: only this thread moves this head */
+    uint32_t head = atomic_load_explicit(&own->head, memory_order_relaxed);
+
+    /* If another handle moved the head meanwhile, what was read of the opposite end is no bound any more. */
+    if (IVS_UNLIKELY(exact || head != side->left || !ivs_ring_fits(r, side->limit - head, n))) {
+        uint32_t opposite = ivs_ring_other_tail(r, role);
+        uint32_t limit = role == IVS_PRODUCER ? opposite + r->capacity : opposite;
+        if (IVS_UNLIKELY(!ivs_ring_fits(r, limit - head, n))) {
+            ivs_ring_fit(r, role, head, opposite, n, amount, span);
+            limit = head + span->n + span->left;
+            n = span->n;
+        }
+        side->limit = limit;
+    }
+    span->head = head;
+    span->n = n;
+    span->left = side->limit - head - n;
+    if (IVS_UNLIKELY(n == 0))
+        return;
+    side->left = head + n;
+    atomic_store_explicit(&own->head, head + n, memory_order_relaxed);
+}
+
+IVS_INLINE void ivs_ring_reserve_mt(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
+                                    uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
+{
+    /* acquire: pairs with the release of the compare-and-swap below by whoever moved this head last, so that the
+     * opposite tail read next is at least as new as the one that entitled him, and the bound cannot underflow */
+    uint32_t head = atomic_load_explicit(&own->head, memory_order_acquire);
+    do {
+        ivs_ring_fit(r, role, head, ivs_ring_other_tail(r, role), n, amount, span);
+        if (IVS_UNLIKELY(span->n == 0))
+            return;
+    } while (IVS_UNLIKELY(!atomic_compare_exchange_weak_explicit(&own->head, &head, head + span->n,
+                                                                 memory_order_release, memory_order_acquire)));
+}
+
+/* Waits until the head at *head is not too far ahead of the tail; reads it anew meanwhile. */
+IVS_COLD int ivs_ring_wait_rts(const struct ivs_ring *r, const union ivs_ring_end *own, uint32_t htd_max,
+                               uint64_t *head)
+{
+    struct ivs_wait wait = IVS_WAIT_INIT(r->stall_ns);
+    do {
+        if (!ivs_wait_step(&wait))
+            return -ETIMEDOUT;
+        *head = atomic_load_explicit(&own->rts.head, memory_order_acquire);
+    } while ((uint32_t)(*head >> 32) - ivs_ring_tail(own, IVS_SYNC_RTS) > htd_max);
+    return 0;
+}
+
+/* An RTS word after one more operation on `n` elements: positions are in the high half, operations are counted in the
+ * low one. One addition, since the next compare-and-swap waits for it; a count that wraps must not carry. */
+IVS_INLINE uint64_t ivs_ring_rts_sum(uint64_t word, uint32_t n)
+{
+    uint64_t sum = word + ((uint64_t)n << 32 | 1);
+    return IVS_UNLIKELY((uint32_t)sum == 0) ? sum - (UINT64_C(1) << 32) : sum;
+}
+
+IVS_INLINE int ivs_ring_reserve_rts(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
+                                    uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
+{
+    const _Atomic uint32_t *setting = role == IVS_PRODUCER ? &r->prod_htd_max : &r->cons_htd_max;
+    uint32_t htd_max = atomic_load_explicit(setting, memory_order_relaxed);
+    /* acquire: as in ivs_ring_reserve_mt */
+    uint64_t head = atomic_load_explicit(&own->rts.head, memory_order_acquire);
+    uint64_t next;
+    do {
+        if (IVS_UNLIKELY((uint32_t)(head >> 32) - ivs_ring_tail(own, IVS_SYNC_RTS) > htd_max)) {
+            int result = ivs_ring_wait_rts(r, own, htd_max, &head);
+            if (result != 0)
+                return result;
+        }
+        ivs_ring_fit(r, role, (uint32_t)(head >> 32), ivs_ring_other_tail(r, role), n, amount, span);
+        if (IVS_UNLIKELY(span->n == 0))
+            return 0;
+        next = ivs_ring_rts_sum(head, span->n);
+    } while (IVS_UNLIKELY(!atomic_compare_exchange_weak_explicit(&own->rts.head, &head, next, memory_order_release,
+                                                                 memory_order_acquire)));
+    return 0;
+}
+
+/* Waits until nobody is inside an HTS end, that is until the two halves of its word are equal. */
+IVS_COLD int ivs_ring_wait_hts(const struct ivs_ring *r, const union ivs_ring_end *own, uint64_t *raw)
+{
+    struct ivs_wait wait = IVS_WAIT_INIT(r->stall_ns);
+    do {
+        if (!ivs_wait_step(&wait))
+            return -ETIMEDOUT;
+        *raw = atomic_load_explicit(&own->hts.raw, memory_order_acquire);
+    } while ((uint32_t)*raw != (uint32_t)(*raw >> 32));
+    return 0;
+}
+
+/* HTS: head and tail are one word; the head moves only while both are equal, so one thread at a time is inside. */
+IVS_INLINE int ivs_ring_reserve_hts(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
+                                    uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
+{
+    /* acquire: pairs with the release in ivs_ring_publish_hts by the thread that was inside before */
+    uint64_t raw = atomic_load_explicit(&own->hts.raw, memory_order_acquire);
+    uint64_t next;
+    do {
+        if (IVS_UNLIKELY((uint32_t)raw != (uint32_t)(raw >> 32))) {
+            int result = ivs_ring_wait_hts(r, own, &raw);
+            if (result != 0)
+                return result;
+        }
+        ivs_ring_fit(r, role, (uint32_t)raw, ivs_ring_other_tail(r, role), n, amount, span);
+        if (IVS_UNLIKELY(span->n == 0))
+            return 0;
+        next = (raw & ~UINT64_C(0xffffffff)) | (uint32_t)(span->head + span->n);
+        /* acquire, release: as the head of ivs_ring_reserve_mt */
+    } while (IVS_UNLIKELY(!atomic_compare_exchange_weak_explicit(&own->hts.raw, &raw, next, memory_order_acq_rel,
+                                                                 memory_order_acquire)));
+    return 0;
+}
+
+IVS_INLINE int ivs_ring_reserve(struct ivs_ring *r, enum ivs_sync sync, enum ivs_ring_role role,
+                                union ivs_ring_end *own, uint32_t n, enum ivs_amount amount, bool exact,
+                                struct ivs_ring_span *span)
+{
+    switch (sync) {
+    case IVS_SYNC_ST:
+        ivs_ring_reserve_st(r, role, own, n, amount, exact, span);
+        return 0;
+    case IVS_SYNC_MT:
+        ivs_ring_reserve_mt(r, role, own, n, amount, span);
+        return 0;
+    case IVS_SYNC_RTS:
+        return ivs_ring_reserve_rts(r, role, own, n, amount, span);
+    default:
+        return ivs_ring_reserve_hts(r, role, own, n, amount, span);
+    }
+}
+
+#endif

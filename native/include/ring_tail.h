@@ -1,0 +1,100 @@
+/* ring_tail.h: moving the tail of an end: what was reserved becomes visible. One function a sync type.
+ *
+ * Every release here pairs with the acquire in ivs_ring_tail: elements before tail.
+ */
+#ifndef IVS_RING_TAIL_H
+#define IVS_RING_TAIL_H
+
+#include <errno.h>
+
+#include "ring_handle.h"
+#include "wait.h"
+
+/* ST: nobody else is inside. */
+IVS_INLINE void ivs_ring_publish_st(union ivs_ring_end *own, uint32_t tail)
+{
+    atomic_store_explicit(&own->tail, tail, memory_order_release);
+}
+
+/* HTS: nobody else is inside, so the head is known too. The whole word, because the next one will read it whole. */
+IVS_INLINE void ivs_ring_publish_hts(union ivs_ring_end *own, uint32_t tail)
+{
+    uint64_t both = (uint64_t)tail << 32 | tail;
+    atomic_store_explicit(&own->hts.raw, both, memory_order_release);
+}
+
+/* Waits for the peers that were inside before us. */
+IVS_COLD int ivs_ring_wait_mt(const struct ivs_ring *r, const union ivs_ring_end *own, uint32_t head)
+{
+    struct ivs_wait wait = IVS_WAIT_INIT(r->stall_ns);
+    do {
+        if (!ivs_wait_step(&wait))
+            return -ETIMEDOUT;
+    } while (ivs_ring_tail(own, IVS_SYNC_MT) != head);
+    return 0;
+}
+
+/* MT: tails move in the order of heads. The acquire in ivs_ring_tail makes who sees our tail also see the elements of
+ * the peers before us. */
+IVS_INLINE int ivs_ring_publish_mt(const struct ivs_ring *r, union ivs_ring_end *own, uint32_t head, uint32_t n)
+{
+    if (IVS_UNLIKELY(ivs_ring_tail(own, IVS_SYNC_MT) != head)) {
+        int result = ivs_ring_wait_mt(r, own, head);
+        if (result != 0)
+            return result;
+    }
+    atomic_store_explicit(&own->tail, head + n, memory_order_release);
+    return 0;
+}
+
+/* RTS: the tail's word after one more operation. The one that makes the counts equal moves the tail to where the head
+ * is: then the words are equal too. */
+IVS_INLINE uint64_t ivs_ring_rts_next(const union ivs_ring_end *own, uint64_t tail)
+{
+    uint64_t head = atomic_load_explicit(&own->rts.head, memory_order_relaxed);
+    uint32_t count = (uint32_t)tail + 1;
+    if (IVS_LIKELY(count == (uint32_t)head))
+        return head;
+    return (tail & ~UINT64_C(0xffffffff)) | count;
+}
+
+/* Another thread counted at the same time: tries again. Ends, since each failure is a success of somebody's; the limit
+ * is for a peer that scribbles. */
+IVS_COLD int ivs_ring_wait_tail_rts(const struct ivs_ring *r, union ivs_ring_end *own, uint64_t tail)
+{
+    struct ivs_wait wait = IVS_WAIT_INIT(r->stall_ns);
+    while (!atomic_compare_exchange_strong_explicit(&own->rts.tail, &tail, ivs_ring_rts_next(own, tail),
+                                                    memory_order_acq_rel, memory_order_acquire))
+        if (!ivs_wait_step(&wait))
+            return -ETIMEDOUT;
+    return 0;
+}
+
+IVS_INLINE int ivs_ring_publish_rts(const struct ivs_ring *r, union ivs_ring_end *own)
+{
+    /* acquire: pairs with the release below, which carries the elements of the operations counted before */
+    uint64_t tail = atomic_load_explicit(&own->rts.tail, memory_order_acquire);
+    if (IVS_LIKELY(atomic_compare_exchange_strong_explicit(&own->rts.tail, &tail, ivs_ring_rts_next(own, tail),
+                                                           memory_order_acq_rel, memory_order_acquire)))
+        return 0;
+    return ivs_ring_wait_tail_rts(r, own, tail);
+}
+
+IVS_INLINE int ivs_ring_publish(const struct ivs_ring *r, enum ivs_sync sync, union ivs_ring_end *own,
+                                const struct ivs_ring_span *span)
+{
+    switch (sync) {
+    case IVS_SYNC_ST:
+        ivs_ring_publish_st(own, span->head + span->n);
+        return 0;
+    case IVS_SYNC_MT:
+        return ivs_ring_publish_mt(r, own, span->head, span->n);
+    case IVS_SYNC_RTS:
+        return ivs_ring_publish_rts(r, own);
+    default:
+        ivs_ring_publish_hts(own, span->head + span->n);
+        return 0;
+    }
+}
+
+#endif
