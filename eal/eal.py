@@ -245,7 +245,7 @@ class Eal(Objects):
     def _abandon(self) -> None:
         """In a forked child: nothing shared is touched, every handle raises Closed."""
         self._closed = True
-        for child in self._children:
+        for child in self._children.copy():
             child.abandon()
         self._let_go()
         self._locks.close()
