@@ -213,7 +213,7 @@ def primary(runtime_dir: Path, prefix: str) -> Iterator[eal.Eal]:
     """This process as primary of the test's own prefix, on tmpfs."""
     import eal
 
-    with eal.init(file_prefix=prefix, proc_type="primary", no_huge=True, no_pci=True) as made:
+    with eal.init(["--no-pci"], file_prefix=prefix, proc_type="primary", no_huge=True) as made:
         yield made
 
 

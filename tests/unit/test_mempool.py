@@ -1,0 +1,350 @@
+"""Mempools: making, taking, putting back, what is refused, counting, audit, and the objects as arrays."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+import eal
+from eal import Mempool, MempoolFlag
+
+# --- making -------------------------------------------------------------------------------------------------
+
+
+def test_a_new_pool_is_full_and_zero(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 100, 24, cache_size=8)
+    assert (pool.n, pool.elt_size, pool.cache_size, len(pool), pool.flags) == (100, 24, 8, 100, 0)
+    assert (pool.available, pool.in_use) == (100, 0)
+    assert pool.array.shape == (100, 24)
+    assert not pool.array.any()
+    assert pool.memzone.name == "MP_p"
+    assert repr(pool) == "<Mempool 'p' 100 objects of 24 bytes>"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"n": 0},
+        {"n": -1},
+        {"n": 1 << 31},
+        {"n": 1 << 32},
+        {"elt_size": 0},
+        {"elt_size": -8},
+        {"elt_size": (1 << 30) + 1},
+        {"cache_size": 513, "n": 100_000},
+        {"cache_size": -1},
+        {"cache_size": 8, "n": 11},  # one and a half caches do not fit
+        {"flags": 0x100},
+        {"group": "a/b"},
+        {"socket_id": -5},
+    ],
+)
+def test_a_pool_that_cannot_be_is_refused(primary: eal.Eal, arguments: dict[str, int]) -> None:
+    with pytest.raises(eal.Invalid):
+        primary.mempool_create("p", **{"n": 64, "elt_size": 64, **arguments})  # type: ignore[arg-type]
+    assert primary.mempools() == []
+    assert primary.segments() == []
+
+
+@pytest.mark.parametrize("arguments", [{"n": 8.0}, {"elt_size": "8"}, {"cache_size": None}, {"flags": "x"}])
+def test_wrong_types_are_type_errors(primary: eal.Eal, arguments: dict[str, object]) -> None:
+    with pytest.raises(TypeError):
+        primary.mempool_create("p", **{"n": 64, "elt_size": 64, **arguments})  # type: ignore[arg-type]
+
+
+def test_the_largest_cache_for_a_pool(primary: eal.Eal) -> None:
+    assert primary.mempool_create("p", 12, 4, cache_size=8).cache_size == 8
+    assert primary.mempool_create("q", 768, 4, cache_size=512).cache_size == 512
+
+
+def test_exist_ok(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 64, 32, cache_size=8)
+    assert primary.mempool_create("p", 64, 32, cache_size=8, exist_ok=True) is pool
+    for other in ({"n": 65}, {"elt_size": 33}, {"cache_size": 9}, {"flags": MempoolFlag.NO_CACHE_ALIGN}):
+        with pytest.raises(eal.Exists, match="mempool 'p' exists with another"):
+            primary.mempool_create("p", **{"n": 64, "elt_size": 32, "cache_size": 8, **other}, exist_ok=True)
+    with pytest.raises(eal.Exists, match="exists already"):
+        primary.mempool_create("p", 64, 32, cache_size=8)
+
+
+# --- taking and putting back --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cache_size", [0, 8])
+def test_every_object_once_then_none(primary: eal.Eal, cache_size: int) -> None:
+    pool = primary.mempool_create("p", 70, 8, cache_size=cache_size)
+    taken = [pool.get() for _ in range(70)]
+    assert sorted(index for index in taken if index is not None) == list(range(70))
+    assert pool.get() is None
+    assert (pool.available, pool.in_use) == (0, 70)
+    for index in taken:
+        assert index is not None
+        pool.put(index)
+    assert (pool.available, pool.in_use) == (70, 0)
+    assert sorted(pool.get() or 0 for _ in range(70)) == list(range(70))
+
+
+@pytest.mark.parametrize("cache_size", [0, 8])
+def test_bulk_is_all_or_nothing(primary: eal.Eal, cache_size: int) -> None:
+    pool = primary.mempool_create("p", 70, 8, cache_size=cache_size)
+    out = np.full(71, 12345, np.uint32)
+    assert pool.get_bulk(out) == 0
+    assert (out == 12345).all()
+    assert pool.get_bulk(out[:50]) == 50
+    assert pool.get_bulk(out[50:]) == 0
+    assert pool.get_bulk(out[50:70]) == 20
+    assert sorted(out[:70].tolist()) == list(range(70))
+    assert pool.get_bulk(out[70:]) == 0
+    pool.put_bulk(out[:70])
+    assert pool.available == 70
+    assert pool.get_bulk(out[:0]) == 0
+    pool.put_bulk(out[:0])
+    assert pool.audit().ok
+
+
+def test_numpy_numbers_are_indices(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 8, 8)
+    out = np.zeros(3, np.uint32)
+    assert pool.get_bulk(out) == 3
+    for index in out:
+        pool.put(index)
+    assert pool.in_use == 0
+
+
+def test_other_buffers_of_uint32(primary: eal.Eal) -> None:
+    from array import array
+
+    pool = primary.mempool_create("p", 8, 8)
+    out = array("I", [0] * 4)
+    assert pool.get_bulk(out) == 4
+    pool.put_bulk(memoryview(bytes(out)).cast("I"))
+    assert pool.in_use == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [1, 2],
+        (1,),
+        None,
+        5,
+        np.zeros(2, np.int32),
+        np.zeros(2, np.uint64),
+        np.zeros(2, ">u4"),
+        np.zeros((2, 2), np.uint32),
+        np.zeros(4, np.uint32)[::2],
+        bytearray(8),
+    ],
+)
+def test_what_is_no_array_of_indices_is_a_type_error(primary: eal.Eal, wrong: object) -> None:
+    pool = primary.mempool_create("p", 8, 8)
+    for call in (pool.get_bulk, pool.put_bulk):
+        with pytest.raises(TypeError, match="mempool 'p'"):
+            call(wrong)
+    assert pool.available == 8
+
+
+def test_a_read_only_array_cannot_be_filled(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 8, 8)
+    with pytest.raises(TypeError):
+        pool.get_bulk(memoryview(bytes(8)).cast("I"))
+    assert pool.available == 8
+
+
+# --- what must not be put back ------------------------------------------------------------------------------
+
+
+def state(pool: Mempool) -> tuple[object, ...]:
+    audit = pool.audit()
+    return pool.available, pool.in_use, audit.free, audit.cached, audit.in_hand, audit.twice
+
+
+@pytest.mark.parametrize("cache_size", [0, 8])
+@pytest.mark.parametrize("wrong", [70, 71, 2**31, 2**32 - 1, 2**32, 2**64, -1])
+def test_an_index_out_of_range_is_refused(primary: eal.Eal, cache_size: int, wrong: int) -> None:
+    pool = primary.mempool_create("p", 70, 8, cache_size=cache_size)
+    taken = np.zeros(3, np.uint32)
+    pool.get_bulk(taken)
+    before = state(pool)
+    with pytest.raises(eal.Invalid, match=f"object {wrong} is not below n"):
+        pool.put(wrong)
+    assert state(pool) == before
+    if 0 <= wrong < 2**32:
+        with pytest.raises(eal.Invalid, match="not below n"):
+            pool.put_bulk(np.array([taken[0], wrong, taken[1]], np.uint32))
+        assert state(pool) == before
+
+
+@pytest.mark.parametrize("wrong", [None, "1", 1.5])
+def test_what_is_no_index_is_a_type_error(primary: eal.Eal, wrong: object) -> None:
+    pool = primary.mempool_create("p", 8, 8)
+    pool.get()
+    with pytest.raises(TypeError):
+        pool.put(wrong)  # type: ignore[arg-type]
+    assert pool.in_use == 1
+
+
+@pytest.mark.parametrize("cache_size", [0, 8])
+def test_more_than_are_out_is_refused(primary: eal.Eal, cache_size: int) -> None:
+    pool = primary.mempool_create("p", 70, 8, cache_size=cache_size)
+    before = state(pool)
+    with pytest.raises(eal.Invalid, match="more are put back than are out"):
+        pool.put(3)
+    assert state(pool) == before
+    taken = pool.get()
+    assert taken is not None
+    before = state(pool)
+    with pytest.raises(eal.Invalid, match="more are put back than are out"):
+        pool.put_bulk(np.array([taken, (taken + 1) % 70], np.uint32))
+    assert state(pool) == before
+    pool.put(taken)
+    with pytest.raises(eal.Invalid):
+        pool.put(taken)
+    assert pool.available == 70
+
+
+@pytest.mark.parametrize("cache_size", [0, 8])
+def test_more_than_are_out_is_refused_whoever_put_the_others_back(primary: eal.Eal, cache_size: int) -> None:
+    """One thread takes, another puts back: what the first one took long ago is no credit to it any more."""
+    pool = primary.mempool_create("p", 70, 8, cache_size=cache_size)
+    taken = np.zeros(5, np.uint32)
+    pool.get_bulk(taken)
+    other = threading.Thread(target=pool.put_bulk, args=(taken,))
+    other.start()
+    other.join()
+    before = state(pool)
+    with pytest.raises(eal.Invalid):
+        pool.put(int(taken[0]))
+    assert state(pool) == before
+
+
+def test_without_caches_an_object_put_twice_is_seen(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 70, 8)
+    taken = np.zeros(5, np.uint32)
+    pool.get_bulk(taken)
+    pool.put(int(taken[0]))
+    before = state(pool)
+    with pytest.raises(eal.Invalid, match="free already"):
+        pool.put(int(taken[0]))
+    assert state(pool) == before
+    with pytest.raises(eal.Invalid, match="free already"):
+        pool.put_bulk(taken[:3])  # the first is free: the two others are put back
+    assert (pool.available, pool.in_use) == (68, 2)
+    assert pool.audit().in_hand == sorted(taken[3:].tolist())
+
+
+def test_the_same_object_twice_in_one_array(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 70, 8)
+    taken = np.zeros(3, np.uint32)
+    pool.get_bulk(taken)
+    with pytest.raises(eal.Invalid, match="free already"):
+        pool.put_bulk(taken[[0, 1, 0]])
+    assert pool.in_use == 1
+    assert pool.audit().in_hand == [taken[2]]
+
+
+def test_an_audit_finds_an_object_that_is_in_two_places(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 70, 8, cache_size=8)
+    first, second = pool.get(), pool.get()
+    assert first is not None
+    pool.put(first)
+    pool.put(first)  # a cache does not look
+    audit = pool.audit()
+    assert (audit.ok, audit.twice, audit.in_hand) == (False, [first], [second])
+
+
+# --- audit, free --------------------------------------------------------------------------------------------
+
+
+def test_audit_says_where_each_object_is(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 70, 8, cache_size=8)
+    taken = [pool.get() for _ in range(3)]
+    audit = pool.audit()
+    slot = pool.memzone.segment.slot()
+    assert slot is not None
+    assert audit.ok
+    assert audit.in_hand == sorted(index for index in taken if index is not None)
+    assert list(audit.cached) == [slot.index]
+    assert sorted([*audit.free, *audit.cached[slot.index], *audit.in_hand]) == list(range(70))
+    assert [(p.slot, p.dead) for p in audit.participants] == [(slot.index, False)]
+
+
+def test_a_freed_pool_raises_closed(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 70, 8, cache_size=8)
+    out = np.zeros(2, np.uint32)
+    pool.get()
+    array = pool.array
+    eal.mempool_free(pool)
+    for call in (
+        *(pool.get, lambda: pool.put(0), lambda: pool.get_bulk(out), lambda: pool.put_bulk(out)),
+        *(lambda: pool.available, lambda: pool.in_use, pool.audit),
+    ):
+        with pytest.raises(eal.Closed, match="mempool 'p'"):
+            call()
+    assert not array.any()  # views stay
+    with pytest.raises(eal.NotFound):
+        eal.mempool_lookup("p")
+    with pytest.raises(eal.NotFound, match="gone already"):
+        eal.mempool_free(pool)
+
+
+def test_a_new_pool_of_the_name_is_full(primary: eal.Eal) -> None:
+    old = primary.mempool_create("p", 70, 8, cache_size=8)
+    for _ in range(20):
+        old.get()
+    old.array[:] = 7
+    primary.mempool_free(old)
+    new = primary.mempool_create("p", 70, 8, cache_size=8)
+    assert (new.available, new.array.any()) == (70, False)
+    assert sorted(new.get() or 0 for _ in range(70)) == list(range(70))
+
+
+def test_free_takes_a_pool(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 8)
+    for wrong in (None, "p", ring, ring.memzone):
+        with pytest.raises(TypeError, match="mempool_free takes a Mempool"):
+            primary.mempool_free(wrong)  # type: ignore[arg-type]
+
+
+# --- objects ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [0, MempoolFlag.NO_CACHE_ALIGN])
+def test_array_view_and_object_are_the_same_memory(primary: eal.Eal, flags: int) -> None:
+    pool = primary.mempool_create("p", 10, 20, flags=flags)
+    pool.array[3] = np.arange(20)
+    assert bytes(pool.object(3)) == bytes(range(20))
+    numbers = pool.view("<u4", 5)
+    assert numbers.shape == (10, 5)
+    assert numbers[3].tolist() == [int.from_bytes(bytes(range(i, i + 4)), "little") for i in range(0, 20, 4)]
+    numbers[9] = 0xFFFFFFFF
+    pool.object(0)[:] = b"z" * 20
+    assert pool.array[9].tolist() == [255] * 20
+    assert not pool.array[[1, 2, 4, 5, 6, 7, 8]].any()
+    assert pool.array[0].tobytes() == b"z" * 20
+
+
+def test_views_of_every_shape(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 10, 24)
+    assert pool.view("<u8").shape == (10,)
+    assert pool.view("<u4", (2, 3)).shape == (10, 2, 3)
+    record = pool.view([("id", "<u4"), ("at", "<f8", (2,))])
+    record["at"] = np.arange(20).reshape(10, 2)
+    record["id"][5] = 77
+    assert pool.view([("id", "<u4"), ("at", "<f8", (2,))])[5] == record[5]
+    assert pool.array[5][:4].tolist() == [77, 0, 0, 0]
+    for dtype, shape in [("u1", 25), ("<u8", 4), ("<u4", (2, 4)), ("O", ()), ("u1", (-1,)), ("u1", (-1, -1))]:
+        with pytest.raises(eal.Invalid):
+            pool.view(dtype, shape)
+    for index in (-1, 10):
+        with pytest.raises(eal.Invalid, match="not below n"):
+            pool.object(index)
+
+
+def test_objects_start_at_cache_lines(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 10, 20)
+    assert pool.elt_stride == 64
+    assert pool.array.ctypes.data % 64 == 0
+    assert pool.array.strides == (64, 1)
