@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, TextIO, TypeVar
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 from eal import dtypes
-from eal.errors import Closed, Denied, Exists, InUse, Invalid, InvalidType, NotFound
+from eal.errors import Closed, Corrupt, Denied, Exists, InUse, Invalid, InvalidType, NotFound
 from eal.heap import Heap
 from eal.mempool import Mempool, format_mempool, mempool_memsize
 from eal.memzone import Memzone
@@ -19,7 +20,7 @@ from eal.ring import Ring, RingFlag, format_ring, ring_memsize
 from eal.segment import SOCKET_ID_ANY, Segment
 from eal.table import Entry, Kind
 
-Handle = TypeVar("Handle", Memzone, Ring, Mempool)
+log = logging.getLogger(__name__)
 
 _ZONE_PREFIX = {Kind.MEMZONE: "", Kind.RING: RING_PREFIX, Kind.MEMPOOL: POOL_PREFIX}
 
@@ -38,7 +39,8 @@ class Objects:
     _closed: bool
 
     def __init__(self) -> None:
-        self._handles: dict[tuple[Kind, str], tuple[Entry, Any]] = {}
+        self._zones: dict[tuple[Kind, str], tuple[Entry, Memzone]] = {}
+        self._handles: dict[tuple[Kind, str], tuple[Memzone, Any]] = {}
 
     # --- memzones -----------------------------------------------------------------------------------------
 
@@ -62,7 +64,7 @@ class Objects:
         with self._change():
             if exist_ok and (entry := self._registry_entry(Kind.MEMZONE, name)):
                 self._check_same("memzone", name, {"length": (entry.length, length)})
-                return self._handle(entry, Memzone)
+                return self._own_zone(entry)
             return self._reserve(name, length, socket_id=socket_id, align=align, group=group, flags=flags)
 
     def array_reserve(
@@ -91,7 +93,7 @@ class Objects:
         with self._change():
             if exist_ok and (entry := self._registry_entry(Kind.MEMZONE, name)):
                 self._check_same("memzone", name, {"dtype": (entry.dtype, text), "shape": (entry.shape, dims)})
-                return self._handle(entry, Memzone)
+                return self._own_zone(entry)
             return self._reserve(
                 name,
                 length,
@@ -105,19 +107,18 @@ class Objects:
 
     def _reserve(self, name: str, length: int, **how: Any) -> Memzone:
         self._check_place(**how)
-        return self._handle(self._heap.reserve(name, Kind.MEMZONE, length, **how), Memzone)
+        return self._own_zone(self._heap.reserve(name, Kind.MEMZONE, length, **how))
 
     def memzone_lookup(self, name: str) -> Memzone:
         """The zone of that name; a ring's is called RG_ and its name, a pool's MP_ and its name.
 
         Raises NotFound (DPDK: rte_memzone_lookup).
         """
-        for kind, prefix in ((Kind.RING, RING_PREFIX), (Kind.MEMPOOL, POOL_PREFIX)):
-            if isinstance(name, str) and name.startswith(prefix):
-                return self._lookup(kind, name[len(prefix) :]).memzone  # type: ignore[no-any-return]
         check_name(name, "memzone")
-        zone: Memzone = self._lookup(Kind.MEMZONE, name)
-        return zone
+        for kind, prefix in ((Kind.RING, RING_PREFIX), (Kind.MEMPOOL, POOL_PREFIX)):
+            if name.startswith(prefix):
+                return self._lookup_zone(kind, name[len(prefix) :])
+        return self._lookup_zone(Kind.MEMZONE, name)
 
     def memzone_free(self, zone: Memzone) -> None:
         """Gives a zone back (DPDK: rte_memzone_free). Views of it stay readable and show what comes next there.
@@ -132,9 +133,7 @@ class Objects:
 
     def memzones(self) -> list[Memzone]:
         """All zones, those of rings and pools too, sorted by name (DPDK: rte_memzone_walk)."""
-        found: list[Any] = [self._any_handle(entry, segment) for entry, segment in self._entries()]
-        zones = [h if isinstance(h, Memzone) else h.memzone for h in found]
-        return sorted(zones, key=lambda zone: zone.name)
+        return sorted((self._zone(*found) for found in self._entries()), key=lambda zone: zone.name)
 
     def memzone_dump(self, file: TextIO) -> None:
         """Writes a line for each zone (DPDK: rte_memzone_dump)."""
@@ -205,7 +204,7 @@ class Objects:
 
         with self._change():
             if exist_ok and (entry := self._registry_entry(Kind.RING, name)):
-                ring = self._handle(entry, Ring)
+                ring: Ring = self._handle(self._own_zone(entry))
                 capacity = count if flags & RingFlag.EXACT_SZ else count - 1
                 asked = {"elem_size": (ring.elem_size, elem_size), "flags": (ring.flags, RingFlag(flags))}
                 self._check_same("ring", name, {**asked, "capacity": (ring.capacity, capacity)})
@@ -213,12 +212,13 @@ class Objects:
             entry = self._heap.reserve(
                 name, Kind.RING, length, socket_id=socket_id, group=group, flags=flags, fill=fill
             )
-            return self._handle(entry, Ring)
+            made: Ring = self._handle(self._own_zone(entry))
+            return made
 
     def ring_lookup(self, name: str) -> Ring:
         """The ring of that name. Raises NotFound, or Corrupt where it is damaged (DPDK: rte_ring_lookup)."""
         check_name(name, "ring")
-        ring: Ring = self._lookup(Kind.RING, name)
+        ring: Ring = self._handle(self._lookup_zone(Kind.RING, name))
         return ring
 
     def ring_free(self, ring: Ring) -> None:
@@ -263,19 +263,20 @@ class Objects:
 
         with self._change():
             if exist_ok and (entry := self._registry_entry(Kind.MEMPOOL, name)):
-                pool = self._handle(entry, Mempool)
+                pool: Mempool = self._handle(self._own_zone(entry))
                 asked = {"n": (pool.n, n), "elt_size": (pool.elt_size, elt_size), "flags": (pool.flags, flags)}
                 self._check_same("mempool", name, {**asked, "cache_size": (pool.cache_size, cache_size)})
                 return pool
             entry = self._heap.reserve(
                 name, Kind.MEMPOOL, length, socket_id=socket_id, group=group, flags=flags, fill=fill
             )
-            return self._handle(entry, Mempool)
+            made: Mempool = self._handle(self._own_zone(entry))
+            return made
 
     def mempool_lookup(self, name: str) -> Mempool:
         """The pool of that name. Raises NotFound, or Corrupt where it is damaged (DPDK: rte_mempool_lookup)."""
         check_name(name, "mempool")
-        pool: Mempool = self._lookup(Kind.MEMPOOL, name)
+        pool: Mempool = self._handle(self._lookup_zone(Kind.MEMPOOL, name))
         return pool
 
     def mempool_free(self, pool: Mempool) -> None:
@@ -334,42 +335,59 @@ class Objects:
                     yield entry, share.segment_of(entry)
 
     def _all(self, kind: Kind) -> list[Any]:
-        found = [self._any_handle(entry, segment) for entry, segment in self._entries() if entry.kind == kind]
+        """Every sound object of a kind, sorted by name; one that a peer has damaged is left out, and logged."""
+        found = []
+        for entry, segment in self._entries():
+            if entry.kind == kind:
+                try:
+                    found.append(self._handle(self._zone(entry, segment)))
+                except Corrupt as error:
+                    log.warning("%s", error)
         return sorted(found, key=lambda handle: handle.name)
 
-    def _lookup(self, kind: Kind, name: str) -> Any:
+    def _lookup_zone(self, kind: Kind, name: str) -> Memzone:
         self._check()
         entry = self._registry_entry(kind, name)
         if entry is not None:
-            return self._any_handle(entry, self._heap.segment(self._heap.registry.table.segments[entry.segment]))
+            return self._own_zone(entry)
         for share in self._shares:
-            entry = share.table.find(kind, name)
+            entry = share.find(kind, name)
             if entry is not None:
-                return self._any_handle(entry, share.segment_of(entry))
+                return self._zone(entry, share.segment_of(entry))
         what = kind.name.lower()
         known = sorted(entry.name for entry, _ in self._entries() if entry.kind == kind)
         raise NotFound(f"there is no {what} {name!r}; there {_listed(known)}")
 
-    def _handle(self, entry: Entry, _: Callable[..., Handle]) -> Handle:
-        segment = self._heap.segment(self._heap.registry.table.segments[entry.segment])
-        return self._any_handle(entry, segment)  # type: ignore[no-any-return]
+    def _own_zone(self, entry: Entry) -> Memzone:
+        return self._zone(entry, self._heap.segment(self._heap.registry.table.segments[entry.segment]))
 
-    def _any_handle(self, entry: Entry, segment: Segment) -> Any:
-        """The one handle of an object in this process; a new one if the name means another object by now."""
+    def _zone(self, entry: Entry, segment: Segment) -> Memzone:
+        """The one Memzone of an object in this process; a new one if the name means another object by now."""
         key = (entry.kind, entry.name)
-        known = self._handles.get(key)
+        known = self._zones.get(key)
         if known is not None and known[0] == entry:
             return known[1]
         zone = Memzone(entry, segment, zone_name(entry))
-        handle: Any = zone
+        if known is None:  # if another thread was faster, its zone is the one
+            return self._zones.setdefault(key, (entry, zone))[1]
+        self._zones[key] = (entry, zone)
+        return zone
+
+    def _handle(self, zone: Memzone) -> Any:
+        """The one Ring or Mempool of a zone in this process. Raises Corrupt."""
+        entry = zone.entry
+        key = (entry.kind, entry.name)
+        known = self._handles.get(key)
+        if known is not None and known[0] is zone:
+            return known[1]
+        handle: Any
         if entry.kind == Kind.RING:
             handle = Ring(zone, entry.name, self._stall_timeout)
-        elif entry.kind == Kind.MEMPOOL:
+        else:
             handle = Mempool(zone, entry.name)
-        # If another thread was faster, its handle is the one.
         if known is None:
-            return self._handles.setdefault(key, (entry, handle))[1]
-        self._handles[key] = (entry, handle)
+            return self._handles.setdefault(key, (zone, handle))[1]
+        self._handles[key] = (zone, handle)
         return handle
 
     def _free(self, entry: Entry, handle: Any) -> None:
@@ -377,7 +395,7 @@ class Objects:
         with self._change():
             table = self._heap.registry.table
             if entry not in table.entries:
-                if any(share.table.find(entry.kind, entry.name) for share in self._shares):
+                if any(share.find(entry.kind, entry.name) for share in self._shares):
                     raise Denied(f"{what} belongs to the host: only it can free it")
                 raise NotFound(f"{what} is gone already")
             uuid = table.segments[entry.segment].uuid
@@ -388,6 +406,7 @@ class Objects:
                 handle.close()
             self._heap.release(entry)
             self._handles.pop((entry.kind, entry.name), None)
+            self._zones.pop((entry.kind, entry.name), None)
 
 
 def _listed(names: list[str]) -> str:

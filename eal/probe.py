@@ -13,7 +13,7 @@ from eal.errors import Corrupt, EalError, Exists, NotFound
 from eal.mapping import Mapping
 from eal.pci import PciDevice
 from eal.segment import HEADER_SIZE, Segment, read_header
-from eal.table import METADATA_MAGIC, Entry, SegmentRecord, Table, TableFile
+from eal.table import METADATA_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,12 @@ class Share:
     file: TableFile
     table: Table
     segments: list[Segment]
+
+    def __post_init__(self) -> None:
+        self._index = {(entry.kind, entry.name): entry for entry in self.table.entries}
+
+    def find(self, kind: Kind, name: str) -> Entry | None:
+        return self._index.get((kind, name))
 
     def segment_of(self, entry: Entry) -> Segment:
         return self.segments[entry.segment]

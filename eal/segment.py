@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from eal.mapping import Mapping
 from eal.names import pack_name, unpack_name
 from eal.pages import Backend, Ownership, create
 from eal.table import SegmentRecord, fault_text
+
+log = logging.getLogger(__name__)
 
 HEADER_SIZE: int = lib.IVS_HEADER_SIZE
 PARTICIPANTS: int = lib.IVS_PARTICIPANTS
@@ -211,7 +214,12 @@ def open_segment(record: SegmentRecord) -> Segment:
         mapping = Mapping(fd, record.size, hint=record.host_address, what=record.path)
     finally:
         os.close(fd)
-    found = read_header(mapping, record.path)
-    if found.uuid != record.uuid:
-        raise Corrupt(f"segment file {record.path} holds segment {found.uuid}, not {record.uuid}")
+    try:
+        found = read_header(mapping, record.path).uuid
+    except Corrupt as error:
+        # A VM may write there. The registry, which no VM gets, is the authority on what the file is.
+        log.warning("%s: a peer has damaged the header; going by the registry", error)
+        found = record.uuid
+    if found != record.uuid:
+        raise Corrupt(f"segment file {record.path} holds segment {found}, not {record.uuid}")
     return Segment(record, mapping, record.path, socket_id=record.socket_id)
