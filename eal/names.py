@@ -30,7 +30,7 @@ def check_name(name: object, kind: str) -> str:
     limit = LIMITS[kind]
     if not 1 <= size <= limit:
         raise Invalid(f"{kind} name {name!r} has {size} bytes: 1 to {limit} are allowed")
-    if any(c == "/" or ord(c) < 0x20 or ord(c) == 0x7F for c in name):
+    if any(c == "/" or ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in name):
         raise Invalid(f"{kind} name {name!r} contains '/' or a control character: leave it out")
     return name
 

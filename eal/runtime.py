@@ -56,7 +56,7 @@ def check_prefix(prefix: object) -> str:
     size = len(os.fsencode(prefix))
     if not 1 <= size <= PREFIX_LIMIT:
         raise Invalid(f"file_prefix {prefix!r} has {size} bytes: 1 to {PREFIX_LIMIT} are allowed")
-    if prefix in (".", "..") or any(c == "/" or ord(c) < 0x20 or ord(c) == 0x7F for c in prefix):
+    if prefix in (".", "..") or any(c == "/" or ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in prefix):
         raise Invalid(f"file_prefix {prefix!r} is no file name, or has a control character in it")
     return prefix
 
