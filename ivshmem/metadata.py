@@ -185,12 +185,13 @@ def remove_files(link: Path, path: Path) -> None:
 
 
 _names_thread_lock = threading.Lock()
+_NAMES_LOCK = "names-lock".ljust(runtime.PREFIX_LIMIT + 1, "-")  # longer than a prefix may be: never one's folder
 
 
 @contextmanager
 def _names_lock(root: Path) -> Iterator[None]:
     """Alone with the names of metadata in a runtime directory, among all prefixes. Leaves no file behind."""
-    path = runtime.make_private(root) / "lock"
+    path = runtime.make_private(root) / _NAMES_LOCK
     with _names_thread_lock:
         while True:
             lock = LockFile(path)
