@@ -176,9 +176,13 @@ def _segment_index(table: Table, record: SegmentRecord, readonly: bool, what: st
 
 
 def remove_files(link: Path, path: Path) -> None:
-    """Takes a metadata's name and file away."""
-    for gone in (link, path):
-        gone.unlink(missing_ok=True)
+    """Takes a metadata's file away, and its name unless that is another one's by now."""
+    try:
+        if os.readlink(link) == str(path):
+            link.unlink()
+    except FileNotFoundError:
+        pass
+    path.unlink(missing_ok=True)
 
 
 # --- making and finding -----------------------------------------------------------------------------------------
