@@ -14,7 +14,7 @@ from eal.mempool import Mempool, format_mempool, mempool_memsize
 from eal.memzone import Memzone
 from eal.metadata import holders
 from eal.names import POOL_PREFIX, RING_PREFIX, check_name, check_user_zone
-from eal.pages import Ownership
+from eal.pages import Ownership, check_mode
 from eal.probe import Share
 from eal.ring import Ring, RingFlag, format_ring, ring_memsize
 from eal.segment import SOCKET_ID_ANY, Segment
@@ -172,8 +172,7 @@ class Objects:
         self._check_place(group=group, socket_id=socket_id)
         if not isinstance(size, int):
             raise InvalidType(f"the size of a segment is an int, not {type(size).__name__}")
-        if not isinstance(mode, int) or mode & ~0o777 or mode & 0o600 != 0o600:
-            raise Invalid(f"mode {mode!r}: permission bits that let the owner read and write, such as 0o660")
+        check_mode(mode, "segment")
         ownership = Ownership(mode, user, user_group)
         return self._heap.create_segment(size, group=group, socket_id=socket_id, ownership=ownership)
 

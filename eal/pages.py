@@ -112,6 +112,13 @@ def _named(folder: Path) -> Backend:
     return Backend(real, backend.page_size, huge=True)
 
 
+def check_mode(mode: object, what: str) -> None:
+    """Raises Invalid for what is no mode of a shared file."""
+    if not isinstance(mode, int) or mode & ~0o777 or mode & 0o600 != 0o600:
+        shown = oct(mode) if isinstance(mode, int) else repr(mode)
+        raise Invalid(f"{what}: mode {shown}: permission bits that let the owner read and write, such as 0o660")
+
+
 @dataclass(frozen=True)
 class Ownership:
     """Who may open a file: its mode, and a user and a group by name or number (None: this process's own)."""

@@ -225,8 +225,9 @@ def metadata_create(
     are unique in a runtime directory, whatever the file_prefix: raises Exists for one that is taken, saying by whom.
     """
     check_name(name, "metadata")
-    if not isinstance(capacity, int) or capacity < 16384 or capacity & (capacity - 1):
-        raise Invalid(f"metadata {name!r}: capacity {capacity!r}: a power of two of at least 16384 bytes")
+    if not isinstance(capacity, int) or not 16384 <= capacity < 1 << 47 or capacity & (capacity - 1):
+        raise Invalid(f"metadata {name!r}: capacity {capacity!r}: a power of two from 16384 to 2**46 bytes")
+    pages.check_mode(mode, f"metadata {name!r}")
     owner = eal.current()
     with owner.lock(), _names_lock(owner.directory.root):
         _claim_name(owner.directory, name)
