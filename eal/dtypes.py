@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import operator
 from typing import TYPE_CHECKING, Any
 
-from eal.errors import Corrupt, Invalid
+from eal.errors import Corrupt, Invalid, InvalidType
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,12 +34,23 @@ def restore(text: str) -> np.dtype[Any]:
     try:
         if len(text) > MAX_TEXT:
             raise ValueError(f"{len(text)} bytes long")
-        dtype = np.lib.format.descr_to_dtype(_tuples(json.loads(text)))
+        data = json.loads(text)
+        if not isinstance(data, str | list):
+            raise ValueError("neither a type nor a list of fields")
+        dtype = np.lib.format.descr_to_dtype(_tuples(data))
     except (ValueError, TypeError, KeyError, IndexError, RecursionError, SyntaxError, MemoryError) as error:
         raise Corrupt(f"not a dtype: {text[:80]!r} ({error})") from error
     if dtype.hasobject:
         raise Corrupt(f"dtype {dtype} would hold pointers from another process: refused")
     return dtype
+
+
+def dims_of(shape: Any) -> tuple[int, ...]:
+    """A shape as a tuple of ints. Raises InvalidType for what is none."""
+    try:
+        return (operator.index(shape),) if hasattr(shape, "__index__") else tuple(map(operator.index, shape))
+    except TypeError as error:
+        raise InvalidType(f"a shape is an int or a tuple of ints, not {shape!r}") from error
 
 
 def _tuples(data: Any) -> Any:

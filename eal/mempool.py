@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any
 
+from eal import dtypes
 from eal._native import ffi, lib
 from eal.errors import Corrupt, Invalid, InvalidType
 from eal.handle import own, raise_for
@@ -275,7 +276,7 @@ class Mempool:
         import numpy as np
 
         dtype = np.dtype(dtype)
-        dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        dims = dtypes.dims_of(shape)
         if dtype.hasobject or any(d < 0 for d in dims):
             raise Invalid(f"mempool {self.name!r}: {dtype} of shape {dims} cannot be laid over shared memory")
         if math.prod(dims) * dtype.itemsize > self.elt_size:

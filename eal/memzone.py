@@ -93,7 +93,7 @@ class Memzone:
             raise Invalid(f"dtype {dtype} cannot be laid over shared memory")
         if shape is None:
             shape = self.length // dtype.itemsize
-        dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        dims = dtypes.dims_of(shape)
         need = math.prod(dims) * dtype.itemsize
         if need > self.length or any(d < 0 for d in dims):
             message = f"shape {dims} of {dtype} takes {need} bytes, memzone {self.name!r} has {self.length}"

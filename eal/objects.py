@@ -86,7 +86,7 @@ class Objects:
 
         check_user_zone(name)
         text = dtypes.describe(dtype)
-        dims = (shape,) if isinstance(shape, int) else tuple(int(d) for d in shape)
+        dims = dtypes.dims_of(shape)
         length = math.prod(dims) * np.dtype(dtype).itemsize
         if length < 1 or any(d < 0 for d in dims):
             raise Invalid(f"memzone {name!r}: an array of shape {dims} of {dtype} has no bytes")
