@@ -7,6 +7,7 @@
  *   table      two slots and a selector: what a metadata file gives to a VM, and what a registry keeps on the host
  *   ring       rte_ring, byte for byte, with our extension line where DPDK keeps a guard line
  *   mempool    header, free bitmap, one cache per participant, objects
+ *   mbuf       one line of an object of a pool of mbufs; its private area and its buffer follow
  */
 #ifndef IVS_LAYOUT_H
 #define IVS_LAYOUT_H
@@ -31,6 +32,7 @@
 #define IVS_TABLE_VERSION 1u
 #define IVS_RING_VERSION 1u
 #define IVS_MEMPOOL_VERSION 1u
+#define IVS_MBUF_VERSION 1u
 
 #define IVS_ASSERT_AT(type, field, offset) \
     _Static_assert(offsetof(struct type, field) == (offset), #type "." #field " is not at " #offset)
@@ -294,7 +296,8 @@ struct ivs_mempool_shared {
     uint32_t crc;          /* of the first two lines with magic and crc as 0 */
     char name[IVS_NAME_SIZE];
     uint32_t private_size; /* a pool of mbufs: bytes between an mbuf's header and its headroom */
-    uint8_t reserved0[28];
+    uint32_t mbuf_version; /* of the headers of such a pool, else 0 */
+    uint8_t reserved0[24];
     /* line 2: what participants without a slot took and put back */
     _Atomic uint64_t taken;
     _Atomic uint64_t returned;
@@ -313,6 +316,7 @@ IVS_ASSERT_AT(ivs_mempool_shared, cache_stride, 56);
 IVS_ASSERT_AT(ivs_mempool_shared, crc, 60);
 IVS_ASSERT_AT(ivs_mempool_shared, name, 64);
 IVS_ASSERT_AT(ivs_mempool_shared, private_size, 96);
+IVS_ASSERT_AT(ivs_mempool_shared, mbuf_version, 100);
 IVS_ASSERT_AT(ivs_mempool_shared, taken, 128);
 
 /* One participant's cache: written by its owner alone, read by all who count. */
@@ -328,5 +332,52 @@ IVS_ASSERT_SIZE(ivs_mempool_cache, 64);
 IVS_ASSERT_AT(ivs_mempool_cache, taken, 8);
 IVS_ASSERT_AT(ivs_mempool_cache, returned, 16);
 IVS_ASSERT_AT(ivs_mempool_cache, objects, 64);
+
+/* ---- mbuf ------------------------------------------------------------------------------------------------ */
+
+#define IVS_MBUF_NONE UINT32_C(0xffffffff) /* `next` of a packet's last segment */
+#define IVS_MBUF_HEADROOM 128u             /* bytes before the data of a fresh mbuf: RTE_PKTMBUF_HEADROOM */
+
+/* An mbuf begins with this; the pool's private_size bytes and then the buffer follow. Names are rte_mbuf's. Where that
+ * has pointers, here are indices of mbufs of the same pool. */
+struct ivs_mbuf {
+    uint16_t data_off;        /* from the buffer's first byte to the data's */
+    _Atomic uint16_t refcnt;  /* who may use this mbuf: 0, it is free; also whose `buf` it is */
+    uint16_t nb_segs;         /* in a packet's first segment: its segments */
+    uint16_t port;
+    uint64_t ol_flags;
+    uint32_t packet_type;
+    uint32_t pkt_len;         /* in a packet's first segment: bytes of all segments */
+    uint16_t data_len;        /* bytes of this segment */
+    uint16_t vlan_tci;
+    uint32_t rss;             /* hash.rss */
+    uint16_t vlan_tci_outer;
+    uint16_t buf_len;         /* bytes of a buffer, headroom included: the same in all of a pool */
+    uint32_t next;            /* the packet's next segment, or IVS_MBUF_NONE */
+    uint32_t buf;             /* whose buffer holds the data: its own index, or another's where it is attached */
+    uint16_t priv_size;       /* the same in all of a pool */
+    uint16_t timesync;
+    uint64_t tx_offload;
+    uint64_t timestamp;
+};
+IVS_ASSERT_SIZE(ivs_mbuf, 64);
+IVS_ASSERT_AT(ivs_mbuf, data_off, 0);
+IVS_ASSERT_AT(ivs_mbuf, refcnt, 2);
+IVS_ASSERT_AT(ivs_mbuf, nb_segs, 4);
+IVS_ASSERT_AT(ivs_mbuf, port, 6);
+IVS_ASSERT_AT(ivs_mbuf, ol_flags, 8);
+IVS_ASSERT_AT(ivs_mbuf, packet_type, 16);
+IVS_ASSERT_AT(ivs_mbuf, pkt_len, 20);
+IVS_ASSERT_AT(ivs_mbuf, data_len, 24);
+IVS_ASSERT_AT(ivs_mbuf, vlan_tci, 26);
+IVS_ASSERT_AT(ivs_mbuf, rss, 28);
+IVS_ASSERT_AT(ivs_mbuf, vlan_tci_outer, 32);
+IVS_ASSERT_AT(ivs_mbuf, buf_len, 34);
+IVS_ASSERT_AT(ivs_mbuf, next, 36);
+IVS_ASSERT_AT(ivs_mbuf, buf, 40);
+IVS_ASSERT_AT(ivs_mbuf, priv_size, 44);
+IVS_ASSERT_AT(ivs_mbuf, timesync, 46);
+IVS_ASSERT_AT(ivs_mbuf, tx_offload, 48);
+IVS_ASSERT_AT(ivs_mbuf, timestamp, 56);
 
 #endif

@@ -43,7 +43,7 @@ struct ivs_mempool {
     uint32_t hint; /* word where a free object was seen last */
     uint32_t cached;
     _Atomic int32_t refuse;
-    uint32_t pad;
+    uint32_t private_size; /* of an mbuf pool, else 0 */
     uint32_t cache[];
 };
 
@@ -56,11 +56,13 @@ struct ivs_mempool_info {
     uint32_t cache_size;
     uint32_t flags;
     uint64_t objects_offset;
+    uint32_t private_size; /* of an mbuf pool: a multiple of 8; looked at with IVS_MEMPOOL_MBUF alone */
 };
 
 /* DPDK's MEMPOOL_F_NO_CACHE_ALIGN: objects follow each other without padding to a cache line. */
 #define IVS_MEMPOOL_NO_CACHE_ALIGN 0x2u
-#define IVS_MEMPOOL_FLAGS IVS_MEMPOOL_NO_CACHE_ALIGN
+#define IVS_MEMPOOL_MBUF 0x10000u /* ours: each object is an mbuf (mbuf.h) */
+#define IVS_MEMPOOL_FLAGS (IVS_MEMPOOL_NO_CACHE_ALIGN | IVS_MEMPOOL_MBUF)
 #define IVS_MEMPOOL_CACHE_MAX 512u
 
 /* ---- the shared bitmap -------------------------------------------------------------------------------------- */

@@ -20,12 +20,23 @@ static uint32_t flush_threshold(uint32_t cache_size)
     return cache_size + cache_size / 2;
 }
 
+/* Whether the objects of a pool of mbufs can be such: each on a cache line of its own, with a buffer that 16 bits
+ * measure. */
+static bool are_mbufs(const struct ivs_mempool_shared *p)
+{
+    uint64_t before = sizeof(struct ivs_mbuf) + (uint64_t)p->private_size;
+    return !(p->flags & IVS_MEMPOOL_NO_CACHE_ALIGN) && p->private_size % 8 == 0 && p->private_size <= UINT16_MAX &&
+           p->elt_size >= before && p->elt_size - before <= UINT16_MAX;
+}
+
 /* Fills every derived field from n, elt_size, cache_size and flags. Returns the bytes needed, or -EINVAL. */
 static int64_t lay_out(struct ivs_mempool_shared *p)
 {
     if (p->n == 0 || p->n > N_MAX || p->elt_size == 0 || p->elt_size > ELT_SIZE_MAX ||
         p->cache_size > IVS_MEMPOOL_CACHE_MAX || flush_threshold(p->cache_size) > p->n ||
         (p->flags & ~IVS_MEMPOOL_FLAGS) != 0)
+        return -EINVAL;
+    if (p->flags & IVS_MEMPOOL_MBUF && !are_mbufs(p))
         return -EINVAL;
     uint64_t stride = p->flags & IVS_MEMPOOL_NO_CACHE_ALIGN ? p->elt_size : align_up(p->elt_size, IVS_CACHE_LINE);
     uint64_t cache = sizeof(struct ivs_mempool_cache) + 4 * (uint64_t)flush_threshold(p->cache_size);
@@ -46,6 +57,10 @@ static void asked(struct ivs_mempool_shared *p, const struct ivs_mempool_info *i
     p->cache_size = info->cache_size;
     p->flags = info->flags;
     memcpy(p->name, info->name, sizeof(p->name));
+    if (info->flags & IVS_MEMPOOL_MBUF) {
+        p->private_size = info->private_size;
+        p->mbuf_version = IVS_MBUF_VERSION;
+    }
 }
 
 int64_t ivs_mempool_plan(struct ivs_mempool_info *info)
@@ -113,11 +128,14 @@ int ivs_mempool_check(const void *base, uint64_t length, struct ivs_mempool_info
         return IVS_FAULT_CRC;
     if (!ivs_name_ok(copy.name))
         return IVS_FAULT_NAME;
+    if (copy.flags & IVS_MEMPOOL_MBUF && copy.mbuf_version != IVS_MBUF_VERSION)
+        return IVS_FAULT_VERSION;
     memcpy(info->name, copy.name, sizeof(info->name));
     info->n = copy.n;
     info->elt_size = copy.elt_size;
     info->cache_size = copy.cache_size;
     info->flags = copy.flags;
+    info->private_size = copy.private_size;
     asked(&plan, info);
     int64_t need = lay_out(&plan);
     if (need < 0 || plan.elt_stride != copy.elt_stride || plan.cache_stride != copy.cache_stride ||
@@ -147,6 +165,7 @@ void ivs_mempool_attach(struct ivs_mempool *p, void *base, const struct ivs_memp
     p->elt_size = plan.elt_size;
     p->elt_stride = plan.elt_stride;
     p->slot_cache_size = plan.cache_size;
+    p->private_size = plan.private_size;
     p->cache_stride = plan.cache_stride;
     p->caches = bytes + plan.caches_offset;
 }
