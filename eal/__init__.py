@@ -5,8 +5,8 @@ Everything is loaded when it is first used: `import eal` costs next to nothing.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eal.errors import (
@@ -73,7 +73,7 @@ _METHODS = (
 
 def get_include() -> str:
     """The folder of the C headers, for programs that work rings and pools from C."""
-    return str(Path(__file__).parent / "include")
+    return os.path.join(os.path.dirname(__file__), "include")
 
 
 def __getattr__(name: str) -> Any:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import socket
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from eal.cpulist import format_list
-from eal.errors import Corrupt, NotFound, Stalled
+from eal.errors import NotFound
 from eal.topology import Topology
 from eal.topology_facts import PinnedThread
 from eal.topology_pins import read_threads
 from eal.topology_tree import Tree
-
-QMP_TIMEOUT = 5.0  # seconds for each answer of a QEMU; one that is stopped in a debugger gives none
+from ivshmem.qmp import Qmp
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ def check(qmp: Iterable[str | os.PathLike[str]], apps: Iterable[int] | None = No
 
 def read_vm(path: str, tree: Tree) -> RunningVm:
     """One QEMU: its vCPUs and memory by QMP, its threads and files from /proc."""
-    with _Qmp(path) as qmp:
+    with Qmp(path) as qmp:
         pid = qmp.pid
         name = qmp.execute("query-name").get("name") or f"QEMU {pid}"
         cpus = qmp.execute("query-cpus-fast")
@@ -138,64 +133,6 @@ def shared_files(tree: Tree, pid: int) -> tuple[SharedFile, ...]:
             for node, count in re.findall(r" N(\d+)=(\d+)", line):
                 pages[path][int(node)] = pages[path].get(int(node), 0) + int(count)
     return tuple(SharedFile(path, tuple(sorted(found.items()))) for path, found in sorted(pages.items()))
-
-
-class _Qmp:
-    """A QMP connection for a few questions."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(QMP_TIMEOUT)
-        try:
-            self.socket.connect(path)
-        except OSError as error:
-            self.socket.close()
-            raise NotFound(f"no QEMU answers at the QMP socket {path!r}: {error.strerror or error}") from None
-        self.file = self.socket.makefile("rw", encoding="utf-8")
-
-    def __enter__(self) -> _Qmp:
-        try:
-            self._line()  # the greeting
-            self.execute("qmp_capabilities")
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.socket.close()
-
-    @property
-    def pid(self) -> int:
-        """The process at the other end."""
-        credentials = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        pid: int = struct.unpack("3i", credentials)[0]
-        return pid
-
-    def execute(self, command: str) -> Any:
-        """What a command returns; events that come before the answer are passed over."""
-        self.file.write(json.dumps({"execute": command}) + "\n")
-        self.file.flush()
-        while True:
-            answer = self._line()
-            if "error" in answer:
-                raise Corrupt(f"QEMU at {self.path!r} refused {command}: {answer['error'].get('desc')}")
-            if "return" in answer:
-                return answer["return"]
-
-    def _line(self) -> dict[str, Any]:
-        try:
-            line = self.file.readline()
-        except TimeoutError:
-            raise Stalled(
-                f"QEMU at {self.path!r} gave no answer in {QMP_TIMEOUT:g} s: another client may hold the socket"
-            ) from None
-        if not line:
-            raise NotFound(f"QEMU at {self.path!r} closed the connection: it ended, or another client was first")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
 
 # --- rules --------------------------------------------------------------------------------------------------

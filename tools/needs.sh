@@ -14,7 +14,7 @@ packages() { # Debian's names
     case $1 in
     vm) echo qemu-system-x86 busybox-static kmod cpio ;;
     dpdk) echo libdpdk-dev pkg-config ;;
-    tests) echo "$(packages vm) $(packages dpdk) python3-venv libudev1 util-linux" ;;
+    tests) echo "$(packages vm) $(packages dpdk) python3-venv libudev1 util-linux hwloc" ;;
     *) echo "needs.sh: no group $1; there are vm, dpdk and tests" >&2; exit 2 ;;
     esac
 }
@@ -27,6 +27,7 @@ is_there() { # looks for what the package brings, so that a build of one's own c
     cpio | pkg-config) command -v "$1" ;;
     libdpdk-dev) pkg-config --exists libdpdk ;;
     python3-venv) /usr/bin/python3 -ISc 'import ensurepip' ;; # for a venv that a plain user can read
+    hwloc) command -v lstopo-no-graphics ;;
     libudev1) ldconfig -p | grep 'libudev\.so\.1' ;;
     util-linux) command -v lscpu && command -v setpriv && command -v unshare ;;
     esac >/dev/null 2>&1

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import ivshmem.qmp
 from eal.errors import NotFound, Stalled
 from eal.topology import Topology
 from eal.topology_facts import PinnedThread
 from eal.topology_tree import Tree
-from ivshmem import placement
 from ivshmem.placement import (
     Memory,
     RunningApp,
@@ -160,11 +160,11 @@ def test_apps_and_their_lcores(topology: Topology, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def qmp(tmp_path: Path) -> Iterator[Callable[[dict[str, object]], str]]:
+def qmp(tmp_path: Path) -> Iterator[Callable[[dict[str, dict[str, object]]], str]]:
     """A QMP server that gives prepared answers, an event before each; it goes when the test ends."""
     servers: list[socket.socket] = []
 
-    def serve(answers: dict[str, object]) -> str:
+    def serve(answers: dict[str, dict[str, object]]) -> str:
         path = str(tmp_path / f"qmp{len(servers)}")
         server = socket.socket(socket.AF_UNIX)
         server.bind(path)
@@ -174,12 +174,13 @@ def qmp(tmp_path: Path) -> Iterator[Callable[[dict[str, object]], str]]:
         def work() -> None:
             connection, _ = server.accept()
             with connection, connection.makefile("rw") as file:
-                file.write('{"QMP": {}}\n')
+                file.write(json.dumps({"QMP": {"version": {"qemu": {}, "package": ""}, "capabilities": []}}) + "\n")
                 file.flush()
                 for line in file:
-                    command = json.loads(line)["execute"]
-                    file.write('{"event": "RESUME"}\n')
-                    file.write(json.dumps(answers[command]) + "\n")
+                    asked = json.loads(line)
+                    if asked["execute"] != "qmp_capabilities":  # QEMU sends no events before that
+                        file.write('{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 0}}\n')
+                    file.write(json.dumps({**answers[asked["execute"]], "id": asked.get("id")}) + "\n")
                     file.flush()
 
         threading.Thread(target=work, daemon=True).start()
@@ -190,7 +191,7 @@ def qmp(tmp_path: Path) -> Iterator[Callable[[dict[str, object]], str]]:
         server.close()
 
 
-ANSWERS: dict[str, object] = {
+ANSWERS: dict[str, dict[str, object]] = {
     "qmp_capabilities": {"return": {}},
     "query-name": {"return": {"name": "web"}},
     "query-cpus-fast": {"return": [{"cpu-index": 0, "thread-id": os.getpid(), "target": "x86_64"}]},
@@ -198,7 +199,7 @@ ANSWERS: dict[str, object] = {
 }
 
 
-def test_a_vm_by_qmp(qmp: Callable[[dict[str, object]], str]) -> None:
+def test_a_vm_by_qmp(qmp: Callable[[dict[str, dict[str, object]]], str]) -> None:
     found = read_vm(qmp(ANSWERS), Tree())
     assert (found.name, found.pid) == ("web", os.getpid())
     assert found.memory == (Memory("ram-web", 64, "bind", (1,)),)
@@ -211,7 +212,7 @@ def test_qmp_that_nobody_serves(tmp_path: Path) -> None:
 
 
 def test_qmp_that_another_client_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "QMP_TIMEOUT", 0.1)
+    monkeypatch.setattr(ivshmem.qmp, "TIMEOUT", 0.1)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "busy"))
         server.listen()
