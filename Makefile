@@ -29,6 +29,7 @@ bench: ## the rings' speed beside DPDK's
 	@tools/needs.sh install dpdk
 	@tools/venv.sh test
 	@.venv/bin/python -P tests/benchmarks/run.py $(ARGS)
+	@.venv/bin/python -P tests/benchmarks/bench_cpu_layout.py
 
 lint: ## ruff and mypy --strict
 	@tools/venv.sh test dev

@@ -173,15 +173,15 @@ def qmp(tmp_path: Path) -> Iterator[Callable[[dict[str, dict[str, object]]], str
 
         def work() -> None:
             connection, _ = server.accept()
-            with connection, connection.makefile("rw") as file:
-                file.write(json.dumps({"QMP": {"version": {"qemu": {}, "package": ""}, "capabilities": []}}) + "\n")
-                file.flush()
-                for line in file:
-                    asked = json.loads(line)
+            with connection:
+                greeting = {"QMP": {"version": {"qemu": {}, "package": ""}, "capabilities": []}}
+                connection.sendall(json.dumps(greeting).encode() + b"\n")
+                while request := connection.recv(65536):  # one request at a time, with or without a newline
+                    asked = json.loads(request)
                     if asked["execute"] != "qmp_capabilities":  # QEMU sends no events before that
-                        file.write('{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 0}}\n')
-                    file.write(json.dumps({**answers[asked["execute"]], "id": asked.get("id")}) + "\n")
-                    file.flush()
+                        connection.sendall(b'{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 0}}\n')
+                    answer = {**answers[asked["execute"]], "id": asked.get("id")}
+                    connection.sendall(json.dumps(answer).encode() + b"\n")
 
         threading.Thread(target=work, daemon=True).start()
         return path
