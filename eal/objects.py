@@ -116,7 +116,8 @@ class Objects:
         """
         check_name(name, "memzone")
         for kind, prefix in ((Kind.RING, RING_PREFIX), (Kind.MEMPOOL, POOL_PREFIX)):
-            if name.startswith(prefix):
+            # A metadata may have the bare zone, without the ring or pool in it.
+            if name.startswith(prefix) and not any(share.find(Kind.MEMZONE, name) for share in self._shares):
                 return self._lookup_zone(kind, name[len(prefix) :])
         return self._lookup_zone(Kind.MEMZONE, name)
 
