@@ -156,14 +156,14 @@ class Peer(subprocess.Popen[str]):
 
     def __init__(self, script: str, *arguments: object) -> None:
         command = [sys.executable, "-P", "-c", textwrap.dedent(script), *map(str, arguments)]
-        self.errors = tempfile.TemporaryFile("w+")
+        self.stderr_file = tempfile.TemporaryFile("w+")
         super().__init__(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, bufsize=1
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr_file, text=True, bufsize=1
         )
 
     def error(self) -> str:
-        self.errors.seek(0)
-        return self.errors.read()
+        self.stderr_file.seek(0)
+        return self.stderr_file.read()
 
     def hear(self, timeout: float = 30) -> str:
         """The next line of its standard output. Fails with its standard error where there is none."""
