@@ -308,7 +308,7 @@ class Objects:
         check_name(group, "group")
         if not isinstance(socket_id, int):
             raise InvalidType(f"socket_id is an int, not {type(socket_id).__name__}")
-        if socket_id < SOCKET_ID_ANY:
+        if not SOCKET_ID_ANY <= socket_id < 1 << 31:
             raise Invalid(f"socket_id {socket_id}: a NUMA node, or SOCKET_ID_ANY")
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eal.errors import Denied, EalError, Invalid, NoMemory, NotFound, from_errno
@@ -25,19 +25,24 @@ HOW_TO_GET_HUGEPAGES = (
 
 @dataclass(frozen=True)
 class Backend:
-    """Where the files of segments lie, and the size of a page there in bytes."""
+    """Where the files of segments lie, and the size of a page there in bytes. `reserved`: bytes that a hugetlbfs was
+    promised when it was mounted (min_size), which the kernel counts as reserved even while they are free.
+    """
 
     folder: Path
     page_size: int
     huge: bool
+    reserved: int = 0
 
     def free_pages(self) -> int:
         """Pages that can be had now: free hugepages that nobody reserved, or what the tmpfs has left."""
+        found = os.statvfs(self.folder)
         if not self.huge:
-            found = os.statvfs(self.folder)
             return found.f_bavail * found.f_frsize // self.page_size
         pool = HUGEPAGES / f"hugepages-{self.page_size // KIB}kB"
-        return int((pool / "free_hugepages").read_text()) - int((pool / "resv_hugepages").read_text())
+        free = int((pool / "free_hugepages").read_text()) - int((pool / "resv_hugepages").read_text())
+        free += max(self.reserved // self.page_size - (found.f_blocks - found.f_bfree), 0)
+        return min(free, found.f_bavail) if found.f_blocks else free  # no blocks: mounted without a limit
 
 
 def parse_size(text: str) -> int:
@@ -53,9 +58,9 @@ def hugetlbfs_mounts(mounts: Path = Path("/proc/mounts")) -> list[Backend]:
         _, folder, kind, options, *_ = line.split(" ")
         if kind != "hugetlbfs":
             continue
-        pagesize = next((o[9:] for o in options.split(",") if o.startswith("pagesize=")), None)
-        size = parse_size(pagesize) if pagesize else _default_hugepage()
-        found.append(Backend(Path(_unescape(folder)), size, huge=True))
+        given = {key: value for key, _, value in (option.partition("=") for option in options.split(","))}
+        size = parse_size(given["pagesize"]) if "pagesize" in given else _default_hugepage()
+        found.append(Backend(Path(_unescape(folder)), size, True, parse_size(given.get("min_size", "0"))))
     return sorted(found, key=lambda backend: backend.page_size)
 
 
@@ -109,7 +114,7 @@ def _named(folder: Path) -> Backend:
         raise Invalid(f"huge_dir {folder} is not on a hugetlbfs. To mount one: {HOW_TO_GET_HUGEPAGES}")
     if not real.is_dir() or not os.access(real, os.W_OK | os.X_OK):
         raise Denied(f"this user may not create files in huge_dir {folder}")
-    return Backend(real, backend.page_size, huge=True)
+    return replace(backend, folder=real)
 
 
 def check_mode(mode: object, what: str) -> None:
