@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-from eal.errors import Corrupt, Exists, NotFound
+from eal.errors import Corrupt, Denied, Exists, NotFound
 from eal.mapping import Mapping
 from eal.table import REGISTRY_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile
 
@@ -90,11 +90,13 @@ def create_registry(path: Path, *, last_epoch: int) -> Registry:
 
 
 def open_registry(path: Path, *, writable: bool = True) -> Registry:
-    """The registry at `path`. Raises NotFound, or Corrupt with the reason."""
+    """The registry at `path`. Raises NotFound, Denied, or Corrupt with the reason."""
     try:
         fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError as error:
         raise NotFound(f"there is no registry {path}") from error
+    except OSError as error:
+        raise Denied(f"cannot open registry {path}: {error.strerror}") from error
     try:
         size = os.fstat(fd).st_size
         if size < 1:
