@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from eal.errors import Invalid
@@ -80,4 +81,4 @@ def _bridge_args(number: int, name: str, more: str = "") -> list[str]:
 
 
 def _is_size(text: object) -> bool:
-    return isinstance(text, str) and text[-1:] in "MG" and text[:-1].isdecimal() and int(text[:-1]) > 0
+    return isinstance(text, str) and re.fullmatch("[0-9]*[1-9][0-9]*[MG]", text) is not None
