@@ -26,8 +26,9 @@ from eal.errors import (
 )
 
 if TYPE_CHECKING:
+    from eal.audit import Audit
     from eal.eal import Eal, current, init
-    from eal.mempool import Audit, Mempool, MempoolFlag
+    from eal.mempool import Mempool, MempoolFlag
     from eal.memzone import Memzone
     from eal.ring import Burst, Ring, RingFlag
     from eal.segment import SOCKET_ID_ANY, Segment
@@ -46,7 +47,7 @@ _HOME = {
     "Burst": "eal.ring",
     "Mempool": "eal.mempool",
     "MempoolFlag": "eal.mempool",
-    "Audit": "eal.mempool",
+    "Audit": "eal.audit",
     "lcores": "eal.topology",
 }
 

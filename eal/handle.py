@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from eal import errors, process
 from eal._native import ffi
@@ -25,7 +25,7 @@ def own(pointer: Any, *keep: object, finish: Callable[[], object] | None = None)
     return ffi.gc(pointer, destroy)
 
 
-def raise_for(code: int, kind: str, name: str, details: dict[int, str] | None = None) -> None:
+def raise_for(code: int, kind: str, name: str, details: dict[int, str] | None = None) -> NoReturn:
     """Raises the exception for a negative errno of an operation on an object."""
     text = (details or {}).get(-code) or _TEXTS.get(-code)
     raise errors.from_errno(code, f"{kind} {name!r}: {text}" if text else f"{kind} {name!r}")

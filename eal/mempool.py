@@ -6,12 +6,13 @@ import errno
 import math
 import threading
 import weakref
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any
 
-from eal import dtypes
+from eal import dtypes, process
 from eal._native import ffi, lib
+from eal.audit import Audit
 from eal.errors import Corrupt, Invalid, InvalidType
 from eal.handle import own, raise_for
 from eal.names import pack_name
@@ -21,15 +22,19 @@ if TYPE_CHECKING:
     import numpy as np
 
     from eal.memzone import Memzone
-    from eal.segment import Participant, Slot
+    from eal.segment import Slot
 
 _NONE = 0xFFFF_FFFF  # what the C core gives where no object could be taken
 
 
 class MempoolFlag(IntFlag):
-    """DPDK: RTE_MEMPOOL_F_*. NO_CACHE_ALIGN: objects are not padded to whole cache lines."""
+    """DPDK: RTE_MEMPOOL_F_*. NO_CACHE_ALIGN: objects are not padded to whole cache lines.
+
+    DEBUG: cookies round each object tell a double put and an overrun, and who holds it (RTE_LIBRTE_MEMPOOL_DEBUG).
+    """
 
     NO_CACHE_ALIGN = lib.IVS_MEMPOOL_NO_CACHE_ALIGN
+    DEBUG = lib.IVS_MEMPOOL_DEBUG
 
 
 def _info(name: str, n: int, elt_size: int, cache_size: int, flags: int) -> tuple[Any, int]:
@@ -66,29 +71,6 @@ def format_mempool(zone: Memzone, name: str, n: int, elt_size: int, cache_size: 
         raise_for(result, "mempool", name, {errno.ENOSPC: f"does not fit its zone of {zone.length} bytes"})
 
 
-@dataclass(frozen=True)
-class Audit:
-    """What holds each object of a pool; consistent only while nobody works the pool.
-
-    `free`: in the shared list. `cached`: by participant slot, what its cache holds. `in_hand`: everything else,
-    which is in somebody's hand, or lost with somebody who died. `twice`: indices found in two places. `foreign`:
-    how many indices in caches are none of this pool's. `participants`: who has which slot.
-    """
-
-    n: int
-    free: list[int]
-    cached: dict[int, list[int]]
-    in_hand: list[int]
-    twice: list[int]
-    foreign: int
-    participants: list[Participant] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether every index is in one place."""
-        return not self.twice and not self.foreign
-
-
 # What a closed pool has for a handle: every operation on it is refused before it looks at anything.
 _closed_memory = ffi.new("uint64_t[]", -(-lib.ivs_mempool_handle_size(0) // 8))
 _CLOSED = ffi.cast("struct ivs_mempool *", _closed_memory)
@@ -107,6 +89,7 @@ class _Handle:
         lib.ivs_mempool_attach(raw, mapping.pointer(pool.memzone.offset), pool._info)
         if slot is not None:
             lib.ivs_mempool_join(raw, slot.index)
+        raw.owner = process.owner()
 
 
 class Mempool:
@@ -209,6 +192,13 @@ class Mempool:
         return pointer, len(pointer)
 
     def _fail(self, result: int, which: str = "") -> None:
+        if self.flags & MempoolFlag.DEBUG and result in (-errno.EALREADY, -errno.EOVERFLOW):
+            which = str(self._local.handle.pointer.culprit)
+        if result == -errno.EOVERFLOW:
+            raise Corrupt(
+                f"mempool {self.name!r}: the bytes before or behind object {which} were overwritten by whoever had it "
+                "or a neighbour"
+            )
         if result == -errno.EALREADY:
             raise Invalid(f"mempool {self.name!r}: object {which} was free already: it was put back twice")
         if result == -errno.EINVAL:
@@ -245,21 +235,27 @@ class Mempool:
 
     def audit(self) -> Audit:
         """Looks for every index in the shared list and all caches. Meaningful while nobody works the pool."""
+        pool = self._look()
         where = ffi.new("uint16_t[]", self.n)
-        foreign = lib.ivs_mempool_audit(self._look(), where)
-        free, in_hand, twice = [], [], []
-        cached: dict[int, list[int]] = {}
-        for index, by in enumerate(ffi.unpack(where, self.n)):
-            if by == lib.IVS_HELD_FREE:
-                free.append(index)
-            elif by == 0:
-                in_hand.append(index)
-            elif by == lib.IVS_HELD_TWICE:
-                twice.append(index)
-            else:
-                cached.setdefault(by - lib.IVS_HELD_CACHE, []).append(index)
-        participants = self.memzone.segment.participants()
-        return Audit(self.n, free, cached, in_hand, twice, foreign, participants)
+        foreign = lib.ivs_mempool_audit(pool, where)
+        places: dict[int, list[int]] = {}
+        for index, place in enumerate(ffi.unpack(where, self.n)):
+            places.setdefault(place, []).append(index)
+        in_hand = places.pop(lib.IVS_HELD_BY_NOBODY_SEEN, [])
+        holders: dict[int, list[int]] = {}
+        for index in in_hand if self.flags & MempoolFlag.DEBUG else ():
+            holders.setdefault(lib.ivs_mempool_holder(pool, index), []).append(index)
+        return Audit(
+            n=self.n,
+            free=places.pop(lib.IVS_HELD_FREE, []),
+            twice=places.pop(lib.IVS_HELD_TWICE, []),
+            cached={place - lib.IVS_HELD_CACHE: indices for place, indices in places.items()},
+            in_hand=in_hand,
+            lost=max(0, len(in_hand) - lib.ivs_mempool_out(pool)),
+            foreign=foreign,
+            participants=self.memzone.segment.participants(),
+            holders=holders,
+        )
 
     # --- memory -------------------------------------------------------------------------------------------
 
@@ -284,6 +280,10 @@ class Mempool:
         inner = np.empty(dims, dtype).strides
         objects = self.memzone.buf[self._info.objects_offset :]
         return np.ndarray((self.n, *dims), dtype, objects, strides=(self.elt_stride, *inner))
+
+    def __iter__(self) -> Iterator[memoryview]:
+        """The bytes of every object, free or not, in the order of their indices (DPDK: rte_mempool_obj_iter)."""
+        return (self.object(index) for index in range(self.n))
 
     def object(self, index: int) -> memoryview:
         """The bytes of one object, without a copy. Raises Invalid for an index that is not below n."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from eal import dtypes
@@ -246,12 +246,14 @@ class Objects:
         socket_id: int = SOCKET_ID_ANY,
         group: str = "default",
         flags: int = 0,
+        obj_init: Callable[[memoryview, int], object] | None = None,
         exist_ok: bool = False,
     ) -> Mempool:
         """Makes a pool of `n` zeroed objects of `elt_size` bytes (DPDK: rte_mempool_create).
 
         `cache_size` is the number of objects that each thread keeps for itself (up to 512, one and a half times it
-        at most `n`), `flags` of MempoolFlag. With `exist_ok` a pool of that name and kind is given instead. Raises
+        at most `n`), `flags` of MempoolFlag. `obj_init` is called with each object's bytes and index before anybody can
+        look the pool up. With `exist_ok` a pool of that name and kind is given instead. Raises
         Exists, Invalid, NoMemory.
         """
         check_name(name, "mempool")
@@ -259,7 +261,11 @@ class Objects:
         self._check_place(group=group, socket_id=socket_id)
 
         def fill(segment: Segment, entry: Entry) -> None:
-            format_mempool(Memzone(entry, segment), name, n, elt_size, cache_size, flags)
+            zone = Memzone(entry, segment)
+            format_mempool(zone, name, n, elt_size, cache_size, flags)
+            if obj_init is not None:
+                for index, memory in enumerate(Mempool(zone, name)):
+                    obj_init(memory, index)
 
         with self._change():
             if exist_ok and (entry := self._registry_entry(Kind.MEMPOOL, name)):

@@ -319,6 +319,18 @@ IVS_ASSERT_AT(ivs_mempool_shared, private_size, 96);
 IVS_ASSERT_AT(ivs_mempool_shared, mbuf_version, 100);
 IVS_ASSERT_AT(ivs_mempool_shared, taken, 128);
 
+/* In a pool with IVS_MEMPOOL_DEBUG a line with this stands before each object, and `tail` right behind its last byte. */
+struct ivs_mempool_cookie {
+    _Atomic uint64_t state; /* IVS_COOKIE_FREE or IVS_COOKIE_TAKEN; anything else: overwritten */
+    _Atomic uint64_t owner; /* who took it, as ivs_participant.owner; 0 while it is free */
+    uint8_t reserved[48];
+};
+IVS_ASSERT_SIZE(ivs_mempool_cookie, 64);
+IVS_ASSERT_AT(ivs_mempool_cookie, owner, 8);
+#define IVS_COOKIE_FREE UINT64_C(0xf4eef4eef4eef4ee)
+#define IVS_COOKIE_TAKEN UINT64_C(0x7a4e7a4e7a4e7a4e)
+#define IVS_COOKIE_TAIL UINT64_C(0xe2d0e2d0e2d0e2d0)
+
 /* One participant's cache: written by its owner alone, read by all who count. */
 struct ivs_mempool_cache {
     _Atomic uint32_t len; /* indices in objects[] that are cached */

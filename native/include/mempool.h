@@ -10,7 +10,8 @@
  * everything: indices are checked against the handle's own n, whatever a peer writes.
  *
  * Operations return the number of objects, or a negative errno: -EINVAL an index is out of range, or more are put
- * back than are out; -EALREADY an object was free already; or what ivs_mempool_refuse set.
+ * back than are out; -EALREADY an object was free already; -EOVERFLOW (with IVS_MEMPOOL_DEBUG) the bytes before or behind
+ * an object were overwritten; or what ivs_mempool_refuse set.
  *
  * Progress: lock-free; a get looks at each word of the bitmap once.
  */
@@ -44,6 +45,9 @@ struct ivs_mempool {
     uint32_t cached;
     _Atomic int32_t refuse;
     uint32_t private_size; /* of an mbuf pool, else 0 */
+    uint32_t debug;        /* 1: cookies are kept and checked */
+    uint32_t culprit;      /* debug: the object that the last error is about */
+    uint64_t owner;        /* debug: who takes objects by this handle, as ivs_participant.owner */
     uint32_t cache[];
 };
 
@@ -62,7 +66,8 @@ struct ivs_mempool_info {
 /* DPDK's MEMPOOL_F_NO_CACHE_ALIGN: objects follow each other without padding to a cache line. */
 #define IVS_MEMPOOL_NO_CACHE_ALIGN 0x2u
 #define IVS_MEMPOOL_MBUF 0x10000u /* ours: each object is an mbuf (mbuf.h) */
-#define IVS_MEMPOOL_FLAGS (IVS_MEMPOOL_NO_CACHE_ALIGN | IVS_MEMPOOL_MBUF)
+#define IVS_MEMPOOL_DEBUG 0x20000u /* ours: cookies round each object, and who has it */
+#define IVS_MEMPOOL_FLAGS (IVS_MEMPOOL_NO_CACHE_ALIGN | IVS_MEMPOOL_MBUF | IVS_MEMPOOL_DEBUG)
 #define IVS_MEMPOOL_CACHE_MAX 512u
 
 /* ---- the shared bitmap -------------------------------------------------------------------------------------- */
@@ -241,8 +246,13 @@ static inline int ivs_mempool_get_refill(struct ivs_mempool *p, uint32_t *object
     return (int)n;
 }
 
+/* With IVS_MEMPOOL_DEBUG: marks objects that were just taken, or are about to be put back. Returns 0, or -EALREADY or
+ * -EOVERFLOW with p->culprit set: an overwritten cookie is mended, so that each overrun is told once. (mempool_debug.c) */
+int ivs_mempool_debug_take(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
+int ivs_mempool_debug_put(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
+
 /* Takes `n` objects, or none and returns 0. */
-IVS_INLINE int ivs_mempool_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
+IVS_INLINE int ivs_mempool_get_unmarked(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
 {
     int32_t refuse = atomic_load_explicit(&p->refuse, memory_order_relaxed);
     if (IVS_UNLIKELY(refuse != 0))
@@ -275,6 +285,11 @@ IVS_INLINE int ivs_mempool_put_bulk(struct ivs_mempool *p, const uint32_t *objec
         highest = objects[i] > highest ? objects[i] : highest;
     if (IVS_UNLIKELY(highest >= p->n))
         return -EINVAL;
+    if (IVS_UNLIKELY(p->debug != 0)) {
+        int fault = ivs_mempool_debug_put(p, objects, n);
+        if (fault != 0)
+            return fault;
+    }
     if (IVS_UNLIKELY(p->credit < n)) {
         p->credit = ivs_mempool_out(p);
         if (p->credit < n)
@@ -293,6 +308,22 @@ IVS_INLINE int ivs_mempool_put_bulk(struct ivs_mempool *p, const uint32_t *objec
     ivs_mempool_record(p);
     ivs_mempool_count_returned(p, n);
     return (int)n;
+}
+
+/* Takes `n` objects, or none and returns 0, or an error that IVS_MEMPOOL_DEBUG found. */
+IVS_INLINE int ivs_mempool_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
+{
+    int got = ivs_mempool_get_unmarked(p, objects, n);
+    if (IVS_UNLIKELY(p->debug != 0 && got > 0)) {
+        int fault = ivs_mempool_debug_take(p, objects, n);
+        if (fault != 0) {
+            uint32_t culprit = p->culprit;
+            (void)ivs_mempool_put_bulk(p, objects, n);
+            p->culprit = culprit;
+            return fault;
+        }
+    }
+    return got;
 }
 
 /* ---- making, attaching, taking part (mempool.c) ---------------------------------------------------------------- */
@@ -324,6 +355,12 @@ void ivs_mempool_refuse(struct ivs_mempool *p, int32_t code);
 
 /* Free objects: the bitmap's and all caches', those of the dead too. A snapshot between 0 and n. */
 uint32_t ivs_mempool_available(const struct ivs_mempool *p);
+
+/* Who took an object, as ivs_participant.owner; 0 where it is free, or the pool is not one with IVS_MEMPOOL_DEBUG. */
+uint64_t ivs_mempool_holder(const struct ivs_mempool *p, uint32_t object);
+
+/* Writes the cookies of a new pool. */
+void ivs_mempool_debug_format(struct ivs_mempool *p);
 
 /* What holds each object, for ivs_mempool_audit. */
 #define IVS_HELD_BY_NOBODY_SEEN 0u /* in somebody's hand, or lost */

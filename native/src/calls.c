@@ -38,14 +38,16 @@ int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n)
     FOR_ELEM_SIZE(r, ivs_ring_dequeue_burst)
 }
 
-int ivs_call_enqueue_one(struct ivs_ring *r, const void *object)
+int ivs_call_enqueue_one(struct ivs_ring *r, const void *objects)
 {
-    return ivs_call_enqueue_bulk(r, object, 1);
+    const uint32_t n = 1;
+    FOR_ELEM_SIZE(r, ivs_ring_enqueue_bulk)
 }
 
-int ivs_call_dequeue_one(struct ivs_ring *r, void *object)
+int ivs_call_dequeue_one(struct ivs_ring *r, void *objects)
 {
-    return ivs_call_dequeue_bulk(r, object, 1);
+    const uint32_t n = 1;
+    FOR_ELEM_SIZE(r, ivs_ring_dequeue_bulk)
 }
 
 int ivs_call_enqueue_number(struct ivs_ring *r, uint64_t value)

@@ -38,13 +38,18 @@ static int64_t lay_out(struct ivs_mempool_shared *p)
         return -EINVAL;
     if (p->flags & IVS_MEMPOOL_MBUF && !are_mbufs(p))
         return -EINVAL;
+    uint64_t before = 0;
     uint64_t stride = p->flags & IVS_MEMPOOL_NO_CACHE_ALIGN ? p->elt_size : align_up(p->elt_size, IVS_CACHE_LINE);
+    if (p->flags & IVS_MEMPOOL_DEBUG) {
+        before = sizeof(struct ivs_mempool_cookie);
+        stride = before + align_up((uint64_t)p->elt_size + sizeof(uint64_t), IVS_CACHE_LINE);
+    }
     uint64_t cache = sizeof(struct ivs_mempool_cache) + 4 * (uint64_t)flush_threshold(p->cache_size);
     p->elt_stride = (uint32_t)stride;
     p->cache_stride = (uint32_t)align_up(cache, IVS_CACHE_LINE);
     p->bitmap_offset = sizeof(*p);
     p->caches_offset = p->bitmap_offset + align_up(((uint64_t)p->n + 63) / 64 * 8, IVS_CACHE_LINE);
-    p->objects_offset = p->caches_offset + (uint64_t)IVS_PARTICIPANTS * p->cache_stride;
+    p->objects_offset = p->caches_offset + (uint64_t)IVS_PARTICIPANTS * p->cache_stride + before;
     return (int64_t)(p->objects_offset + stride * p->n);
 }
 
@@ -99,6 +104,11 @@ int ivs_mempool_create(void *base, uint64_t length, const struct ivs_mempool_inf
     memset(bitmap, 0xff, plan.n / 8);
     if (plan.n % 8 != 0)
         bitmap[plan.n / 8] = (unsigned char)((1u << (plan.n % 8)) - 1);
+    if (plan.flags & IVS_MEMPOOL_DEBUG) {
+        struct ivs_mempool maker;
+        ivs_mempool_attach(&maker, base, info);
+        ivs_mempool_debug_format(&maker);
+    }
     /* release: pairs with the acquire in ivs_mempool_check */
     atomic_store_explicit(&pool->magic, IVS_MEMPOOL_MAGIC, memory_order_release);
     return 0;
@@ -168,6 +178,7 @@ void ivs_mempool_attach(struct ivs_mempool *p, void *base, const struct ivs_memp
     p->private_size = plan.private_size;
     p->cache_stride = plan.cache_stride;
     p->caches = bytes + plan.caches_offset;
+    p->debug = (plan.flags & IVS_MEMPOOL_DEBUG) != 0;
 }
 
 static struct ivs_mempool_cache *cache_of(const struct ivs_mempool *p, uint32_t slot)
