@@ -175,3 +175,61 @@ int ivs_call_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n);
 int ivs_call_put_bulk(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
 uint32_t ivs_call_get(struct ivs_mempool *p);
 int ivs_call_put(struct ivs_mempool *p, uint32_t object);
+
+/* mbuf.h and mbuf_calls.h */
+#define IVS_MBUF_NONE ...
+#define IVS_MBUF_HEADROOM ...
+#define IVS_MBUF_SEGS_MAX ...
+struct ivs_mbuf {
+    uint16_t data_off;
+    uint16_t refcnt;
+    uint16_t nb_segs;
+    uint16_t port;
+    uint64_t ol_flags;
+    uint32_t packet_type;
+    uint32_t pkt_len;
+    uint16_t data_len;
+    uint16_t vlan_tci;
+    uint32_t rss;
+    uint16_t vlan_tci_outer;
+    uint16_t buf_len;
+    uint32_t next;
+    uint32_t buf;
+    uint16_t priv_size;
+    uint16_t timesync;
+    uint64_t tx_offload;
+    uint64_t timestamp;
+};
+struct ivs_call_seg {
+    int64_t place;
+    uint32_t data_off;
+    uint32_t data_len;
+    uint32_t tailroom;
+    uint32_t buf;
+    uint32_t next;
+    uint32_t refcnt;
+    uint32_t nb_segs;
+};
+int ivs_mbuf_pool_create(void *base, uint64_t length, const struct ivs_mempool_info *info);
+int ivs_mbuf_reset(const struct ivs_mempool *p, uint32_t index);
+int ivs_mbuf_refcnt_update(const struct ivs_mempool *p, uint32_t index, int32_t by);
+int ivs_mbuf_refcnt_update_all(const struct ivs_mempool *p, uint32_t index, int32_t by);
+int ivs_mbuf_free_seg(struct ivs_mempool *p, uint32_t index);
+int ivs_mbuf_chain(const struct ivs_mempool *p, uint32_t head, uint32_t tail);
+int ivs_mbuf_attach(const struct ivs_mempool *p, uint32_t index, uint32_t to);
+int ivs_mbuf_detach(struct ivs_mempool *p, uint32_t index);
+int64_t ivs_mbuf_clone(struct ivs_mempool *p, uint32_t index);
+int64_t ivs_mbuf_copy(struct ivs_mempool *p, uint32_t index, uint32_t offset, uint32_t length);
+int ivs_mbuf_linearize(struct ivs_mempool *p, uint32_t index);
+int ivs_mbuf_read(const struct ivs_mempool *p, uint32_t index, uint32_t offset, uint32_t length, void *to);
+int ivs_mbuf_check(const struct ivs_mempool *p, uint32_t index, int is_header, const char **reason);
+int ivs_call_mbuf_alloc_bulk(struct ivs_mempool *p, uint32_t *indices, uint32_t n);
+int64_t ivs_call_mbuf_alloc(struct ivs_mempool *p);
+int ivs_call_mbuf_free_bulk(struct ivs_mempool *p, const uint32_t *indices, uint32_t n);
+int ivs_call_mbuf_free(struct ivs_mempool *p, uint32_t index);
+int64_t ivs_call_mbuf_append(const struct ivs_mempool *p, uint32_t index, uint32_t length);
+int64_t ivs_call_mbuf_prepend(const struct ivs_mempool *p, uint32_t index, uint32_t length);
+int64_t ivs_call_mbuf_adj(const struct ivs_mempool *p, uint32_t index, uint32_t length);
+int ivs_call_mbuf_trim(const struct ivs_mempool *p, uint32_t index, uint32_t length);
+int ivs_call_mbuf_segment(const struct ivs_mempool *p, uint32_t index, struct ivs_call_seg *found);
+int ivs_call_mbuf_segments(const struct ivs_mempool *p, uint32_t index, uint32_t *indices, uint32_t most);

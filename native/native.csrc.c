@@ -3,5 +3,6 @@
 #include "crc32c.h"
 #include "fault.h"
 #include "map.h"
+#include "mbuf_calls.h"
 #include "segment.h"
 #include "table.h"
