@@ -34,15 +34,19 @@ class EmulatedBus:
         self._next = 0
         self._address = _WINDOW
         (self.root / "bus/pci/devices").mkdir(parents=True)
-        for file in files:
-            self.add(Path(file))
+        try:
+            for file in files:
+                self.add(Path(file))
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, file: Path) -> str:
         """Puts one more device on the bus; gives its PCI address."""
+        size = file.stat().st_size
         slot = _FIRST_SLOT + self._next
         self._next += 1
         address = f"0000:{slot >> 5:02x}:{slot & 31:02x}.0"
-        size = file.stat().st_size
         device = self.root / "bus/pci/devices" / address
         device.mkdir()
         start = -(-self._address // max(size, 1)) * max(size, 1)
@@ -92,9 +96,11 @@ def guest_environment(files: Iterable[Path | str]) -> Iterator[dict[str, str]]:
     try:
         with EmulatedBus(files, folder) as bus:
             root = runtime.make_private(folder / "run")
-            yield {"EAL_SYSFS_ROOT": str(bus.root), "EAL_RUNTIME_DIR": str(root)}
-            for directory in runtime.prefixes(root):
-                leftovers.remove(directory)
+            try:
+                yield {"EAL_SYSFS_ROOT": str(bus.root), "EAL_RUNTIME_DIR": str(root)}
+            finally:
+                for directory in runtime.prefixes(root):
+                    leftovers.remove(directory)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
