@@ -7,9 +7,9 @@ import operator
 import time
 import weakref
 from enum import IntFlag
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from eal._native import BurstCalls, RingCalls, ffi, lib
+from eal._native import ffi, lib
 from eal.errors import Corrupt, Invalid, InvalidType
 from eal.handle import own, raise_for
 from eal.names import pack_name
@@ -20,15 +20,12 @@ if TYPE_CHECKING:
 
     from eal.memzone import Memzone
 
+_EMPTY = 0xFFFF_FFFF_FFFF_FFFF  # what the C core gives where a number could not be dequeued
 _WAIT_SLICE = 0.05  # seconds that C waits at a time, so that Ctrl-C is heard
 
 # What a closed ring has for a handle: every operation on it is refused before it looks at anything.
 _CLOSED = ffi.new("struct ivs_ring *")
 lib.ivs_ring_refuse(_CLOSED, -errno.ESHUTDOWN)
-
-
-def _address(pointer: Any) -> int:
-    return int(ffi.cast("uintptr_t", pointer))
 
 
 class RingFlag(IntFlag):
@@ -84,7 +81,7 @@ def format_ring(zone: Memzone, name: str, count: int, elem_size: int, flags: int
         raise_for(result, "ring", name, {errno.ENOSPC: f"does not fit its zone of {zone.length} bytes"})
 
 
-class Ring(RingCalls):
+class Ring:
     """A ring (DPDK: struct rte_ring). Full and empty are return values, never exceptions.
 
     Elements are `elem_size` bytes. Single values are ints where that is 4 or 8, bytes-like otherwise. Arrays are
@@ -117,7 +114,6 @@ class Ring(RingCalls):
         self._numbers = self.elem_size in (4, 8)
         if zone.readonly:
             self.refuse(errno.EACCES)
-        self._bind(_address(self._ring), self._ring)
 
     # --- state --------------------------------------------------------------------------------------------
 
@@ -154,10 +150,13 @@ class Ring(RingCalls):
     def __bool__(self) -> bool:
         return True  # a ring is a thing, not a container that is false when empty
 
-    # --- one element: enqueue and dequeue are RingCalls' own ------------------------------------------------
+    # --- one element --------------------------------------------------------------------------------------
 
-    def _enqueue_other(self, value: int | Any) -> bool:
-        """enqueue of what is neither bytes of the right length nor an int that fits: other types, and errors."""
+    def enqueue(self, value: int | Any) -> bool:
+        """Puts one element in; False where the ring is full (DPDK: rte_ring_enqueue_elem).
+
+        Raises Invalid for a value that is not an element.
+        """
         if self._numbers and not isinstance(value, int):
             try:
                 value = operator.index(value)  # numpy's integers of any width
@@ -174,10 +173,6 @@ class Ring(RingCalls):
             raise_for(result, "ring", self.name, {errno.ERANGE: f"{value} does not fit {self.elem_size} bytes"})
         return bool(result)
 
-    def _refused(self, code: int) -> NoReturn:
-        """Raises what belongs to the negative errno of an operation."""
-        raise_for(code, "ring", self.name)
-
     def _element(self, value: Any) -> Any:
         try:
             pointer = ffi.from_buffer(value)
@@ -187,6 +182,24 @@ class Ring(RingCalls):
         if len(pointer) != self.elem_size:
             raise Invalid(f"ring {self.name!r}: an element has {self.elem_size} bytes, not {len(pointer)}")
         return pointer
+
+    def dequeue(self) -> int | bytes | None:
+        """Takes one element out; None where the ring is empty (DPDK: rte_ring_dequeue_elem)."""
+        if self._numbers:
+            value: int = lib.ivs_call_dequeue_number(self._ring)
+            if value != _EMPTY:
+                return value
+            result = lib.ivs_call_status()
+            if result == 1:
+                return value
+        else:
+            out = bytearray(self.elem_size)
+            result = lib.ivs_call_dequeue_one(self._ring, ffi.from_buffer(out))
+            if result == 1:
+                return bytes(out)
+        if result < 0:
+            raise_for(result, "ring", self.name)
+        return None
 
     # --- many elements ------------------------------------------------------------------------------------
 
@@ -261,15 +274,14 @@ class Ring(RingCalls):
     def close(self) -> None:
         """From now on every operation raises Closed; the pages are let go of. May be called twice."""
         for burst in self._bursts:
-            burst._unbind()
-        self._unbind()
+            burst._handle = _CLOSED
         self._ring = _CLOSED
 
     def __repr__(self) -> str:
         return f"<Ring {self.name!r} {self.capacity} elements of {self.elem_size} bytes>"
 
 
-class Burst(BurstCalls):
+class Burst:
     """An array whose pointer is held, so that a call costs hardly more than the C function.
 
     `array` is uint32, uint64, or uint8 of shape `(n, elem_size)`.
@@ -288,13 +300,26 @@ class Burst(BurstCalls):
             self.array = np.zeros((n, ring.elem_size), np.uint8)
         self.ring = ring
         self.n = n
-        pointer = ffi.from_buffer("unsigned char[]", self.array, require_writable=True)
-        self._bind(_address(ring._ring), (ring._ring, pointer), _address(pointer), n)
+        self._pointer = ffi.from_buffer("unsigned char[]", self.array, require_writable=True)
+        self._handle = ring._ring
+        self._elem_size = ring.elem_size
         ring._bursts.add(self)
 
-    def _outside(self, n: int, start: int) -> NoReturn:
-        raise Invalid(f"elements {start} to {start + n} of a burst of {self.n}")
+    def enqueue(self, n: int, start: int = 0) -> int:
+        """Puts in up to `n` elements of `array` from element `start` on; gives how many."""
+        if start == 0 <= n <= self.n:
+            result: int = lib.ivs_call_enqueue_burst(self._handle, self._pointer, n)
+        elif 0 <= start <= start + n <= self.n:
+            result = lib.ivs_call_enqueue_burst(self._handle, self._pointer + start * self._elem_size, n)
+        else:
+            raise Invalid(f"elements {start} to {start + n} of a burst of {self.n}")
+        if result < 0:
+            raise_for(result, "ring", self.ring.name)
+        return result
 
-    def _refused(self, code: int) -> NoReturn:
-        """Raises what belongs to the negative errno of an operation."""
-        raise_for(code, "ring", self.ring.name)
+    def dequeue(self) -> int:
+        """Fills `array` from its start with as many elements as there are; gives how many."""
+        result: int = lib.ivs_call_dequeue_burst(self._handle, self._pointer, self.n)
+        if result < 0:
+            raise_for(result, "ring", self.ring.name)
+        return result
