@@ -182,6 +182,24 @@ static void test_st_end_changes_hands(void)
     kit_free(&k);
 }
 
+/* The same after somebody set the indices back, as DPDK's rte_ring_reset does: what was known of the other end lies. */
+static void test_indices_go_backwards(void)
+{
+    struct kit k;
+    struct ivs_ring other;
+    uint64_t values[64] = {0};
+
+    kit_make(&k, 64, 8, IVS_RING_SP_ENQ | IVS_RING_SC_DEQ);
+    kit_set_index(k.memory, 100);
+    CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, values, 8, 1, NULL), 1); /* knows now: up to 163 */
+    CHECK_EQ(ivs_ring_dequeue_bulk(&k.r, values, 8, 1, NULL), 1);
+    kit_set_index(k.memory, 80);
+    kit_attach(&k, &other);
+    CHECK_EQ(ivs_ring_enqueue_bulk(&other, values, 8, 60, NULL), 60); /* up to 140, and 143 is the limit */
+    CHECK_EQ(ivs_ring_enqueue_burst(&k.r, values, 8, 10, NULL), 3);
+    kit_free(&k);
+}
+
 static void test_reset(void)
 {
     for (uint32_t mode = 0; mode < KIT_MODES; mode++) {
@@ -265,6 +283,7 @@ int main(void)
     RUN(test_create_refuses);
     RUN(test_refusals_of_a_handle);
     RUN(test_st_end_changes_hands);
+    RUN(test_indices_go_backwards);
     RUN(test_reset);
     RUN(test_wait);
     RUN(test_stalled_peer);

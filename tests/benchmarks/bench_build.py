@@ -11,7 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-CORE = [ROOT / "native" / "src" / name for name in ("ring.c", "mempool.c", "crc32c.c", "fault.c")]
+CORE = [ROOT / "native" / "src" / name for name in ("ring.c", "mempool.c", "mempool_debug.c", "crc32c.c")]
 DIRECTORY = ROOT / "build" / "bench"
 
 

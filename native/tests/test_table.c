@@ -1,0 +1,288 @@
+/* test_table.c: tables: published, read, and every damage to a file or a table refused. */
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "table.h"
+
+#define SIZE 65536u
+
+struct made {
+    struct ivs_table head;
+    struct ivs_table_segment segments[2];
+    struct ivs_table_entry entries[2];
+    char heap[64];
+};
+_Static_assert(sizeof(struct made) == 64 + 2 * 96 + 2 * 96 + 64, "no padding");
+
+static void fill(struct made *t)
+{
+    memset(t, 0, sizeof(*t));
+    t->head.n_segments = t->head.n_entries = 2;
+    t->head.heap = sizeof(t->heap);
+    t->head.epoch = 7;
+    for (uint32_t i = 0; i < 2; i++) {
+        t->segments[i].size = 1u << 21;
+        t->segments[i].page_size = 4096;
+        t->segments[i].path = (struct ivs_heap_ref){0, 10};
+        strcpy(t->segments[i].group, "default");
+        strcpy(t->entries[i].name, i ? "RG_ring" : "zone");
+        t->entries[i].kind = i ? IVS_KIND_RING : IVS_KIND_MEMZONE;
+        t->entries[i].segment = i;
+        t->entries[i].offset = 4096;
+        t->entries[i].length = 8192;
+        t->entries[i].dtype = (struct ivs_heap_ref){10, 5};
+        t->entries[i].shape = (struct ivs_heap_ref){16, 16};
+    }
+}
+
+static unsigned char *make_file(uint64_t magic)
+{
+    struct ivs_table_info info = {.size = SIZE, .name = "vm1", .uuid = {1, 2, 3}};
+    unsigned char *file = check_memory(SIZE);
+    ivs_table_format(file, magic, &info, 7);
+    return file;
+}
+
+static void test_empty_file(void)
+{
+    static unsigned char copy[SIZE];
+    struct ivs_table_info info;
+    unsigned char *file = make_file(IVS_METADATA_MAGIC);
+    CHECK_EQ(ivs_table_check_file(file, SIZE, IVS_METADATA_MAGIC, &info), IVS_OK);
+    CHECK_EQ(info.size, SIZE);
+    CHECK_EQ(info.uuid[2], 3);
+    CHECK_EQ(strcmp(info.name, "vm1"), 0);
+    CHECK_EQ(ivs_table_check_file(file, SIZE, IVS_REGISTRY_MAGIC, &info), IVS_FAULT_MAGIC);
+    CHECK_EQ(ivs_table_check_file(file, SIZE - 1, IVS_METADATA_MAGIC, &info), IVS_FAULT_LENGTH);
+    CHECK_EQ(ivs_table_check_file(file, 100, IVS_METADATA_MAGIC, &info), IVS_FAULT_LENGTH);
+    CHECK_EQ(ivs_table_read(file, SIZE, copy), sizeof(struct ivs_table));
+    CHECK_EQ(((struct ivs_table *)(void *)copy)->epoch, 7);
+    free(file);
+}
+
+static void test_newer_version_keeps_its_name(void)
+{
+    struct ivs_table_info info;
+    unsigned char *file = make_file(IVS_METADATA_MAGIC);
+    ((struct ivs_table_file *)(void *)file)->version = 2;
+    CHECK_EQ(ivs_table_check_file(file, SIZE, IVS_METADATA_MAGIC, &info), IVS_FAULT_VERSION);
+    CHECK_EQ(info.version, 2);
+    CHECK_EQ(strcmp(info.name, "vm1"), 0);
+    free(file);
+}
+
+static void test_publish_and_read(void)
+{
+    static unsigned char copy[SIZE];
+    struct made t, *read = (struct made *)(void *)copy;
+    unsigned char *file = make_file(IVS_REGISTRY_MAGIC);
+    uint64_t before = ivs_table_selector(file);
+    for (uint32_t i = 1; i <= 5; i++) {
+        fill(&t);
+        t.entries[0].align = i;
+        CHECK_EQ(ivs_table_publish(file, SIZE, &t, sizeof(t)), 0);
+        CHECK_EQ(ivs_table_selector(file), before + i);
+        CHECK_EQ(ivs_table_read(file, SIZE, copy), sizeof(t));
+        CHECK_EQ(read->entries[0].align, i);
+        CHECK_EQ(memcmp(read, &t, sizeof(t)), 0);
+    }
+    free(file);
+}
+
+/* A half-written table in the slot that is not in force is never seen. */
+static void test_dead_writer(void)
+{
+    static unsigned char copy[SIZE];
+    struct made t;
+    unsigned char *file = make_file(IVS_REGISTRY_MAGIC);
+    fill(&t);
+    CHECK_EQ(ivs_table_publish(file, SIZE, &t, sizeof(t)), 0);
+    uint64_t other = (ivs_table_selector(file) + 1) & 1;
+    memset(file + 4096 + other * ivs_table_room(SIZE), 0x5a, 1000);
+    CHECK_EQ(ivs_table_read(file, SIZE, copy), sizeof(t));
+    free(file);
+}
+
+static void test_too_large(void)
+{
+    static unsigned char table[SIZE];
+    unsigned char *file = make_file(IVS_REGISTRY_MAGIC);
+    CHECK_EQ(ivs_table_publish(file, SIZE, table, ivs_table_room(SIZE) + 64), -ENOSPC);
+    ((struct ivs_table *)(void *)table)->heap = ivs_table_room(SIZE) - sizeof(struct ivs_table);
+    CHECK_EQ(ivs_table_publish(file, SIZE, table, ivs_table_room(SIZE)), 0);
+    CHECK_EQ(ivs_table_room(0), 0);
+    CHECK_EQ(ivs_table_room(4095), 0);
+    free(file);
+}
+
+static void refused(int fault, void (*damage)(struct made *))
+{
+    static unsigned char copy[SIZE];
+    struct made t;
+    unsigned char *file = make_file(IVS_METADATA_MAGIC);
+    fill(&t);
+    damage(&t);
+    uint64_t before = ivs_table_selector(file);
+    CHECK_EQ(ivs_table_publish(file, SIZE, &t, sizeof(t)), fault == IVS_OK ? 0 : -EINVAL);
+    CHECK_EQ(ivs_table_selector(file), fault == IVS_OK ? before + 1 : before);
+    /* publish has completed the table: what it is refused for is the damage alone */
+    CHECK_EQ(ivs_table_check(&t, sizeof(t), t.head.selector), fault);
+    CHECK(ivs_table_read(file, SIZE, copy) > 0);
+    free(file);
+}
+
+#define DAMAGE(name, statement)                                                                                        \
+    static void name(struct made *t) { statement; }
+DAMAGE(none, (void)t)
+DAMAGE(segment_size, t->segments[0].size = 3000000)
+DAMAGE(segment_small, t->segments[1].size = 4096)
+DAMAGE(page_size, t->segments[0].page_size = 1u << 22)
+DAMAGE(group, memset(t->segments[1].group, 'g', IVS_NAME_SIZE))
+DAMAGE(path, t->segments[0].path.offset = 0xffffffffu)
+DAMAGE(name_empty, t->entries[1].name[0] = 0)
+DAMAGE(kind_zero, t->entries[0].kind = 0)
+DAMAGE(kind_four, t->entries[0].kind = 4)
+DAMAGE(entry_segment, t->entries[0].segment = 2)
+DAMAGE(entry_in_header, t->entries[0].offset = 4095)
+DAMAGE(entry_beyond, t->entries[0].length = (1u << 21) - 4095)
+DAMAGE(entry_huge, t->entries[0].offset = UINT64_MAX - 100)
+DAMAGE(entry_wraps, t->entries[0].length = UINT64_MAX - 4096)
+DAMAGE(entry_nothing, t->entries[0].length = 0)
+DAMAGE(dtype, t->entries[1].dtype.length = 55)
+DAMAGE(shape, t->entries[1].shape.length = 9)
+DAMAGE(counts, t->head.n_entries = 3)
+DAMAGE(counts_huge, t->head.n_segments = 0xffffffffu)
+DAMAGE(heap, t->head.heap = 63)
+DAMAGE(heap_huge, t->head.heap = UINT64_MAX)
+
+static void test_each_fault(void)
+{
+    refused(IVS_OK, none);
+    refused(IVS_FAULT_SEGMENT, segment_size);
+    refused(IVS_FAULT_SEGMENT, segment_small);
+    refused(IVS_FAULT_SEGMENT, page_size);
+    refused(IVS_FAULT_NAME, group);
+    refused(IVS_FAULT_TABLE_SIZE, path);
+    refused(IVS_FAULT_NAME, name_empty);
+    refused(IVS_FAULT_ENTRY_KIND, kind_zero);
+    refused(IVS_FAULT_ENTRY_KIND, kind_four);
+    refused(IVS_FAULT_ENTRY_SEGMENT, entry_segment);
+    refused(IVS_FAULT_ENTRY_RANGE, entry_in_header);
+    refused(IVS_FAULT_ENTRY_RANGE, entry_beyond);
+    refused(IVS_FAULT_ENTRY_RANGE, entry_huge);
+    refused(IVS_FAULT_ENTRY_RANGE, entry_wraps);
+    refused(IVS_FAULT_ENTRY_RANGE, entry_nothing);
+    refused(IVS_FAULT_ENTRY_HEAP, dtype);
+    refused(IVS_FAULT_ENTRY_HEAP, shape);
+    refused(IVS_FAULT_TABLE_SIZE, counts);
+    refused(IVS_FAULT_TABLE_SIZE, counts_huge);
+    refused(IVS_FAULT_TABLE_SIZE, heap);
+    refused(IVS_FAULT_TABLE_SIZE, heap_huge);
+}
+
+static void test_each_flipped_bit(void)
+{
+    static unsigned char copy[SIZE];
+    struct ivs_table_info info;
+    struct made t;
+    unsigned char *file = make_file(IVS_METADATA_MAGIC);
+    fill(&t);
+    CHECK_EQ(ivs_table_publish(file, SIZE, &t, sizeof(t)), 0);
+    unsigned char *slot = file + 4096 + (ivs_table_selector(file) & 1) * ivs_table_room(SIZE);
+    for (uint32_t bit = 0; bit < sizeof(t) * 8; bit++) {
+        slot[bit / 8] ^= (unsigned char)(1u << bit % 8);
+        CHECK(ivs_table_read(file, SIZE, copy) < 0);
+        slot[bit / 8] ^= (unsigned char)(1u << bit % 8);
+    }
+    for (uint32_t bit = 0; bit < 128 * 8; bit++) {
+        file[bit / 8] ^= (unsigned char)(1u << bit % 8);
+        CHECK(ivs_table_check_file(file, SIZE, IVS_METADATA_MAGIC, &info) != IVS_OK);
+        file[bit / 8] ^= (unsigned char)(1u << bit % 8);
+    }
+    CHECK_EQ(ivs_table_check_file(file, SIZE, IVS_METADATA_MAGIC, &info), IVS_OK);
+    CHECK_EQ(ivs_table_read(file, SIZE, copy), sizeof(t));
+    free(file);
+}
+
+/* Any number of bytes of a table, told by its head or by the mapping: refused unless it is all of them. */
+static void test_truncated(void)
+{
+    static unsigned char copy[SIZE];
+    struct made t;
+    unsigned char *file = make_file(IVS_METADATA_MAGIC);
+    fill(&t);
+    CHECK_EQ(ivs_table_publish(file, SIZE, &t, sizeof(t)), 0);
+    for (uint64_t length = 0; length < sizeof(t); length++)
+        CHECK(ivs_table_check(&t, length, t.head.selector) != IVS_OK);
+    struct ivs_table *slot =
+        (struct ivs_table *)(void *)(file + 4096 + (ivs_table_selector(file) & 1) * ivs_table_room(SIZE));
+    static const uint64_t lengths[] = {0, 63, 64, sizeof(t) - 1, sizeof(t) + 1, SIZE, UINT64_MAX};
+    for (uint32_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        slot->length = lengths[i];
+        CHECK(ivs_table_read(file, SIZE, copy) < 0);
+    }
+    free(file);
+}
+
+/* Another process publishes as fast as it can: every table that is read is whole. */
+static void test_reader_beside_a_writer(void)
+{
+    enum { TABLES = 20000 };
+    static unsigned char copy[SIZE];
+    struct ivs_table_info info = {.size = SIZE, .name = "vm1"};
+    unsigned char *file = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(file != MAP_FAILED);
+    ivs_table_format(file, IVS_REGISTRY_MAGIC, &info, 0);
+    pid_t writer = fork();
+    if (writer == 0) {
+        for (uint32_t i = 1; i <= TABLES; i++) {
+            struct made t;
+            fill(&t);
+            t.head.epoch = t.entries[0].serial = t.entries[1].serial = i;
+            if (ivs_table_publish(file, SIZE, &t, sizeof(t)) != 0)
+                _exit(1);
+        }
+        _exit(0);
+    }
+    const struct made *t = (const struct made *)(const void *)copy;
+    uint64_t seen = 0;
+    while (seen < TABLES) {
+        int64_t length = ivs_table_read(file, SIZE, copy);
+        CHECK(length > 0);
+        if (length != sizeof(*t))
+            continue;
+        CHECK(t->head.epoch >= seen && t->entries[0].serial == t->head.epoch && t->entries[1].serial == t->head.epoch);
+        seen = t->head.epoch;
+    }
+    int status;
+    CHECK_EQ(waitpid(writer, &status, 0), writer);
+    CHECK_EQ(status, 0);
+    munmap(file, SIZE);
+}
+
+static void test_leaving(void)
+{
+    unsigned char *file = make_file(IVS_METADATA_MAGIC);
+    CHECK_EQ(ivs_table_leaving(file), 0);
+    ivs_table_set_leaving(file, 5);
+    CHECK_EQ(ivs_table_leaving(file), 5);
+    free(file);
+}
+
+int main(void)
+{
+    RUN(test_empty_file);
+    RUN(test_newer_version_keeps_its_name);
+    RUN(test_publish_and_read);
+    RUN(test_dead_writer);
+    RUN(test_too_large);
+    RUN(test_each_fault);
+    RUN(test_each_flipped_bit);
+    RUN(test_truncated);
+    RUN(test_reader_beside_a_writer);
+    RUN(test_leaving);
+    return check_result();
+}
