@@ -19,14 +19,19 @@ def blocks(page: Path, label: str) -> list[str]:
     return [match["code"] for match in BLOCK.finditer(page.read_text()) if match["label"] == label]
 
 
-def run(code: str, *more: str) -> str:
+def run(code: str, folder: Path | None = None) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
         script.write(code)
         script.flush()
-        done = subprocess.run([sys.executable, "-P", script.name, *more], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-P", script.name], capture_output=True, text=True, timeout=60, cwd=folder
+        )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
+
+# C programs, by the file that the Python examples beside them compile.
+C_BLOCKS = {"double.c": re.findall(r"^```c\n(.*?)^```$", (ROOT / "docs/guide.md").read_text(), re.M | re.S)[0]}
 
 EXAMPLES = [
     pytest.param(code, id=f"{page.relative_to(ROOT)}-{number}")
@@ -37,8 +42,10 @@ EXAMPLES = [
 
 @pytest.mark.usefixtures("runtime_dir")
 @pytest.mark.parametrize("code", EXAMPLES)
-def test_an_example_runs(code: str) -> None:
-    run(code)
+def test_an_example_runs(code: str, tmp_path: Path) -> None:
+    for program, text in C_BLOCKS.items():
+        (tmp_path / program).write_text(text)
+    run(code, folder=tmp_path)
 
 
 def test_there_are_examples_to_run() -> None:

@@ -157,6 +157,7 @@ class TestWheel:
         expected = {str(name): name for name in sources("eal", "ivshmem")}
         headers = Path("native/include")
         expected |= {f"eal/include/{name.relative_to(headers)}": name for name in sources(str(headers))}
+        expected |= {f"eal/include/src/{name.name}": name for name in sources("native/src")}
         assert {"eal/py.typed", "ivshmem/py.typed", "eal/include/layout.h"} <= expected.keys()
         packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
         assert packed - {"eal/_native.abi3.so"} == expected.keys()
