@@ -109,6 +109,7 @@ class Prober:
             if bar.size >= HEADER_SIZE:
                 keep = self._look(device, bar)
             else:
+                bar.restore()
                 self.findings.foreign.append(device.address)
         except BaseException:
             bar.close()
@@ -123,7 +124,10 @@ class Prober:
         if magic == METADATA_MAGIC:
             whole = bar.map(bar.size, writable=False)
             what = f"metadata on device {device.address}"
-            self._metadata.append((device, TableFile.open(whole, METADATA_MAGIC, what)))
+            try:
+                self._metadata.append((device, TableFile.open(whole, METADATA_MAGIC, what)))
+            except Corrupt as error:
+                self.findings.reject(device.address, error, TableFile.readable_name(whole, METADATA_MAGIC))
             return False
         if magic == lib.IVS_SEGMENT_MAGIC:
             record = _header(bar, device)

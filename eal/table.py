@@ -244,6 +244,14 @@ class TableFile:
         info = TableInfo(UUID(bytes=bytes(ffi.buffer(raw.uuid))), raw.size, raw.version, name)
         return cls(mapping, info, what)
 
+    @staticmethod
+    def readable_name(mapping: Mapping, magic: int) -> str:
+        """The name in the header, also of a file that `open` refuses; "" where none can be read."""
+        raw = ffi.new("struct ivs_table_info *")
+        lib.ivs_table_check_file(mapping.pointer(), mapping.length, magic, raw)
+        name: bytes = ffi.string(raw.name)
+        return name.decode(errors="replace")
+
     def read(self) -> Table:
         """The table in force, decoded once for each change. Raises Corrupt with the reason."""
         if lib.ivs_table_selector(self.mapping.pointer()) == self._cached.selector:
