@@ -62,6 +62,20 @@ def test_devices_of_others_are_left_as_they_were(primary: eal.Eal, guest: Callab
         assert found["checksums"][running.addresses[file]] == zlib.crc32(content)
 
 
+@pytest.mark.parametrize("guest", ["emulated"], indirect=True)  # QEMU makes none as small
+def test_a_device_too_small_for_a_header_is_left_as_it_was(
+    primary: eal.Eal, guest: Callable[..., Any], tmp_path: Path
+) -> None:
+    small, smaller = tmp_path / "small", tmp_path / "smaller"
+    for file in (small, smaller):
+        file.write_bytes(random.randbytes(256))
+    found = (running := guest("devices", files=[small, smaller])).hear()
+    running.end()
+    assert found["foreign"] == sorted(running.addresses.values())
+    assert found["after"] == found["before"]
+    assert [found["after"][running.addresses[file]]["enable"] for file in (small, smaller)] == ["0", "1"]
+
+
 @pytest.mark.parametrize("concatenated", [False, True], ids=["planned", "concatenated"])
 def test_several_metadata_in_one_vm(primary: eal.Eal, guest: Callable[..., Any], concatenated: bool) -> None:
     """One and two have a segment in common, and one zone; three has a segment of its own."""
@@ -86,7 +100,7 @@ def test_several_metadata_in_one_vm(primary: eal.Eal, guest: Callable[..., Any],
 
 
 def test_a_segment_that_comes_readonly_and_writable_is_writable(primary: eal.Eal, guest: Callable[..., Any]) -> None:
-    """Whoever gives a VM a segment twice has given it the larger right; the guest has to find the device that has it."""
+    """Of the two devices that carry the segment, the guest has to take the one that lets it write."""
     facts, work = zone_with("facts"), zone_with("work")
     reader, writer = metadata_with("reader", facts, readonly=True), metadata_with("writer", work)
 
