@@ -28,6 +28,7 @@ from eal.errors import (
 if TYPE_CHECKING:
     from eal.audit import Audit
     from eal.eal import Eal, current, init
+    from eal.mbuf import MbufPool
     from eal.mempool import Mempool, MempoolFlag
     from eal.memzone import Memzone
     from eal.ring import Burst, Ring, RingFlag
@@ -45,6 +46,7 @@ _HOME = {
     "Ring": "eal.ring",
     "RingFlag": "eal.ring",
     "Burst": "eal.ring",
+    "MbufPool": "eal.mbuf",
     "Mempool": "eal.mempool",
     "MempoolFlag": "eal.mempool",
     "Audit": "eal.audit",
@@ -66,6 +68,7 @@ _METHODS = (
     "ring_free",
     "rings",
     "mempool_create",
+    "pktmbuf_pool_create",
     "mempool_lookup",
     "mempool_free",
     "mempools",
@@ -118,6 +121,7 @@ __all__ = [
     "RingFlag",
     "Burst",
     "Mempool",
+    "MbufPool",
     "MempoolFlag",
     "Audit",
     "lcores",

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from enum import IntFlag
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from eal import dtypes, process
 from eal._native import ffi, lib
@@ -37,7 +37,9 @@ class MempoolFlag(IntFlag):
     DEBUG = lib.IVS_MEMPOOL_DEBUG
 
 
-def _info(name: str, n: int, elt_size: int, cache_size: int, flags: int) -> tuple[Any, int]:
+def plan_mempool(
+    name: str, n: int, elt_size: int, cache_size: int, flags: int, private_size: int = 0
+) -> tuple[Any, int]:
     """The C core's plan of a pool and the bytes it takes. Raises Invalid and says what does not fit."""
     for what, value in (("n", n), ("elt_size", elt_size), ("cache_size", cache_size), ("flags", flags)):
         if not isinstance(value, int):
@@ -47,6 +49,7 @@ def _info(name: str, n: int, elt_size: int, cache_size: int, flags: int) -> tupl
     info = ffi.new("struct ivs_mempool_info *")
     info.name = pack_name(name)
     info.n, info.elt_size, info.cache_size, info.flags = n, elt_size, cache_size, flags
+    info.private_size = private_size
     need = lib.ivs_mempool_plan(info)
     if need < 0:
         if cache_size > lib.IVS_MEMPOOL_CACHE_MAX or cache_size * 3 // 2 > n > 0:
@@ -60,12 +63,14 @@ def _info(name: str, n: int, elt_size: int, cache_size: int, flags: int) -> tupl
 
 def mempool_memsize(name: str, n: int, elt_size: int, cache_size: int, flags: int) -> int:
     """Bytes that a pool takes. Raises Invalid."""
-    return _info(name, n, elt_size, cache_size, flags)[1]
+    if isinstance(flags, int) and flags & lib.IVS_MEMPOOL_MBUF:
+        raise Invalid(f"mempool {name!r}: flags {flags:#x}: a pool of mbufs is made by pktmbuf_pool_create")
+    return plan_mempool(name, n, elt_size, cache_size, flags)[1]
 
 
 def format_mempool(zone: Memzone, name: str, n: int, elt_size: int, cache_size: int, flags: int) -> None:
     """Makes a pool with all objects free in a zeroed zone that is long enough."""
-    info, _ = _info(name, n, elt_size, cache_size, flags)
+    info, _ = plan_mempool(name, n, elt_size, cache_size, flags)
     result = lib.ivs_mempool_create(zone.segment.mapping.pointer(zone.offset), zone.length, info)
     if result < 0:
         raise_for(result, "mempool", name, {errno.ENOSPC: f"does not fit its zone of {zone.length} bytes"})
@@ -191,7 +196,7 @@ class Mempool:
             raise InvalidType(f"mempool {self.name!r}: indices are a one-dimensional uint32 array")
         return pointer, len(pointer)
 
-    def _fail(self, result: int, which: str = "") -> None:
+    def _fail(self, result: int, which: str = "") -> NoReturn:
         if self.flags & MempoolFlag.DEBUG and result in (-errno.EALREADY, -errno.EOVERFLOW):
             which = str(self._local.handle.pointer.culprit)
         if result == -errno.EOVERFLOW:

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from eal import dtypes
 from eal.errors import Closed, Corrupt, Denied, Exists, InUse, Invalid, InvalidType, NotFound
 from eal.heap import Heap
+from eal.mbuf import DEFAULT_DATA_ROOM, MbufPool, attach_pool, format_mbuf_pool, mbuf_pool_memsize
 from eal.mempool import Mempool, format_mempool, mempool_memsize
 from eal.memzone import Memzone
 from eal.metadata import holders
@@ -279,8 +280,48 @@ class Objects:
             made: Mempool = self._handle(self._own_zone(entry))
             return made
 
+    def pktmbuf_pool_create(
+        self,
+        name: str,
+        n: int,
+        *,
+        cache_size: int = 0,
+        data_room: int = DEFAULT_DATA_ROOM,
+        private_size: int = 0,
+        socket_id: int = SOCKET_ID_ANY,
+        group: str = "default",
+        flags: int = 0,
+        exist_ok: bool = False,
+    ) -> MbufPool:
+        """Makes a pool of `n` mbufs (DPDK: rte_pktmbuf_pool_create).
+
+        `data_room` is the size of each buffer in bytes (up to 65535), with the 128 of its headroom; `private_size` (a
+        multiple of 8) is what the app has to itself in each mbuf. The rest as in `mempool_create`.
+        """
+        check_name(name, "mempool")
+        length, kept = mbuf_pool_memsize(name, n, cache_size, data_room, private_size, flags)
+        self._check_place(group=group, socket_id=socket_id)
+
+        def fill(segment: Segment, entry: Entry) -> None:
+            format_mbuf_pool(Memzone(entry, segment), name, n, cache_size, data_room, private_size, flags)
+
+        with self._change():
+            entry = self._registry_entry(Kind.MEMPOOL, name) if exist_ok else None
+            if entry is None:
+                entry = self._heap.reserve(
+                    name, Kind.MEMPOOL, length, socket_id=socket_id, group=group, flags=kept, fill=fill
+                )
+            pool: MbufPool = self._handle(self._own_zone(entry))
+            self._check_same("mempool", name, {"flags": (pool.flags, kept), "n": (pool.n, n)})
+            sizes = {"cache_size": (pool.cache_size, cache_size), "private_size": (pool.private_size, private_size)}
+            self._check_same("mempool", name, {**sizes, "data_room": (pool.data_room, data_room)})
+            return pool
+
     def mempool_lookup(self, name: str) -> Mempool:
-        """The pool of that name. Raises NotFound, or Corrupt where it is damaged (DPDK: rte_mempool_lookup)."""
+        """The pool of that name, an MbufPool where it is one (DPDK: rte_mempool_lookup).
+
+        Raises NotFound, or Corrupt where it is damaged.
+        """
         check_name(name, "mempool")
         pool: Mempool = self._handle(self._lookup_zone(Kind.MEMPOOL, name))
         return pool
@@ -390,7 +431,7 @@ class Objects:
         if entry.kind == Kind.RING:
             handle = Ring(zone, entry.name, self._stall_timeout)
         else:
-            handle = Mempool(zone, entry.name)
+            handle = attach_pool(zone, entry.name)
         if known is None:
             return self._handles.setdefault(key, (zone, handle))[1]
         self._handles[key] = (zone, handle)

@@ -207,8 +207,8 @@ struct ivs_call_seg {
     uint32_t tailroom;
     uint32_t buf;
     uint32_t next;
-    uint32_t refcnt;
     uint32_t nb_segs;
+    uint32_t pkt_len;
 };
 int ivs_mbuf_pool_create(void *base, uint64_t length, const struct ivs_mempool_info *info);
 int ivs_mbuf_reset(const struct ivs_mempool *p, uint32_t index);
@@ -231,5 +231,6 @@ int64_t ivs_call_mbuf_append(const struct ivs_mempool *p, uint32_t index, uint32
 int64_t ivs_call_mbuf_prepend(const struct ivs_mempool *p, uint32_t index, uint32_t length);
 int64_t ivs_call_mbuf_adj(const struct ivs_mempool *p, uint32_t index, uint32_t length);
 int ivs_call_mbuf_trim(const struct ivs_mempool *p, uint32_t index, uint32_t length);
+int ivs_call_mbuf_refcnt(const struct ivs_mempool *p, uint32_t index);
 int ivs_call_mbuf_segment(const struct ivs_mempool *p, uint32_t index, struct ivs_call_seg *found);
 int ivs_call_mbuf_segments(const struct ivs_mempool *p, uint32_t index, uint32_t *indices, uint32_t most);

@@ -14,6 +14,9 @@ int64_t ivs_call_mbuf_prepend(const struct ivs_mempool *p, uint32_t index, uint3
 int64_t ivs_call_mbuf_adj(const struct ivs_mempool *p, uint32_t index, uint32_t length);
 int ivs_call_mbuf_trim(const struct ivs_mempool *p, uint32_t index, uint32_t length);
 
+/* How many references there are: 0, the mbuf is free. */
+int ivs_call_mbuf_refcnt(const struct ivs_mempool *p, uint32_t index);
+
 /* One segment as it is now. */
 struct ivs_call_seg {
     int64_t place; /* of its data */
@@ -22,8 +25,8 @@ struct ivs_call_seg {
     uint32_t tailroom;
     uint32_t buf;
     uint32_t next;
-    uint32_t refcnt;
     uint32_t nb_segs;
+    uint32_t pkt_len;
 };
 int ivs_call_mbuf_segment(const struct ivs_mempool *p, uint32_t index, struct ivs_call_seg *found);
 

@@ -41,6 +41,14 @@ int ivs_call_mbuf_trim(const struct ivs_mempool *p, uint32_t index, uint32_t len
     return ivs_mbuf_trim(p, index, length);
 }
 
+int ivs_call_mbuf_refcnt(const struct ivs_mempool *p, uint32_t index)
+{
+    int result = ivs_mbuf_enter(p, index);
+    if (result == -EALREADY)
+        return 0;
+    return result < 0 ? result : atomic_load_explicit(&ivs_mbuf_at(p, index)->refcnt, memory_order_relaxed);
+}
+
 int ivs_call_mbuf_segment(const struct ivs_mempool *p, uint32_t index, struct ivs_call_seg *found)
 {
     struct ivs_mbuf_seg s;
@@ -53,8 +61,8 @@ int ivs_call_mbuf_segment(const struct ivs_mempool *p, uint32_t index, struct iv
     found->tailroom = ivs_mbuf_buf_len(p) - s.data_off - s.data_len;
     found->buf = s.buf;
     found->next = s.next;
-    found->refcnt = atomic_load_explicit(&s.m->refcnt, memory_order_relaxed);
     found->nb_segs = IVS_MBUF_READ(s.m->nb_segs);
+    found->pkt_len = IVS_MBUF_READ(s.m->pkt_len);
     return 0;
 }
 
