@@ -70,9 +70,9 @@ class Registry:
 
 def next_epoch(last: int) -> int:
     """The epoch of a primary that starts now: above the last one that is known, and above those of primaries that
-    closed properly and so left nothing to count from.
+    closed properly and so left nothing to count from: milliseconds, which no primary starts faster than.
     """
-    return max(last + 1, int(time.time()))
+    return max(last + 1, time.time_ns() // 1_000_000)
 
 
 def create_registry(path: Path, *, last_epoch: int) -> Registry:
