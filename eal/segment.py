@@ -113,13 +113,11 @@ class Segment:
         owner = process.owner()
         start = process.started(threading.get_native_id())
         base = self.mapping.pointer()
-        index: int = lib.ivs_participant_claim(base, owner, start)
-        if index >= 0:
-            return Slot(self, index, owner)
-        for found in self.participants():
+        for found in self.participants():  # the dead first: with the slot comes what they had cached
             if found.dead and lib.ivs_participant_adopt(base, found.slot, found.owner, owner, start) == 0:
                 return Slot(self, found.slot, owner)
-        return None
+        index: int = lib.ivs_participant_claim(base, owner, start)
+        return Slot(self, index, owner) if index >= 0 else None
 
     def leave(self) -> None:
         """Gives up the calling thread's slot, as far as no pool still holds it."""
