@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -20,6 +20,7 @@ _FIRST_SLOT = 2  # 0 and 1 are the host bridge's and the VGA's on many machines
 _WINDOW = 0x80_0000_0000  # where the emulated BARs claim to be
 _MEM64_PREFETCH = 0x14220C  # the kernel's flags of a 64-bit prefetchable memory BAR
 _MEM32 = 0x40200
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class EmulatedBus:
@@ -108,24 +109,48 @@ def guest_environment(files: Iterable[Path | str]) -> Iterator[dict[str, str]]:
 def run(devices: Sequence[Device], command: Sequence[str], env: Mapping[str, str] | None = None) -> int:
     """Runs a command as the guest that is given these devices; gives its exit status (128 + N for signal N).
 
-    SIGTERM and SIGINT are passed on, and the command is waited for.
+    SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on, and the command is waited for.
     """
-    with guest_environment(device.path for device in devices) as guest:
+    with guest_environment(device.path for device in devices) as guest, _passing_on() as pass_to:
         process = subprocess.Popen(command, env={**(os.environ if env is None else env), **guest})
-        with _passing_on(process):
-            status = process.wait()
+        pass_to(process)
+        status = process.wait()
     return status if status >= 0 else 128 - status
 
 
 @contextmanager
-def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    def pass_on(number: int, _: FrameType | None) -> None:
-        process.send_signal(number)
+def _passing_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Signals go to the process that the function it gives is called with; those that came before that, too."""
+    receiver: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
-    # Ctrl-C reaches the whole group of a terminal, the guest too: here it only must not end us before the guest.
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    def pass_on(number: int, _: FrameType | None) -> None:
+        if receiver is None:
+            early.append(number)
+        elif number not in (signal.SIGINT, signal.SIGQUIT) or not _in_foreground():
+            receiver.send_signal(number)
+
+    def pass_to(process: subprocess.Popen[bytes]) -> None:
+        nonlocal receiver
+        receiver = process
+        for number in early:
+            process.send_signal(number)
+
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # of nohup, or of a shell for what it runs in the background
+            signal.signal(number, pass_on)
     try:
-        yield
+        yield pass_to
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _in_foreground() -> bool:
+    """Whether a terminal's Ctrl-C goes to this process and its children: they have it already then."""
+    try:
+        with open("/dev/tty", "rb") as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
