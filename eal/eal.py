@@ -248,7 +248,7 @@ class Eal(Objects):
         for child in self._children.copy():
             child.abandon()
         self._let_go()
-        self._locks.close()
+        self._locks.abandon()
 
     def __enter__(self) -> Eal:
         return self

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 
-from eal.errors import Denied
+from eal.errors import Closed, Denied
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, len, pid
 
@@ -76,6 +76,8 @@ class LockFile:
     def change(self) -> Iterator[None]:
         """Alone among all threads and processes of the prefix while it lasts; may be nested."""
         with self._thread_lock:
+            if self._fd < 0:
+                raise Closed("this Eal is closed, or belongs to the parent process: call eal.init() again")
             if self._depth == 0:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, Lock.CHANGE)
             self._depth += 1
@@ -87,7 +89,12 @@ class LockFile:
                     self.give(Lock.CHANGE)
 
     def close(self) -> None:
-        """Gives up every lock."""
+        """Gives up every lock, when no thread holds CHANGE."""
+        with self._thread_lock:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """In a forked child, where a thread that is not there may hold the thread lock: lets go without asking."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from eal._native import ffi, lib
-from eal.errors import from_errno
+from eal.errors import Closed, from_errno
 
 
 class Mapping:
@@ -29,13 +29,18 @@ class Mapping:
         self._base: Any = ffi.gc(ffi.cast("unsigned char *", address), lambda _: unmap(address, length), length)
 
     def pointer(self, offset: int = 0) -> Any:
-        """A `void *` into the mapping. It keeps nothing alive: hold the Mapping as long as it is used."""
-        return ffi.cast("void *", self.address + offset)
+        """A C pointer into the mapping. It keeps the pages, so that a call works on them to its end even if another
+        thread closes everything meanwhile. Raises Closed after `release`.
+        """
+        return ffi.from_buffer(self.view(offset))
 
     def view(self, offset: int = 0, length: int | None = None) -> memoryview:
-        """The bytes from `offset` on, format 'B'; read-only where the mapping is."""
+        """The bytes from `offset` on, format 'B'; read-only where the mapping is. Raises Closed after `release`."""
+        base = self._base
+        if base is None:
+            raise Closed("closed: the Eal that it belonged to was closed, or is the parent process's")
         stop = self.length if length is None else offset + length
-        view = memoryview(ffi.buffer(self._base, self.length))[offset:stop]
+        view = memoryview(ffi.buffer(base, self.length))[offset:stop]
         return view if self.writable else view.toreadonly()
 
     def release(self) -> None:
