@@ -7,6 +7,7 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from eal import process
@@ -27,11 +28,10 @@ SOCKET_ID_ANY = -1
 class Slot:
     """The calling thread's place in a segment's table of participants; given up when nothing holds it any more."""
 
-    def __init__(self, segment: Segment, index: int, owner: int) -> None:
+    def __init__(self, base: Any, index: int, owner: int) -> None:
         self.index = index
         self._owner = owner
-        self._base = segment.mapping.pointer()
-        self._pages = segment.mapping.view()  # they stay until the slot is given up
+        self._base = base  # of the segment; its pages stay until the slot is given up
         self._forks = process.forks()
 
     def __del__(self) -> None:
@@ -115,9 +115,9 @@ class Segment:
         base = self.mapping.pointer()
         for found in self.participants():  # the dead first: with the slot comes what they had cached
             if found.dead and lib.ivs_participant_adopt(base, found.slot, found.owner, owner, start) == 0:
-                return Slot(self, found.slot, owner)
+                return Slot(base, found.slot, owner)
         index: int = lib.ivs_participant_claim(base, owner, start)
-        return Slot(self, index, owner) if index >= 0 else None
+        return Slot(base, index, owner) if index >= 0 else None
 
     def leave(self) -> None:
         """Gives up the calling thread's slot, as far as no pool still holds it."""
