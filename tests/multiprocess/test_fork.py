@@ -1,0 +1,189 @@
+"""Fork: the child has no Eal, may make one of its own, and whatever it does leaves the parent alone."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import eal
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """Runs a function in a forked child and fails with its traceback if it raised."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:
+            os.write(writer, traceback.format_exc().encode()[-4000:])
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        trace = pipe.read().decode()
+    _, status = os.waitpid(child, 0)
+    assert status == 0, trace or f"status {status:#x}"
+
+
+def test_inherited_handles_raise_closed(primary: eal.Eal) -> None:
+    zone = primary.memzone_reserve("z", 64)
+    ring, pool = primary.ring_create("r", 8), primary.mempool_create("p", 64, 8, cache_size=8)
+    burst = ring.burst(4)
+    ring.enqueue(5)
+    pool.get()
+
+    def child() -> None:
+        for call in (
+            *(lambda: ring.enqueue(1), ring.dequeue, lambda: ring.count, lambda: burst.enqueue(1), burst.dequeue),
+            *(pool.get, lambda: pool.put(0), lambda: pool.available, pool.audit, lambda: pool.array),
+            *(lambda: zone.buf, eal.current, eal.memzones, primary.rings, lambda: primary.epoch),
+            *(lambda: eal.ring_create("s", 8), lambda: primary.memzone_reserve("y", 64)),
+        ):
+            with pytest.raises(eal.Closed):
+                call()
+        with pytest.raises(eal.Closed, match="parent process"):
+            ring.enqueue(1)
+        primary.close()
+
+    in_child(child)
+    assert (ring.dequeue(), pool.in_use) == (5, 1)
+    assert primary.memzone_lookup("z") is zone
+
+
+def test_views_stay_readable_in_the_child_and_shared(primary: eal.Eal) -> None:
+    zone = primary.memzone_reserve("z", 64)
+    view, array = zone.buf, primary.array_reserve("a", 10, "<u4").array()
+    view[:5] = b"hello"
+
+    def child() -> None:
+        assert bytes(view[:5]) == b"hello"
+        array[3] = 77
+
+    in_child(child)
+    assert array[3] == 77
+
+
+def test_the_parents_slots_and_caches_stay_its_own(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 64, 8, cache_size=8)
+    taken = pool.get()
+    before = pool.audit()
+
+    def child() -> None:
+        primary.close()
+        gc.collect()
+
+    in_child(child)
+    assert pool.audit() == before
+    assert [p.owner & 0xFFFFFFFF for p in before.participants] == [threading.get_native_id()]
+    assert taken is not None
+    pool.put(taken)
+    assert pool.available == 64
+
+
+def test_the_child_may_have_an_eal_of_its_own(primary: eal.Eal, runtime_dir: Path) -> None:
+    ring = primary.ring_create("r", 8)
+
+    def child() -> None:
+        with eal.init(file_prefix=f"{primary.file_prefix}child", proc_type="primary", no_huge=True) as mine:
+            mine.ring_create("r", 8).enqueue(9)
+            assert mine.mempool_create("p", 8, 8, cache_size=4).get() is not None
+            assert mine.ring_lookup("r").dequeue() == 9
+        assert not (runtime_dir / f"{primary.file_prefix}child").exists()
+
+    in_child(child)
+    assert ring.empty
+    assert [name for name in os.listdir("/dev/shm") if f".{primary.file_prefix}child." in name] == []
+    assert primary.mempools() == []
+
+
+def test_the_child_may_join_its_parent_as_secondary(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 8)
+    pool = primary.mempool_create("p", 64, 8, cache_size=8)
+
+    def child() -> None:
+        with pytest.raises(eal.InUse, match=f"pid {os.getppid()}"):
+            eal.init(file_prefix=primary.file_prefix, proc_type="primary", no_huge=True)
+        with eal.init(file_prefix=primary.file_prefix, no_huge=True) as mine:
+            assert mine.proc_type == "secondary"
+            mine.ring_lookup("r").enqueue(11)
+            assert mine.mempool_lookup("p").get() is not None
+
+    in_child(child)
+    assert ring.dequeue() == 11
+    assert pool.in_use == 1
+    primary.memzone_reserve("still primary", 64)
+
+
+def test_the_primarys_locks_survive_its_children(primary: eal.Eal, peer: Callable[..., object]) -> None:
+    in_child(primary.close)
+    in_child(lambda: None)
+    script = """
+    import sys, eal
+    try:
+        eal.init(file_prefix=sys.argv[1], proc_type="primary", no_huge=True)
+    except eal.InUse:
+        print("refused")
+    """
+    assert peer(script).end() == "refused\n"  # type: ignore[attr-defined]
+
+
+def test_a_child_that_leaves_as_python_does_takes_nothing_away(peer: Callable[..., object]) -> None:
+    other = peer(
+        """
+        import os, sys, eal
+        made = eal.init(file_prefix=sys.argv[1], no_huge=True)
+        ring = eal.ring_create("r", 8)
+        if os.fork() == 0:
+            sys.exit(0)  # with atexit, as multiprocessing's children do not
+        assert os.wait()[1] == 0
+        assert ring.enqueue(1) and eal.ring_lookup("r") is ring
+        assert os.path.exists(ring.memzone.segment.path)
+        print("kept")
+        """
+    )
+    assert other.end() == "kept\n"  # type: ignore[attr-defined]
+
+
+def test_fork_while_another_thread_changes_the_registry(primary: eal.Eal) -> None:
+    """The child gets locks that a thread held which it does not have, and still works."""
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            primary.memzone_free(primary.memzone_reserve("z", 64))
+
+    thread = threading.Thread(target=change)
+    thread.start()
+
+    def child() -> None:
+        with pytest.raises(eal.Closed):
+            primary.memzone_reserve("y", 64)
+        with eal.init(file_prefix=f"{primary.file_prefix}c", proc_type="primary", no_huge=True) as mine:
+            mine.memzone_reserve("z", 64)
+
+    try:
+        for _ in range(20):
+            in_child(child)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_grandchild(primary: eal.Eal) -> None:
+    ring = primary.ring_create("r", 8)
+
+    def grandchild() -> None:
+        with pytest.raises(eal.Closed):
+            ring.enqueue(1)
+
+    in_child(lambda: in_child(grandchild))
+    assert ring.enqueue(1)
