@@ -58,13 +58,17 @@ class Metadata:
         """
         self._add(zone, zone, Memzone, readonly)
 
-    def add_ring(self, ring: Ring) -> None:
-        """Adds a ring; raises as `add_memzone` (rte_ivshmem_metadata_add_ring)."""
-        self._add(ring, getattr(ring, "memzone", None), Ring)
+    def add_ring(self, ring: Ring, *, readonly: bool = False) -> None:
+        """Adds a ring; `readonly`: the VM may look at it, its enqueue and dequeue raise Denied. Raises as `add_memzone`
+        (rte_ivshmem_metadata_add_ring).
+        """
+        self._add(ring, getattr(ring, "memzone", None), Ring, readonly)
 
-    def add_mempool(self, pool: Mempool) -> None:
-        """Adds a pool; raises as `add_memzone` (rte_ivshmem_metadata_add_mempool)."""
-        self._add(pool, getattr(pool, "memzone", None), Mempool)
+    def add_mempool(self, pool: Mempool, *, readonly: bool = False) -> None:
+        """Adds a pool; `readonly`: the VM may read its objects, its get and put raise Denied. Raises as `add_memzone`
+        (rte_ivshmem_metadata_add_mempool).
+        """
+        self._add(pool, getattr(pool, "memzone", None), Mempool, readonly)
 
     def _add(self, given: Any, zone: Memzone | None, kind: type, readonly: bool = False) -> None:
         file = self._open()
