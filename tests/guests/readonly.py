@@ -1,0 +1,72 @@
+"""A guest that is given memory read-only, and tries to change it by every way there is."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import eal
+
+
+def say(**what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def error_of(call: Callable[..., Any], *arguments: Any) -> str:
+    try:
+        return f"no error, but {call(*arguments)!r}"
+    except Exception as error:
+        return type(error).__name__
+
+
+def overwrite(resource: str) -> dict[str, bool]:
+    """Maps a BAR writable past all checks of ours, and writes to it: whether what is read then is what was there."""
+    with open(resource, "r+b") as file, mmap.mmap(file.fileno(), 0) as bar:
+        before = bar[:]
+        bar[0:8] = b"HACKED!!"
+        bar[4096:8192] = bytes(range(256)) * 16
+        return {"as_before": bar[:] == before}
+
+
+def main() -> None:
+    with eal.init() as guest:
+        facts = eal.memzone_lookup("facts")
+        ring, pool = eal.ring_lookup("bulletin"), eal.mempool_lookup("frames")
+        ones = np.ones(2, np.uint64)
+        say(
+            facts=bytes(facts.buf).rstrip(b"\0").decode(),
+            readonly=[facts.readonly, facts.buf.readonly, ring.memzone.readonly],
+            writeable=[facts.array("u1").flags.writeable, pool.array.flags.writeable],
+            in_ring=ring.count,
+            available=pool.available,
+            first_frame=bytes(pool.object(0)[:5]).decode(),
+        )
+        say(
+            buf=error_of(facts.buf.__setitem__, 0, 1),
+            array=error_of(facts.array("u1").__setitem__, 0, 1),
+            frame=error_of(pool.object(0).__setitem__, 0, 1),
+            enqueue=error_of(ring.enqueue, 1),
+            dequeue=error_of(ring.dequeue),
+            enqueue_bulk=error_of(ring.enqueue_bulk, ones),
+            dequeue_burst=error_of(ring.dequeue_burst, ones),
+            burst=error_of(ring.burst(2).enqueue, 2),
+            reset=error_of(ring.reset),
+            get=error_of(pool.get),
+            put=error_of(pool.put, 0),
+            free=error_of(eal.memzone_free, facts),
+        )
+        if "--by-hand" in sys.argv:
+            table = os.path.realpath(f"/sys/bus/pci/devices/{guest.shares[0].address}/resource2")
+            say(segment=overwrite(facts.segment.path), metadata=overwrite(table))
+        while bytes(facts.buf[:4]) != b"news":  # what the host writes is still seen here
+            pass
+        say(facts=bytes(facts.buf).rstrip(b"\0").decode())
+
+
+main()
