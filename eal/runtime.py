@@ -37,7 +37,17 @@ def make_private(path: Path) -> Path:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise Denied(f"cannot make {path}: {error.strerror}; name another one by EAL_RUNTIME_DIR") from error
-    found = os.lstat(path)
+    return check_private(path)
+
+
+def check_private(path: Path) -> Path:
+    """Gives the folder back if nobody else can write to it. Raises Denied otherwise: what others planted there would
+    decide what is removed, or given to a VM.
+    """
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        raise Denied(f"cannot look at {path}: {error.strerror}; name another one by EAL_RUNTIME_DIR") from error
     if not stat.S_ISDIR(found.st_mode):
         raise Denied(f"{path} is not a folder: remove it, or name another one by EAL_RUNTIME_DIR")
     if found.st_uid != os.geteuid():
@@ -117,8 +127,11 @@ def file_stem(root: Path) -> str:
 
 
 def prefixes(root: Path) -> list[PrefixDir]:
-    """The prefixes that have files in a runtime directory, sorted by name."""
-    try:
-        return sorted((PrefixDir(root, p.name) for p in root.iterdir() if p.is_dir()), key=lambda found: found.prefix)
-    except FileNotFoundError:
+    """The prefixes that have files in a runtime directory, sorted by name; other folders there are nobody's business.
+
+    Raises Denied for a folder that is not private.
+    """
+    if not os.path.lexists(root):
         return []
+    found = [PrefixDir(root, path.name) for path in check_private(root).iterdir()]
+    return sorted((d for d in found if d.registry.is_file() or d.metadata.is_dir()), key=lambda d: d.prefix)
