@@ -34,9 +34,15 @@ def last_table(directory: PrefixDir) -> Table | None:
         registry.close()
 
 
+_OURS = re.compile(r"ivshmem\.[0-9]+\.[0-9a-f]{8}\..+\.[0-9a-f]{32}\.(seg|md)")
+
+
 def data_files(directory: PrefixDir, table: Table | None = None) -> list[Path]:
-    """Files of segments and metadata: those that the registry names, and orphans that carry the prefix's name."""
-    found = {Path(record.path) for record in table.segments} if table else set()
+    """Files of segments and metadata: those that the registry names, and orphans that carry the prefix's name. A file
+    that is not called as ours are is not one, whatever the registry says.
+    """
+    named = [Path(record.path) for record in table.segments] if table else []
+    found = {path for path in named if _OURS.fullmatch(path.name)}
     found.update(folder / name for folder, name in _named(directory))
     return sorted(path for path in found if path.exists())
 
