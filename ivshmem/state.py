@@ -131,7 +131,7 @@ def garbage(root: Path, only: str | None = None) -> list[Garbage]:
 
 
 def remove_garbage(piece: Garbage) -> None:
-    """Takes a dead prefix's files away. Raises InUse if it came alive meanwhile."""
+    """Takes a dead prefix's files away. Raises InUse if it came alive, or was kept, meanwhile."""
     directory = piece.directory
     if not directory.path.is_dir():
         for path in piece.files:
@@ -142,6 +142,8 @@ def remove_garbage(piece: Garbage) -> None:
         with lock.change():
             if (pid := lock.holder(Lock.MEMBER)) is not None:
                 raise InUse(f"file_prefix {directory.prefix!r} came alive (pid {pid}): nothing of it was removed")
+            if (table := leftovers.last_table(directory)) is not None and table.kept:
+                raise InUse(f"file_prefix {directory.prefix!r} was kept meanwhile: nothing of it was removed")
             leftovers.remove(directory)
     finally:
         lock.close()
