@@ -279,7 +279,9 @@ class MbufPool(Mempool):
 
         Raises Invalid where they share a segment, or have more than 65535 together.
         """
-        self._do(lib.ivs_mbuf_chain, head, tail, why=f"cannot be followed by {tail}: they share a segment")
+        self._do(
+            lib.ivs_mbuf_chain, head, tail, why=f"cannot be followed by {tail}: they share a segment, or {tail} is none"
+        )
 
     def clone(self, index: int) -> int | None:
         """A packet of new mbufs that share this one's data: its index (DPDK: rte_pktmbuf_clone).
@@ -301,7 +303,7 @@ class MbufPool(Mempool):
 
         Raises Invalid where it is attached already, has more than one segment or reference, or is `to` itself.
         """
-        why = f"cannot be attached to {to}: it is attached, in a chain, referred to by others, or the same"
+        why = f"cannot be attached to {to}: it is attached, in a chain, shared or the same, or {to} is none"
         self._do(lib.ivs_mbuf_attach, index, to, why=why)
 
     def detach(self, index: int) -> None:
@@ -379,9 +381,9 @@ class MbufPool(Mempool):
         at = self._info.objects_offset + place
         return self.memzone.buf[at : at + length]
 
-    def _refuse(self, result: int, index: object, why: str = "") -> NoReturn:
+    def _refuse(self, result: int, index: int | str, why: str = "") -> NoReturn:
         which = f"mempool {self.name!r}: mbuf {index}"
-        if result == -errno.EINVAL and isinstance(index, int) and index < self.n and why:
+        if result == -errno.EINVAL and why and int(index) < self.n:
             raise Invalid(f"{which} {why}")
         if result == -errno.EINVAL:
             raise Invalid(f"{which}: an index is not below n ({self.n}), or more are freed than are out")
