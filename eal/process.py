@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 _TID_BITS = 32
+_TICK_BITS = 40
 
 
 @cache
@@ -26,21 +27,30 @@ def owner() -> int:
     return machine_id() << _TID_BITS | threading.get_native_id()
 
 
-def started(tid: int) -> int:
-    """When a thread of this machine started, in clock ticks since boot; 0 if there is none of that id."""
+def identity() -> int:
+    """The word by which this process stands beside it: process id << 40 | start in clock ticks since boot."""
+    pid = os.getpid()
+    return pid << _TICK_BITS | started(pid)
+
+
+def started(pid: int) -> int:
+    """When a process of this machine started, in clock ticks since boot; 0 if there is none of that id."""
     try:
-        stat = Path(f"/proc/{tid}/stat").read_bytes()
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return 0
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
-def is_dead(word: int, start: int) -> bool:
-    """Whether an owner word names a thread of this machine that is gone. False for other machines: unknown here."""
-    if word >> _TID_BITS != machine_id():
+def is_dead(owner: int, process: int) -> bool:
+    """Whether a participant's thread and process are of this machine and gone. False for other machines: unknown here.
+
+    Both: a thread that ended may have handles that are not given up yet, and a slot that is just being taken still
+    shows the process that had it before.
+    """
+    if owner >> _TID_BITS != machine_id() or started(owner & ((1 << _TID_BITS) - 1)):
         return False
-    now = started(word & ((1 << _TID_BITS) - 1))
-    return now == 0 or (start != 0 and now != start)
+    return process == 0 or started(process >> _TICK_BITS) != process & ((1 << _TICK_BITS) - 1)
 
 
 _forks = 0

@@ -41,11 +41,11 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """Who stands in a slot: owner word, start in clock ticks, and whether it is known to be dead."""
+    """Who stands in a slot: words for thread and process (eal.process), and whether it is known to be dead."""
 
     slot: int
     owner: int
-    started: int
+    process: int
     dead: bool
 
 
@@ -111,12 +111,12 @@ class Segment:
 
     def _claim(self) -> Slot | None:
         owner = process.owner()
-        start = process.started(threading.get_native_id())
+        mine = process.identity()
         base = self.mapping.pointer()
         for found in self.participants():  # the dead first: with the slot comes what they had cached
-            if found.dead and lib.ivs_participant_adopt(base, found.slot, found.owner, owner, start) == 0:
+            if found.dead and lib.ivs_participant_adopt(base, found.slot, found.owner, owner, mine) == 0:
                 return Slot(base, found.slot, owner)
-        index: int = lib.ivs_participant_claim(base, owner, start)
+        index: int = lib.ivs_participant_claim(base, owner, mine)
         return Slot(base, index, owner) if index >= 0 else None
 
     def leave(self) -> None:
@@ -131,8 +131,8 @@ class Segment:
         for slot in range(PARTICIPANTS):
             owner = lib.ivs_participant_owner(base, slot)
             if owner:
-                start = lib.ivs_participant_started(base, slot)
-                found.append(Participant(slot, owner, start, process.is_dead(owner, start)))
+                word = lib.ivs_participant_process(base, slot)
+                found.append(Participant(slot, owner, word, process.is_dead(owner, word)))
         return found
 
     def close(self) -> None:

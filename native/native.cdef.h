@@ -90,11 +90,11 @@ int ivs_segment_check(const void *base, uint64_t length, struct ivs_segment_info
 void ivs_segment_retire(void *base);
 int ivs_segment_retired(const void *base);
 int ivs_segment_takes_writes(void *base);
-int ivs_participant_claim(void *base, uint64_t owner, uint64_t started);
-int ivs_participant_adopt(void *base, int slot, uint64_t dead, uint64_t owner, uint64_t started);
+int ivs_participant_claim(void *base, uint64_t owner, uint64_t process);
+int ivs_participant_adopt(void *base, int slot, uint64_t dead, uint64_t owner, uint64_t process);
 int ivs_participant_release(void *base, int slot, uint64_t owner);
 uint64_t ivs_participant_owner(const void *base, int slot);
-uint64_t ivs_participant_started(const void *base, int slot);
+uint64_t ivs_participant_process(const void *base, int slot);
 
 /* table.h */
 struct ivs_table_info {

@@ -44,13 +44,13 @@
  * of `owner` from 0, so that a slot is never taken without saying by whom. */
 struct ivs_participant {
     _Atomic uint64_t owner;     /* 0 free, else machine << 32 | thread id; machine: hash of boot id, pid namespace */
-    _Atomic uint64_t started;   /* the thread's start in clock ticks since boot: tells a reused thread id */
+    _Atomic uint64_t process;   /* its process id << 40 | that process's start in clock ticks since boot */
     _Atomic uint64_t heartbeat; /* counts up while the participant lives; 0: it does not beat */
     _Atomic uint32_t ack;       /* the last unplug announcement that it let go for */
     uint32_t reserved;
 };
 IVS_ASSERT_SIZE(ivs_participant, 32);
-IVS_ASSERT_AT(ivs_participant, started, 8);
+IVS_ASSERT_AT(ivs_participant, process, 8);
 IVS_ASSERT_AT(ivs_participant, heartbeat, 16);
 IVS_ASSERT_AT(ivs_participant, ack, 24);
 
@@ -301,7 +301,8 @@ struct ivs_mempool_shared {
     /* line 2: what participants without a slot took and put back */
     _Atomic uint64_t taken;
     _Atomic uint64_t returned;
-    uint8_t reserved1[48];
+    _Atomic uint32_t slots; /* one more than the highest slot whose cache was ever taken: what counting has to read */
+    uint8_t reserved1[44];
 };
 IVS_ASSERT_SIZE(ivs_mempool_shared, 192);
 IVS_ASSERT_AT(ivs_mempool_shared, n, 12);
@@ -318,6 +319,7 @@ IVS_ASSERT_AT(ivs_mempool_shared, name, 64);
 IVS_ASSERT_AT(ivs_mempool_shared, private_size, 96);
 IVS_ASSERT_AT(ivs_mempool_shared, mbuf_version, 100);
 IVS_ASSERT_AT(ivs_mempool_shared, taken, 128);
+IVS_ASSERT_AT(ivs_mempool_shared, slots, 144);
 
 /* In a pool with IVS_MEMPOOL_DEBUG a line with this stands before each object, and `tail` right behind its last byte. */
 struct ivs_mempool_cookie {

@@ -30,16 +30,16 @@ int ivs_segment_retired(const void *base);
 int ivs_segment_takes_writes(void *base);
 
 /* Takes a free participant slot. Returns its number (0..63), or -ENOSPC. */
-int ivs_participant_claim(void *base, uint64_t owner, uint64_t started);
+int ivs_participant_claim(void *base, uint64_t owner, uint64_t process);
 
 /* Takes over the slot of `dead`, whom the caller knows to be dead. Returns 0, or -EBUSY if another one was faster. */
-int ivs_participant_adopt(void *base, int slot, uint64_t dead, uint64_t owner, uint64_t started);
+int ivs_participant_adopt(void *base, int slot, uint64_t dead, uint64_t owner, uint64_t process);
 
 /* Gives a slot up. Returns 0, or -EINVAL if it is not `owner`'s. */
 int ivs_participant_release(void *base, int slot, uint64_t owner);
 
-/* Owner and start of slot `slot`; 0 where it is free. */
+/* Owner and process of slot `slot`, as in struct ivs_participant; the owner is 0 where it is free. */
 uint64_t ivs_participant_owner(const void *base, int slot);
-uint64_t ivs_participant_started(const void *base, int slot);
+uint64_t ivs_participant_process(const void *base, int slot);
 
 #endif

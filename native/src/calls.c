@@ -89,8 +89,10 @@ int ivs_call_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
     return ivs_mempool_get_bulk(p, objects, n);
 }
 
+/* Here the check against what is out is exact: a call costs more than to count again what others put back. */
 int ivs_call_put_bulk(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
+    p->credit = 0;
     return ivs_mempool_put_bulk(p, objects, n);
 }
 
@@ -103,5 +105,5 @@ uint32_t ivs_call_get(struct ivs_mempool *p)
 
 int ivs_call_put(struct ivs_mempool *p, uint32_t object)
 {
-    return ivs_mempool_put_bulk(p, &object, 1);
+    return ivs_call_put_bulk(p, &object, 1);
 }

@@ -186,6 +186,12 @@ static struct ivs_mempool_cache *cache_of(const struct ivs_mempool *p, uint32_t 
     return (struct ivs_mempool_cache *)(void *)(p->caches + (size_t)slot * p->cache_stride);
 }
 
+static uint32_t slots_in_use(const struct ivs_mempool *p)
+{
+    uint32_t slots = atomic_load_explicit(&p->shared->slots, memory_order_acquire);
+    return slots < IVS_PARTICIPANTS ? slots : IVS_PARTICIPANTS;
+}
+
 static bool is_free(const struct ivs_mempool *p, uint32_t object)
 {
     return atomic_load_explicit(&p->bitmap[object / 64], memory_order_relaxed) >> (object % 64) & 1;
@@ -198,6 +204,11 @@ void ivs_mempool_join(struct ivs_mempool *p, uint32_t slot)
     /* acquire: pairs with the release in ivs_mempool_record by whoever had this slot before */
     uint32_t len = atomic_load_explicit(&record->len, memory_order_acquire);
 
+    uint32_t slots = atomic_load_explicit(&p->shared->slots, memory_order_relaxed);
+    /* release: pairs with the acquire in slots_in_use: before anything of this slot counts */
+    while (slots <= slot && !atomic_compare_exchange_weak_explicit(&p->shared->slots, &slots, slot + 1,
+                                                                   memory_order_release, memory_order_relaxed))
+        ;
     p->slot = record;
     p->cache_size = p->slot_cache_size;
     p->flush_at = most;
@@ -232,14 +243,15 @@ void ivs_mempool_refuse(struct ivs_mempool *p, int32_t code)
 
 uint32_t ivs_mempool_out(const struct ivs_mempool *p)
 {
+    uint32_t slots = slots_in_use(p);
     uint64_t taken, returned;
 
     /* Every `returned` is read before any `taken`: what is counted as back was counted as out before. */
     returned = atomic_load_explicit(&p->shared->returned, memory_order_acquire);
-    for (uint32_t slot = 0; slot < IVS_PARTICIPANTS; slot++)
+    for (uint32_t slot = 0; slot < slots; slot++)
         returned += atomic_load_explicit(&cache_of(p, slot)->returned, memory_order_acquire);
     taken = atomic_load_explicit(&p->shared->taken, memory_order_acquire);
-    for (uint32_t slot = 0; slot < IVS_PARTICIPANTS; slot++)
+    for (uint32_t slot = 0; slot < slots; slot++)
         taken += atomic_load_explicit(&cache_of(p, slot)->taken, memory_order_acquire);
     uint64_t out = taken - returned;
     return out > p->n ? p->n : (uint32_t)out;
@@ -247,10 +259,11 @@ uint32_t ivs_mempool_out(const struct ivs_mempool *p)
 
 uint32_t ivs_mempool_available(const struct ivs_mempool *p)
 {
+    uint32_t slots = slots_in_use(p);
     uint64_t count = 0;
     for (uint32_t word = 0; word < p->words; word++)
         count += (uint64_t)__builtin_popcountll(atomic_load_explicit(&p->bitmap[word], memory_order_relaxed));
-    for (uint32_t slot = 0; slot < IVS_PARTICIPANTS; slot++)
+    for (uint32_t slot = 0; slot < slots; slot++)
         count += atomic_load_explicit(&cache_of(p, slot)->len, memory_order_acquire);
     return count > p->n ? p->n : (uint32_t)count;
 }

@@ -101,13 +101,13 @@ static struct ivs_participant *participant(const void *base, int slot)
     return &((struct ivs_segment *)(uintptr_t)base)->participants[slot];
 }
 
-static void settle(struct ivs_participant *p, uint64_t started)
+static void settle(struct ivs_participant *p, uint64_t process)
 {
-    atomic_store_explicit(&p->started, started, memory_order_relaxed);
+    atomic_store_explicit(&p->process, process, memory_order_relaxed);
     atomic_store_explicit(&p->heartbeat, 0, memory_order_relaxed);
 }
 
-int ivs_participant_claim(void *base, uint64_t owner, uint64_t started)
+int ivs_participant_claim(void *base, uint64_t owner, uint64_t process)
 {
     for (int slot = 0; slot < (int)IVS_PARTICIPANTS; slot++) {
         struct ivs_participant *p = participant(base, slot);
@@ -115,21 +115,21 @@ int ivs_participant_claim(void *base, uint64_t owner, uint64_t started)
         /* acquire: pairs with the release in ivs_participant_release, after which the caches are ours to write */
         if (atomic_compare_exchange_strong_explicit(&p->owner, &nobody, owner, memory_order_acquire,
                                                     memory_order_relaxed)) {
-            settle(p, started);
+            settle(p, process);
             return slot;
         }
     }
     return -ENOSPC;
 }
 
-int ivs_participant_adopt(void *base, int slot, uint64_t dead, uint64_t owner, uint64_t started)
+int ivs_participant_adopt(void *base, int slot, uint64_t dead, uint64_t owner, uint64_t process)
 {
     if (slot < 0 || slot >= (int)IVS_PARTICIPANTS)
         return -EINVAL;
     struct ivs_participant *p = participant(base, slot);
     if (!atomic_compare_exchange_strong_explicit(&p->owner, &dead, owner, memory_order_acquire, memory_order_relaxed))
         return -EBUSY;
-    settle(p, started);
+    settle(p, process);
     return 0;
 }
 
@@ -137,9 +137,13 @@ int ivs_participant_release(void *base, int slot, uint64_t owner)
 {
     if (slot < 0 || slot >= (int)IVS_PARTICIPANTS)
         return -EINVAL;
+    struct ivs_participant *p = participant(base, slot);
+    if (atomic_load_explicit(&p->owner, memory_order_relaxed) != owner)
+        return -EINVAL;
+    /* before the slot is free: the next owner must not be taken for this process while it has not settled */
+    atomic_store_explicit(&p->process, 0, memory_order_relaxed);
     /* release: pairs with the acquire in ivs_participant_claim */
-    return atomic_compare_exchange_strong_explicit(&participant(base, slot)->owner, &owner, 0, memory_order_release,
-                                                   memory_order_relaxed)
+    return atomic_compare_exchange_strong_explicit(&p->owner, &owner, 0, memory_order_release, memory_order_relaxed)
                ? 0
                : -EINVAL;
 }
@@ -149,7 +153,7 @@ uint64_t ivs_participant_owner(const void *base, int slot)
     return atomic_load_explicit(&participant(base, slot)->owner, memory_order_acquire);
 }
 
-uint64_t ivs_participant_started(const void *base, int slot)
+uint64_t ivs_participant_process(const void *base, int slot)
 {
-    return atomic_load_explicit(&participant(base, slot)->started, memory_order_relaxed);
+    return atomic_load_explicit(&participant(base, slot)->process, memory_order_relaxed);
 }

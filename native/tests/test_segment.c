@@ -113,7 +113,7 @@ static void test_participants(void)
     CHECK_EQ(ivs_participant_owner(segment, 5), 0);
     CHECK_EQ(ivs_participant_claim(segment, 7, 77), 5);
     CHECK_EQ(ivs_participant_owner(segment, 5), 7);
-    CHECK_EQ(ivs_participant_started(segment, 5), 77);
+    CHECK_EQ(ivs_participant_process(segment, 5), 77);
     CHECK_EQ(ivs_participant_adopt(segment, 6, 106, 8, 88), 0);
     CHECK_EQ(ivs_participant_adopt(segment, 6, 106, 9, 99), -EBUSY); /* another one was faster */
     CHECK_EQ(ivs_participant_owner(segment, 6), 8);

@@ -49,7 +49,7 @@ def test_segment_header_is_read() -> None:
     whole.view(0, len(page.view()))[:] = page.view()
     assert read_header(whole, "golden") == MAKE["SEGMENT"]
     (participant,) = Segment(MAKE["SEGMENT"], whole, "", socket_id=-1).participants()
-    assert (participant.slot, participant.owner, participant.started) == (1, 0x0B0B0B0B_00000002, 2)
+    assert (participant.slot, participant.owner, participant.process) == (1, 0x0B0B0B0B_00000002, 2)
 
 
 def test_metadata_is_read() -> None:

@@ -156,7 +156,7 @@ def test_owner_word_is_machine_and_thread_id(primary: eal.Eal) -> None:
     owner, started = struct.unpack_from("<QQ", file_of(segment), 2048 + 32 * slot.index)
     assert owner & 0xFFFFFFFF == threading.get_native_id()
     assert owner >> 32 == process.machine_id() != 0
-    assert started == process.started(threading.get_native_id()) > 0
+    assert started == process.identity() > 0
 
 
 # --- table files --------------------------------------------------------------------------------------------
