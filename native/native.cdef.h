@@ -139,6 +139,18 @@ int ivs_call_dequeue_one(struct ivs_ring *r, void *object);
 uint32_t ivs_call_count(const struct ivs_ring *r);
 int ivs_call_status(void);
 
+/* held.h */
+struct ivs_held {
+    struct ivs_ring *ring;
+    unsigned char *array;
+    uint32_t n;
+};
+int ivs_held_enqueue_one(const struct ivs_held *h);
+int ivs_held_dequeue_one(const struct ivs_held *h);
+int ivs_held_enqueue_burst(const struct ivs_held *h);
+int ivs_held_dequeue_burst(const struct ivs_held *h);
+int ivs_held_enqueue_part(const struct ivs_held *h, uint32_t n, uint32_t start);
+
 /* mempool.h and calls.h */
 #define IVS_MEMPOOL_NO_CACHE_ALIGN ...
 #define IVS_MEMPOOL_MBUF ...

@@ -2,6 +2,7 @@
 #include "calls.h"
 #include "crc32c.h"
 #include "fault.h"
+#include "held.h"
 #include "map.h"
 #include "mbuf_calls.h"
 #include "segment.h"
