@@ -131,7 +131,11 @@ def prefixes(root: Path) -> list[PrefixDir]:
 
     Raises Denied for a folder that is not private.
     """
-    if not os.path.lexists(root):
-        return []
-    found = [PrefixDir(root, path.name) for path in check_private(root).iterdir()]
+    try:
+        check_private(root)
+    except Denied as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return []
+        raise
+    found = [PrefixDir(root, path.name) for path in root.iterdir()]
     return sorted((d for d in found if d.registry.is_file() or d.metadata.is_dir()), key=lambda d: d.prefix)
