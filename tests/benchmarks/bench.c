@@ -86,6 +86,8 @@ int main(int argc, char **argv)
     bench_pair_start(&options);
     if (strcmp(options.what, "ring") == 0)
         bench_ring(&options);
+    else if (strcmp(options.what, "mempool") == 0)
+        bench_pool(&options);
     else
         bench_fail("the first argument is ring or mempool");
     bench_pair_end();

@@ -55,6 +55,7 @@ void bench_pair_end(void);
 void *bench_memory(size_t bytes);
 
 void bench_ring(const struct bench_options *options);
+void bench_pool(const struct bench_options *options);
 
 /* Stops the program: a measured operation did what it should not. */
 __attribute__((noreturn)) void bench_fail(const char *what);

@@ -33,6 +33,7 @@ ONE_CORE_NS, TWO_CORE_NS = 500_000, 2_000_000
 ROUNDS, QUICK_ROUNDS = 101, 41
 
 RING_FIELDS = ("sync", "bulk", "elem", "cores")
+MEMPOOL_FIELDS = ("cache", "bulk", "cores")
 
 
 def arguments() -> argparse.Namespace:
@@ -72,6 +73,12 @@ def show_ring(console: Console, cells: list[stats.Cell]) -> None:
     report("ST, two cores, bulk 1", lambda sync, bulk, _elem, cores: (sync, bulk, cores) == ("ST", "1", "2"))
 
 
+def show_mempool(console: Console, cells: list[stats.Cell]) -> None:
+    title = "Mempool: medians in ns for a get and a put of an object, a cache of 256 or none"
+    bench_table.show(console, title, MEMPOOL_FIELDS, cells)
+    bench_table.show_means(console, "mempool", cells)
+
+
 def main() -> int:
     options = arguments()
     console = Console()
@@ -85,15 +92,18 @@ def main() -> int:
     begin = time.monotonic()
     try:
         rings = measure(program, "ring", options)
+        mempools = measure(program, "mempool", options)
     except subprocess.CalledProcessError as failed:
         print(f"bench: the program failed with status {failed.returncode}", file=sys.stderr)
         return 1
     show_ring(console, rings)
+    show_mempool(console, mempools)
     results: dict[str, Any] = {
         "rounds": options.rounds,
         "ring_count": options.ring_count,
         "constant_n": options.constant_n,
         "ring": [cell.data(RING_FIELDS) for cell in rings],
+        "mempool": [cell.data(MEMPOOL_FIELDS) for cell in mempools],
     }
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")

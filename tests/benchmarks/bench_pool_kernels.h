@@ -1,0 +1,67 @@
+/* bench_pool_kernels.h: the loops that are timed, the same text for both pools, compiled once for each pool and bulk size.
+ *
+ * As in DPDK's own test a round takes BENCH_KEEP objects, n at a time, and then puts them back, n at a time.
+ */
+#ifndef BENCH_POOL_KERNELS_H
+#define BENCH_POOL_KERNELS_H
+
+#include "bench.h"
+
+#define BENCH_KEEP 32u
+
+struct pool_work {
+    void *pool[2]; /* each thread's handle */
+    uint64_t operations;
+    uint32_t n;
+};
+
+/* Each 0 where it did what it should. `at` is an index into `objects`, which are whatever the pool calls objects. */
+typedef int (*pool_operation)(void *pool, void *objects, uint32_t at, uint32_t n);
+
+BENCH_INLINE void take_and_give(void *pool, pool_operation get, pool_operation put, uint64_t operations, uint32_t n)
+{
+    uint64_t objects[BENCH_KEEP] __attribute__((aligned(64))) = {0};
+    for (uint64_t i = 0; i < operations; i++) {
+        for (uint32_t at = 0; at < BENCH_KEEP; at += n)
+            if (get(pool, objects, at, n) != 0)
+                bench_fail("a pool with free objects gave none");
+        for (uint32_t at = 0; at < BENCH_KEEP; at += n)
+            if (put(pool, objects, at, n) != 0)
+                bench_fail("a pool did not take an object back");
+    }
+}
+
+#define POOL_KERNELS(subject, n, label)                                                                                \
+    static BENCH_NOINLINE void subject##_first_##label(void *argument)                                                 \
+    {                                                                                                                  \
+        const struct pool_work *w = argument;                                                                          \
+        take_and_give(w->pool[0], subject##_get, subject##_put, w->operations, n);                                     \
+    }                                                                                                                  \
+    static BENCH_NOINLINE void subject##_second_##label(void *argument)                                                \
+    {                                                                                                                  \
+        const struct pool_work *w = argument;                                                                          \
+        take_and_give(w->pool[1], subject##_get, subject##_put, w->operations, n);                                     \
+    }
+
+struct pool_kernels {
+    bench_part first, second;
+};
+
+/* Defines every kernel of a subject whose two operations are named subject_get and subject_put. */
+#define POOL_SUBJECT(subject)                                                                                          \
+    POOL_KERNELS(subject, 1, 1)                                                                                        \
+    POOL_KERNELS(subject, 4, 4)                                                                                        \
+    POOL_KERNELS(subject, 32, 32)                                                                                      \
+    POOL_KERNELS(subject, w->n, variable)                                                                              \
+    const struct pool_kernels subject##_pool_kernels[4] = {                                                            \
+        {subject##_first_1, subject##_second_1},                                                                       \
+        {subject##_first_4, subject##_second_4},                                                                       \
+        {subject##_first_32, subject##_second_32},                                                                     \
+        {subject##_first_variable, subject##_second_variable},                                                         \
+    };
+
+/* [bulk 1, 4, 32, variable] */
+extern const struct pool_kernels ours_pool_kernels[4];
+extern const struct pool_kernels dpdk_pool_kernels[4];
+
+#endif
