@@ -38,10 +38,11 @@ class PciDevice:
     def bar_size(self) -> int:
         """Bytes of BAR2 by the device's `resource` file; 0 where it has none, or none with an address."""
         try:
-            start, end, _ = (self.path / "resource").read_text().splitlines()[MEMORY_BAR].split()
+            line = (self.path / "resource").read_text().splitlines()[MEMORY_BAR]
+            start, end, _ = (int(number, 16) for number in line.split())
         except (OSError, ValueError, IndexError):
             return 0
-        return int(end, 16) - int(start, 16) + 1 if int(end, 16) > int(start, 16) else 0
+        return end - start + 1 if end > start else 0
 
 
 def scan(sysfs_root: str | os.PathLike[str] | None = None) -> list[PciDevice]:

@@ -164,7 +164,7 @@ class Prober:
                     f"metadata {name!r} needs segment {record.uuid} of {record.size} bytes, which no device carries: "
                     "give the VM all devices of the metadata's command line"
                 )
-        segments = [self._map(record, wanted) for record in table.segments]
+        segments = [self._map(record, wanted, name) for record in table.segments]
         self.findings.shares.append(Share(name, device.address, file.info.uuid, file, table, segments))
 
     def _check_conflicts(self, file: TableFile, table: Table) -> None:
@@ -187,7 +187,7 @@ class Prober:
                     f"metadata {name!r} has a {entry.kind.name.lower()} {entry.name!r}, and so has {holder}: rename one"
                 )
 
-    def _map(self, record: SegmentRecord, wanted: list[tuple[PciDevice, TableFile, Table]]) -> Segment:
+    def _map(self, record: SegmentRecord, wanted: list[tuple[PciDevice, TableFile, Table]], name: str) -> Segment:
         """The segment of a record, mapped once for each uuid: writable if any metadata of this machine says so."""
         if record.uuid in self._segments:
             return self._segments[record.uuid]
@@ -196,7 +196,7 @@ class Prober:
         if (carrier.record.size, carrier.record.group) != (record.size, record.group):
             raise Corrupt(
                 f"{carrier.device.address}: segment {record.uuid} has {carrier.record.size} bytes and group "
-                f"{carrier.record.group!r}, the metadata says {record.size} and {record.group!r}"
+                f"{carrier.record.group!r}, metadata {name!r} says {record.size} and {record.group!r}"
             )
         mapping = carrier.bar.map(record.size, writable=writable, hint=carrier.record.host_address)
         segment = Segment(carrier.record, mapping, str(carrier.device.resource), socket_id=carrier.device.numa_node)
