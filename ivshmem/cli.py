@@ -146,7 +146,7 @@ def dump(name: str, file_prefix: str | None, as_json: bool) -> None:
 def cmdline(name: str, file_prefix: str | None, as_json: bool) -> None:
     """Print the QEMU options that give the metadata NAME to a VM.
 
-    Example: eval qemu-system-x86_64 -m 512 $(ivshmem cmdline vm0)
+    Example: eval "qemu-system-x86_64 -m 512 $(ivshmem cmdline vm0)"
     """
     from ivshmem.qemu import direct_args
     from ivshmem.state import find_metadata
