@@ -1,0 +1,213 @@
+"""ivshmem demo as people run it: what it prints, what it notices, how long it takes, and what it leaves behind."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eal.runtime import file_stem
+
+NOBODY = 65534
+IVSHMEM = [str(Path(sys.executable).with_name("ivshmem"))]
+EMULATED_LIMIT = 10.0  # seconds
+OBJECTS = {
+    "memzones": ["MP_demo_pool", "RG_demo_to_guest", "RG_demo_to_host", "demo_control"],
+    "rings": ["demo_to_guest", "demo_to_host"],
+    "mempools": ["demo_pool"],
+}
+in_vm = pytest.param(["--vm"], marks=pytest.mark.vm, id="vm")
+emulated = pytest.param([], id="emulated")
+
+
+@dataclass
+class Run:
+    status: int
+    output: str
+    errors: str
+    seconds: float
+
+    @property
+    def report(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.output)
+        return found
+
+
+class Demo:
+    """Runs `ivshmem demo` with folders of its own and sees that nothing stays in them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *options: str, command: Sequence[str] = IVSHMEM, **env: str) -> Run:
+        begin = time.monotonic()
+        done = subprocess.run(
+            [*command, "demo", *options], capture_output=True, text=True, timeout=240, env={**os.environ, **env}
+        )
+        seconds = time.monotonic() - begin
+        assert self.left() == []
+        return Run(done.returncode, done.stdout, done.stderr, seconds)
+
+    def left(self) -> list[Path]:
+        files = [path for path in self.folder.rglob("*") if not path.is_dir()]
+        stems = {file_stem(self.folder / "run"), file_stem(self.folder / f"tmp/ivshmem-{NOBODY}")}
+        of_nobody = {stem.replace(f".{os.geteuid()}.", f".{NOBODY}.") for stem in stems}
+        return files + [path for stem in stems | of_nobody for path in Path("/dev/shm").glob(f"{stem}.*")]
+
+
+@pytest.fixture
+def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Demo:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("EAL_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    return Demo(tmp_path)
+
+
+def check_report(report: dict[str, Any], messages: int, size: int) -> None:
+    assert report["ok"]
+    assert report["faults"] == []
+    assert (report["messages"], report["size"], report["answered"]) == (messages, size, messages)
+    assert (report["lost"], report["reordered"], report["corrupted"]) == (0, 0, 0)
+    assert report["pool_available"] == report["pool_size"] > 0
+    assert report["rate"] == pytest.approx(messages / report["seconds"])
+    assert report["bytes_per_second"] == pytest.approx(report["rate"] * size)
+
+    created, guest, options = report["created"], report["guest"], shlex.split(report["cmdline"])
+    assert {"demo_control", "demo_pool", "demo_to_guest", "demo_to_host", "metadata", "file_prefix"} == set(created)
+    assert {kind: guest[kind] for kind in OBJECTS} == OBJECTS
+    assert [device["metadata"] for device in guest["devices"]] == [created["metadata"]]
+    assert re.fullmatch(r"0000:00:[0-9a-f]{2}\.0", guest["devices"][0]["address"])
+    assert (guest["received"], guest["faults"], guest["rejected"]) == (messages, [], [])
+    assert options[::2] == ["-object", "-device"] * 2
+    assert all(text in report["cmdline"] for text in ("memory-backend-file,", "share=on", "ivshmem-plain,"))
+
+
+@pytest.mark.parametrize("where", [emulated, in_vm])
+def test_the_report(demo: Demo, where: list[str]) -> None:
+    run = demo("--json", "--messages", "5000", "--size", "200", *where)
+    assert run.status == 0, run.errors
+    assert run.report["mode"] == ("vm" if where else "emulated")
+    check_report(run.report, 5000, 200)
+
+
+def test_the_text(demo: Demo) -> None:
+    """Without options: the size that people see, and within the time that they are promised."""
+    run = demo()
+    assert run.status == 0, run.errors
+    assert run.seconds < EMULATED_LIMIT
+    for part in (
+        r"^created:\n",
+        r"\n  demo_pool: mempool of \d+ objects of 80 bytes\n",
+        r"\n  demo_to_guest: ring of \d+ elements of 4 bytes\n",
+        r"\nQEMU options:\n  -object memory-backend-file,\S+ -device ivshmem-plain,",
+        r"\nthe guest \(emulated\) found metadata 'demo\d+' on 0000:00:\S+:\n  MP_demo_pool, .*demo_control",
+        r"\n100000 of 100000 messages of 64 bytes in [\d.]+ s: [\d,]+ a second, [\d.,]+ MB/s",
+        r"\nlost 0, reordered 0, corrupted 0; (\d+) of \1 objects back in the pool\n",
+        r"\nall is well\n$",
+    ):
+        assert re.search(part, run.output), (part, run.output)
+
+
+COUNTERS = {
+    "corrupt": {"corrupted": 1, "lost": 0, "reordered": 0},
+    "drop": {"corrupted": 0, "lost": 1, "reordered": 0},
+    "swap": {"corrupted": 0, "lost": 0, "reordered": 1},
+}
+SEEN_BY_HOST = {
+    "corrupt": "message 1000 arrived with another checksum",
+    "drop": "1 messages were never answered",
+    "swap": "answer 1000 came where 999 was due",
+}
+SEEN_BY_GUEST = {
+    "corrupt": "message 1000 is corrupted",
+    "drop": "message 1000 is missing: 1001 came",
+    "swap": "message 999 came after 1000",
+}
+
+
+@pytest.mark.parametrize("where", [emulated, in_vm])
+@pytest.mark.parametrize("fault", COUNTERS)
+def test_each_fault_is_noticed(demo: Demo, fault: str, where: list[str]) -> None:
+    run = demo("--json", "--messages", "2000", "--fault", fault, *where)
+    report = run.report
+    assert run.status == 1
+    assert not report["ok"]
+    assert {name: report[name] for name in COUNTERS[fault]} == COUNTERS[fault]
+    assert report["answered"] == 2000 - COUNTERS[fault]["lost"]
+    assert report["pool_available"] == report["pool_size"]
+    assert SEEN_BY_HOST[fault] in report["faults"]
+    assert SEEN_BY_GUEST[fault] in report["guest"]["faults"]
+
+
+def test_a_fault_in_the_text(demo: Demo) -> None:
+    run = demo("--messages", "2000", "--fault", "corrupt")
+    assert run.status == 1
+    assert "lost 0, reordered 0, corrupted 1;" in run.output
+    assert "FAULT: message 1000 arrived with another checksum" in run.output
+    assert "all is well" not in run.output
+
+
+# --- an ordinary user ---------------------------------------------------------------------------------------
+
+
+def copy_distribution(name: str, to: Path, done: set[str]) -> None:
+    """Copies an installed distribution, and all that it requires, into another site-packages."""
+    try:
+        found = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return  # required on other systems only
+    done.add(name)
+    for file in found.files or ():
+        if ".." not in file.parts and "__pycache__" not in file.parts:
+            target = to / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(str(file.locate()), target)
+    for line in found.requires or ():
+        required = re.split(r"[^\w.-]", line)[0]
+        if "extra ==" not in line and required not in done:
+            copy_distribution(required, to, done)
+
+
+@pytest.fixture(scope="session")
+def everyones_python() -> Iterator[Path]:
+    """A Python with this project that any user may run: the one of the tests may lie in root's private folder."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        system = shutil.which(version, path="/usr/bin:/usr/local/bin")
+        if system is None:
+            pytest.skip(f"no {version} in /usr/bin that every user may run")
+        subprocess.run([system, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+        copy_distribution("ivshmem", folder / "venv/lib" / version / "site-packages", set())
+        yield folder / "venv/bin/python"
+
+
+@pytest.mark.root
+def test_as_an_ordinary_user(everyones_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, NOBODY, NOBODY)
+        monkeypatch.delenv("EAL_RUNTIME_DIR", raising=False)
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        python = [str(everyones_python), "-P", "-c", "from ivshmem.cli import main; main()"]
+        (Path(name) / "tmp").mkdir()
+        os.chown(Path(name) / "tmp", NOBODY, NOBODY)
+        run = Demo(Path(name))("--json", command=[*user, *python], TMPDIR=f"{name}/tmp", HOME="/nonexistent")
+    assert run.status == 0, run.errors
+    assert run.seconds < EMULATED_LIMIT
+    check_report(run.report, 100_000, 64)
+    assert f"/dev/shm/ivshmem.{NOBODY}." in run.report["cmdline"]
