@@ -44,7 +44,9 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON,
 def _out() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    # Where no terminal says how wide it is, nothing is cut: somebody may look for a name in it.
+    width = None if sys.stdout.isatty() else 10_000
+    return Console(highlight=False, soft_wrap=True, emoji=False, width=width)
 
 
 def _print_json(data: Any) -> None:
@@ -86,13 +88,14 @@ def ls(file_prefix: str | None, as_json: bool) -> None:
 
 def _print_state(state: PrefixState) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from ivshmem.dump import size_text
 
     console = _out()
     pid = f", pid {state.pid}" if state.pid is not None else ""
     metadata = ", ".join(state.directory.metadata_names()) or "none"
-    console.print(f"[bold]{_plain(state.prefix)}[/bold] ({state.status}{pid}), metadata: {_plain(metadata)}")
+    console.print(Text.assemble((state.prefix, "bold"), f" ({state.status}{pid}), metadata: {metadata}"))
     if state.table is None:
         console.print("  its registry cannot be read")
         return
@@ -101,23 +104,16 @@ def _print_state(state: PrefixState) -> None:
         segment = state.table.segments[entry.segment]
         table.add_row(
             entry.kind.name.lower(),
-            _plain(entry.name),
+            Text(entry.name),
             size_text(entry.length),
-            _plain(segment.group),
+            Text(segment.group),
             str(segment.uuid)[:8],
             f"{entry.offset:#x}",
         )
     for segment in state.table.segments:
-        console.print(f"  segment {str(segment.uuid)[:8]}: {size_text(segment.size)}, {_plain(segment.path)}")
+        console.print(f"  segment {str(segment.uuid)[:8]}: {size_text(segment.size)}, {segment.path}", markup=False)
     if state.table.entries:
         console.print(table)
-
-
-def _plain(text: str) -> str:
-    """Text that may have brackets in it, which rich would take for markup."""
-    from rich.markup import escape
-
-    return escape(text)
 
 
 @cli.command()
