@@ -63,9 +63,9 @@ class Objects:
         """
         check_user_zone(name)
         with self._change():
-            if exist_ok and (entry := self._registry_entry(Kind.MEMZONE, name)):
-                self._check_same("memzone", name, {"length": (entry.length, length)})
-                return self._own_zone(entry)
+            if zone := self._existing(Kind.MEMZONE, name, exist_ok):
+                self._check_same("memzone", name, {"length": (zone.length, length)})
+                return zone
             return self._reserve(name, length, socket_id=socket_id, align=align, group=group, flags=flags)
 
     def array_reserve(
@@ -92,9 +92,9 @@ class Objects:
         if length < 1 or any(d < 0 for d in dims):
             raise Invalid(f"memzone {name!r}: an array of shape {dims} of {dtype} has no bytes")
         with self._change():
-            if exist_ok and (entry := self._registry_entry(Kind.MEMZONE, name)):
-                self._check_same("memzone", name, {"dtype": (entry.dtype, text), "shape": (entry.shape, dims)})
-                return self._own_zone(entry)
+            if zone := self._existing(Kind.MEMZONE, name, exist_ok):
+                self._check_same("memzone", name, {"dtype": (zone.entry.dtype, text), "shape": (zone.shape, dims)})
+                return zone
             return self._reserve(
                 name,
                 length,
@@ -204,8 +204,8 @@ class Objects:
             format_ring(Memzone(entry, segment), name, count, elem_size, flags)
 
         with self._change():
-            if exist_ok and (entry := self._registry_entry(Kind.RING, name)):
-                ring: Ring = self._handle(self._own_zone(entry))
+            if zone := self._existing(Kind.RING, name, exist_ok):
+                ring: Ring = self._handle(zone)
                 capacity = count if flags & RingFlag.EXACT_SZ else count - 1
                 asked = {"elem_size": (ring.elem_size, elem_size), "flags": (ring.flags, RingFlag(flags))}
                 self._check_same("ring", name, {**asked, "capacity": (ring.capacity, capacity)})
@@ -269,8 +269,8 @@ class Objects:
                     obj_init(memory, index)
 
         with self._change():
-            if exist_ok and (entry := self._registry_entry(Kind.MEMPOOL, name)):
-                pool: Mempool = self._handle(self._own_zone(entry))
+            if zone := self._existing(Kind.MEMPOOL, name, exist_ok):
+                pool: Mempool = self._handle(zone)
                 asked = {"n": (pool.n, n), "elt_size": (pool.elt_size, elt_size), "flags": (pool.flags, flags)}
                 self._check_same("mempool", name, {**asked, "cache_size": (pool.cache_size, cache_size)})
                 return pool
@@ -306,12 +306,13 @@ class Objects:
             format_mbuf_pool(Memzone(entry, segment), name, n, cache_size, data_room, private_size, flags)
 
         with self._change():
-            entry = self._registry_entry(Kind.MEMPOOL, name) if exist_ok else None
-            if entry is None:
+            zone = self._existing(Kind.MEMPOOL, name, exist_ok)
+            if zone is None:
                 entry = self._heap.reserve(
                     name, Kind.MEMPOOL, length, socket_id=socket_id, group=group, flags=kept, fill=fill
                 )
-            pool: MbufPool = self._handle(self._own_zone(entry))
+                zone = self._own_zone(entry)
+            pool: MbufPool = self._handle(zone)
             self._check_same("mempool", name, {"flags": (pool.flags, kept), "n": (pool.n, n)})
             sizes = {"cache_size": (pool.cache_size, cache_size), "private_size": (pool.private_size, private_size)}
             self._check_same("mempool", name, {**sizes, "data_room": (pool.data_room, data_room)})
@@ -392,8 +393,8 @@ class Objects:
                     log.warning("%s", error)
         return sorted(found, key=lambda handle: handle.name)
 
-    def _lookup_zone(self, kind: Kind, name: str) -> Memzone:
-        self._check()
+    def _find_zone(self, kind: Kind, name: str) -> Memzone | None:
+        """The zone of an object of the prefix, or else of a share."""
         entry = self._registry_entry(kind, name)
         if entry is not None:
             return self._own_zone(entry)
@@ -401,6 +402,20 @@ class Objects:
             entry = share.find(kind, name)
             if entry is not None:
                 return self._zone(entry, share.segment_of(entry))
+        return None
+
+    def _existing(self, kind: Kind, name: str, exist_ok: bool) -> Memzone | None:
+        """The zone of what has a name that is to be given; None where it is free. Raises Exists unless `exist_ok`."""
+        zone = self._find_zone(kind, name)
+        if zone is not None and not exist_ok:
+            what = kind.name.lower()
+            raise Exists(f"{what} {name!r} exists already: choose another name, free it, or exist_ok=True")
+        return zone
+
+    def _lookup_zone(self, kind: Kind, name: str) -> Memzone:
+        self._check()
+        if zone := self._find_zone(kind, name):
+            return zone
         what = kind.name.lower()
         known = sorted(entry.name for entry, _ in self._entries() if entry.kind == kind)
         raise NotFound(f"there is no {what} {name!r}; there {_listed(known)}")
