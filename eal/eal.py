@@ -6,8 +6,8 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol
 
@@ -109,7 +109,7 @@ class Eal(Objects):
 
     def _set_up(self, registry: Registry) -> None:
         given = self.options
-        self._heap = Heap(self.directory, registry, self._choose_backend, 0, self._locks.change)
+        self._heap = Heap(self.directory, registry, self._choose_backend, 0, self.lock)
         self.findings = Findings() if given.no_pci else Prober(self._holder_of_name).probe(scan(given.sysfs_root))
         self._shares = self.findings.shares
         guest = bool(self._shares) or bool(given.sysfs_root or os.environ.get("EAL_SYSFS_ROOT"))
@@ -164,10 +164,13 @@ class Eal(Objects):
     def closed(self) -> bool:
         return self._closed
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Alone among all processes of the prefix while it lasts: for layers above. Raises Closed."""
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Alone among all threads and processes of the prefix while it lasts. Raises Closed."""
         self._check()
-        return self._locks.change()
+        with self._locks.change():
+            self._check()  # it may have been closed while this thread waited
+            yield
 
     @property
     def registry_table(self) -> Table:
@@ -216,13 +219,12 @@ class Eal(Objects):
             self._leave(remove=remove)
 
     def _leave(self, *, remove: bool) -> None:
-        """Lets go of everything; with `remove`, files and all."""
-        self._closed = True
-        self._let_go()
-        if remove:
-            with self._locks.change():
-                if self._locks.is_current():
-                    leftovers.remove(self.directory)
+        """Lets go of everything; with `remove`, files and all. Not while another thread changes anything."""
+        with self._locks.change():
+            self._closed = True
+            self._let_go()
+            if remove and self._locks.is_current():
+                leftovers.remove(self.directory)
         self._locks.close()
         _forget(self)
 

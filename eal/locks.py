@@ -78,6 +78,8 @@ class LockFile:
         with self._thread_lock:
             if self._fd < 0:
                 raise Closed("this Eal is closed, or belongs to the parent process: call eal.init() again")
+            if self._fd < 0:
+                raise Closed(f"lock file {self.path} was closed while this thread waited for it")
             if self._depth == 0:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, Lock.CHANGE)
             self._depth += 1

@@ -21,6 +21,7 @@ class Mapping:
         if address < 0:
             reason = os.strerror(-address)
             raise from_errno(address, f"cannot map {length} bytes of {what or f'descriptor {fd}'}: {reason}")
+        self._what = what or "a mapping"
         self.address: int = address
         self.length = length
         self.writable = writable
@@ -29,25 +30,20 @@ class Mapping:
         self._base: Any = ffi.gc(ffi.cast("unsigned char *", address), lambda _: unmap(address, length), length)
 
     def pointer(self, offset: int = 0) -> Any:
-        """A C pointer into the mapping. It keeps the pages, so that a call works on them to its end even if another
-        thread closes everything meanwhile. Raises Closed after `release`.
+        """A pointer into the mapping. Without an offset whoever holds it keeps the pages, so that another thread may
+        release the mapping during a call; with one it keeps nothing. Raises Closed after `release`.
         """
-        return ffi.from_buffer(self.view(offset))
+        base = self._base
+        if base is None:
+            raise Closed(f"{self._what} was closed: its Eal is closed, or belongs to the parent process")
+        return base if offset == 0 else ffi.cast("void *", self.address + offset)
 
     def view(self, offset: int = 0, length: int | None = None) -> memoryview:
         """The bytes from `offset` on, format 'B'; read-only where the mapping is. Raises Closed after `release`."""
-        base = self._base
-        if base is None:
-            raise Closed("closed: the Eal that it belonged to was closed, or is the parent process's")
         stop = self.length if length is None else offset + length
-        view = memoryview(ffi.buffer(base, self.length))[offset:stop]
+        view = memoryview(ffi.buffer(self.pointer(), self.length))[offset:stop]
         return view if self.writable else view.toreadonly()
 
     def release(self) -> None:
         """Drops this object's hold on the pages."""
         self._base = None
-
-    @property
-    def held(self) -> bool:
-        """Whether `release` has not been called yet."""
-        return self._base is not None

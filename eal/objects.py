@@ -344,7 +344,6 @@ class Objects:
 
     def _change(self) -> Any:
         """Alone among all processes of the prefix. Raises Closed."""
-        self._check()
         return self._heap.lock()
 
     def _check(self) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from eal import process
 from eal._native import ffi, lib
-from eal.errors import Closed, Corrupt, Denied, NotFound
+from eal.errors import Corrupt, Denied, NotFound
 from eal.mapping import Mapping
 from eal.names import pack_name, unpack_name
 from eal.pages import Backend, Ownership, create
@@ -84,28 +84,21 @@ class Segment:
     @property
     def retired(self) -> bool:
         """Whether the host has given this segment up for good."""
-        self._check()
         return bool(lib.ivs_segment_retired(self.mapping.pointer()))
 
     def retire(self) -> None:
         lib.ivs_segment_retire(self.mapping.pointer())
 
-    def _check(self) -> None:
-        if not self.mapping.held:
-            raise Closed(f"segment {self.uuid} was closed: its Eal is closed, or belongs to the parent process")
-
     def view(self, offset: int, length: int) -> memoryview:
-        self._check()
         return self.mapping.view(offset, length)
 
     def zero(self, offset: int, length: int) -> None:
-        lib.ivs_zero(self.address + offset, length)
+        lib.ivs_zero(self.mapping.pointer(), offset, length)
 
     def slot(self) -> Slot | None:
         """The calling thread's slot; None where all are taken by the living, or the segment is read-only."""
         held: Slot | None = getattr(self._local, "slot", None)
         if held is None and not self.readonly:
-            self._check()
             held = self._local.slot = self._claim()
         return held
 
@@ -125,7 +118,6 @@ class Segment:
 
     def participants(self) -> list[Participant]:
         """Who has a slot now."""
-        self._check()
         base = self.mapping.pointer()
         found = []
         for slot in range(PARTICIPANTS):

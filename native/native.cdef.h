@@ -73,7 +73,7 @@ int ivs_unmap(uint64_t address, uint64_t length);
 int ivs_populate(uint64_t address, uint64_t length, uint64_t page_size);
 int ivs_bind(uint64_t address, uint64_t length, int node);
 int ivs_node_of(uint64_t address);
-void ivs_zero(uint64_t address, uint64_t length);
+void ivs_zero(void *base, uint64_t offset, uint64_t length);
 
 /* segment.h */
 struct ivs_segment_info {
@@ -150,6 +150,15 @@ int ivs_held_dequeue_one(const struct ivs_held *h);
 int ivs_held_enqueue_burst(const struct ivs_held *h);
 int ivs_held_dequeue_burst(const struct ivs_held *h);
 int ivs_held_enqueue_part(const struct ivs_held *h, uint32_t n, uint32_t start);
+
+/* jit.h */
+int ivs_jit_enqueue_bulk(uint64_t ring, uint64_t array, uint64_t bytes, uint32_t n);
+int ivs_jit_enqueue_burst(uint64_t ring, uint64_t array, uint64_t bytes, uint32_t n);
+int ivs_jit_dequeue_bulk(uint64_t ring, uint64_t array, uint64_t bytes, uint32_t n);
+int ivs_jit_dequeue_burst(uint64_t ring, uint64_t array, uint64_t bytes, uint32_t n);
+uint32_t ivs_jit_count(uint64_t ring);
+int ivs_jit_get_bulk(uint64_t pool, uint64_t array, uint64_t bytes, uint32_t n);
+int ivs_jit_put_bulk(uint64_t pool, uint64_t array, uint64_t bytes, uint32_t n);
 
 /* mempool.h and calls.h */
 #define IVS_MEMPOOL_NO_CACHE_ALIGN ...

@@ -20,7 +20,7 @@ int ivs_bind(uint64_t address, uint64_t length, int node);
 /* The NUMA node of the page at `address` (get_mempolicy), or a negative errno. */
 int ivs_node_of(uint64_t address);
 
-/* Fills the range with zero bytes. */
-void ivs_zero(uint64_t address, uint64_t length);
+/* Fills `length` bytes from base + offset on with zero bytes. */
+void ivs_zero(void *base, uint64_t offset, uint64_t length);
 
 #endif

@@ -77,7 +77,7 @@ int ivs_node_of(uint64_t address)
     return result == 0 ? node : -errno;
 }
 
-void ivs_zero(uint64_t address, uint64_t length)
+void ivs_zero(void *base, uint64_t offset, uint64_t length)
 {
-    memset(pointer(address), 0, length);
+    memset((unsigned char *)base + offset, 0, length);
 }

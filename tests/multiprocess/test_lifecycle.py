@@ -86,7 +86,7 @@ def test_everything_of_a_closed_eal_raises_closed(primary: eal.Eal) -> None:
         *(lambda: primary.ring_create("s", 8), lambda: primary.ring_lookup("r"), primary.rings),
         *(lambda: primary.mempool_create("q", 8, 8), lambda: primary.mempool_lookup("p"), primary.mempools),
         *(lambda: primary.memzone_free(zone), lambda: primary.ring_free(ring), lambda: primary.mempool_free(pool)),
-        *(primary.segments, lambda: primary.segment_create(1 << 21), lambda: primary.epoch, primary.lock),
+        *(primary.segments, lambda: primary.segment_create(1 << 21), lambda: primary.epoch, primary.lock().__enter__),
         *(lambda: zone.buf, lambda: zone.array("u1"), lambda: pool.array, lambda: pool.object(0), segment.participants),
         *(lambda: segment.retired, ring.dequeue, pool.get, eal.current, eal.memzones),
     ):
