@@ -27,7 +27,9 @@ class Bar:
         except OSError as error:
             self.restore()
             raise Denied(f"{device.address}: cannot open {device.resource}: {error.strerror}") from error
-        self.size = os.fstat(self._fd).st_size
+        found = os.fstat(self._fd)
+        self.size = found.st_size
+        self._block = found.st_blksize  # on hugetlbfs a page, and munmap takes no part of one
 
     def _enable(self) -> None:
         """The kernel leaves memory decoding of an unbound device off."""
@@ -48,9 +50,10 @@ class Bar:
             self._enabled_here = False
 
     def map(self, length: int, *, writable: bool, hint: int = 0) -> Mapping:
-        """Maps the first `length` bytes. Raises Corrupt where the BAR is smaller."""
+        """Maps the first `length` bytes, or somewhat more. Raises Corrupt where the BAR is smaller."""
         if length > self.size:
             raise Corrupt(f"{self.device.address}: {length} bytes are needed, BAR2 has {self.size}: truncated?")
+        length = min(-(-length // self._block) * self._block, self.size)
         try:
             return Mapping(self._fd, length, writable=writable, hint=hint, what=f"BAR2 of {self.device.address}")
         except EalError as error:
