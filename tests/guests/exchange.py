@@ -109,6 +109,12 @@ def trade_objects() -> None:
     assert from_host.wait(PATIENCE)
 
 
+def still_mapped() -> list[str]:
+    """What this process maps of its devices: BARs, or the files that stand for them."""
+    with open("/proc/self/maps") as maps:
+        return [line.rstrip() for line in maps if "/resource2" in line or "/ivshmem." in line]
+
+
 def main() -> None:
     for word in sys.argv[1:]:
         start, length = word.split(":")
@@ -119,6 +125,7 @@ def main() -> None:
         work_arrays()
         echo()
         trade_objects()
+    say(still_mapped=still_mapped())
 
 
 main()
