@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -25,13 +27,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class _Group(click.Group):
-    """Errors of ours become one line and exit status 1; a broken pipe (`ivshmem ls | head`) is none."""
+    """Errors of ours and of the system become one line and exit status 1; a broken pipe is none."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except EalError as error:
             raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            raise  # click itself ends quietly
+        except OSError as error:
+            if error.filename is None:  # what could not be written must not be tried again at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.ClickException(f"{error.filename or 'cannot write'}: {error.strerror}") from error
+        return result
 
 
 def _prefix_option(command: Command) -> Command:
@@ -365,4 +375,7 @@ def _print_end(report: Report) -> None:
 
 def main() -> None:
     """The entry point of the installed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # a file_prefix, and so a path, may be any bytes
     cli(prog_name="ivshmem")
