@@ -95,6 +95,18 @@ class _Handle:
         if slot is not None:
             lib.ivs_mempool_join(raw, slot.index)
         raw.owner = process.owner()
+        self._raw, self._memory, self._mapping = raw, memory, mapping
+        self._lent: Any = None
+
+    def lend(self) -> int:
+        """The handle's address, good for as long as this object lives: its memory and the pages stay."""
+        self._lent = self._mapping.pointer()
+        return int(ffi.cast("uintptr_t", self._raw))
+
+    def close(self) -> None:
+        if self._lent is not None:
+            lib.ivs_mempool_refuse(self._raw, -errno.ESHUTDOWN)
+        self.pointer = _CLOSED
 
 
 class Mempool:
@@ -212,6 +224,18 @@ class Mempool:
             )
         raise_for(result, "mempool", self.name)
 
+    @property
+    def handle(self) -> int:
+        """The address of the calling thread's C handle, for eal.jit and for C code in this thread.
+
+        Once asked for, it stays good as long as this object and the thread live, and the pages with it: after close()
+        calls with it are refused. Raises Denied, Closed.
+        """
+        if self._pool is _CLOSED:
+            raise_for(-errno.ESHUTDOWN, "mempool", self.name)
+        address: int = self._local.handle.lend()
+        return address
+
     # --- counting -----------------------------------------------------------------------------------------
 
     def _look(self) -> Any:
@@ -305,7 +329,7 @@ class Mempool:
         """
         self._refused = errno.ESHUTDOWN
         for handle in list(self._handles):
-            handle.pointer = _CLOSED
+            handle.close()
 
     def __repr__(self) -> str:
         return f"<Mempool {self.name!r} {self.n} objects of {self.elt_size} bytes>"

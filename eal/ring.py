@@ -158,6 +158,16 @@ class Ring:
         return ring
 
     @property
+    def handle(self) -> int:
+        """The address of the C handle, for eal.jit and for C code in this process.
+
+        Once asked for, it stays good as long as this object lives, and the pages with it: after close() calls with it
+        are refused. Raises Closed.
+        """
+        self._lent = self._open()
+        return int(ffi.cast("uintptr_t", self._lent))
+
+    @property
     def free_count(self) -> int:
         """Elements that fit now (DPDK: rte_ring_free_count)."""
         return self.capacity - self.count

@@ -3,6 +3,7 @@
 #include "crc32c.h"
 #include "fault.h"
 #include "held.h"
+#include "jit.h"
 #include "map.h"
 #include "mbuf_calls.h"
 #include "segment.h"
