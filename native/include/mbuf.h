@@ -11,8 +11,8 @@
  *
  * They return 0 or a number, or a negative errno: -EINVAL an index is out of range or the operation does not fit that
  * mbuf; -EALREADY the mbuf is free; -EBADMSG a header is damaged; -ENOSPC too little room, or fewer bytes than asked
- * for; -ENOBUFS no mbuf is left; -ERANGE too many references, too few, or too many segments; or what ivs_mempool_refuse set. A "place" is
- * an int64_t: bytes from the handle's `objects` on.
+ * for; -ENOBUFS no mbuf is left; -ERANGE too many references, too few, or too many segments; or what
+ * ivs_mempool_refuse set. A "place" is an int64_t: bytes from the handle's `objects` on.
  *
  * Progress: lock-free. One packet is worked by one thread at a time, as in DPDK; reference counts by any number.
  */
@@ -125,13 +125,9 @@ static inline void ivs_mbuf_bin_empty(struct ivs_mempool *p, struct ivs_mbuf_bin
     bin->n = 0;
 }
 
-/* Adds an mbuf that nobody has a reference to any more. */
+/* Adds an mbuf that nobody has a reference to any more. Its header is left as it is: ivs_mbuf_fresh trusts none. */
 IVS_INLINE void ivs_mbuf_bin_add(struct ivs_mempool *p, struct ivs_mbuf_bin *bin, uint32_t index)
 {
-    struct ivs_mbuf *m = ivs_mbuf_at(p, index);
-    m->next = IVS_MBUF_NONE;
-    m->nb_segs = 1;
-    m->buf = index;
     if (IVS_UNLIKELY(bin->n == IVS_MBUF_BIN))
         ivs_mbuf_bin_empty(p, bin);
     bin->indices[bin->n++] = index;
