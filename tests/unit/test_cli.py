@@ -1,0 +1,456 @@
+"""The command `ivshmem` as people and scripts run it: help, statuses, JSON, errors in a line, pipes, permissions."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import eal
+import ivshmem
+from ivshmem.cli import cli
+
+IVSHMEM = str(Path(sys.executable).with_name("ivshmem"))
+
+HOST = """
+import os, sys, eal, ivshmem
+made = eal.init(file_prefix=sys.argv[1], no_huge=True)
+metadata = ivshmem.metadata_create(sys.argv[2])
+metadata.add_memzone(eal.memzone_reserve("zone", 1000))
+metadata.add_ring(eal.ring_create("ring", 8, group="rings"))
+print(metadata.cmdline(), flush=True)
+sys.stdin.readline()
+made.detach() if sys.argv[3:] == ["keep"] else made.close()
+"""
+
+
+@dataclass
+class Run:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def apart(*words: str, **how: Any) -> Run:
+    """Runs the installed command in a process of its own."""
+    run = subprocess.run([IVSHMEM, *words], capture_output=True, text=True, timeout=60, **how)
+    return Run(run.returncode, run.stdout, run.stderr)
+
+
+def here(*words: str) -> Run:
+    """Runs a command in this process, which takes a tenth of the time."""
+    result = CliRunner().invoke(cli, words, prog_name="ivshmem", catch_exceptions=False)
+    return Run(result.exit_code, result.stdout, result.stderr)
+
+
+def good(*words: str, run: Callable[..., Run] = here) -> str:
+    """What a command prints that must end well and say nothing on stderr."""
+    done = run(*words)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def error_of(*words: str, status: int = 1, run: Callable[..., Run] = here) -> str:
+    """The one line on stderr of a command that must fail; stdout is empty."""
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (status, ""), done
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines()[-1:] if status == 2 else done.stderr.splitlines()  # 2: the usage comes first
+    assert line.startswith("Error: "), line
+    return line.removeprefix("Error: ")
+
+
+@pytest.fixture
+def host(peer: Callable[..., Any], prefix: str) -> Iterator[Callable[..., Any]]:
+    """`host("vm0")`: a process that has a metadata of that name with a zone and a ring in it."""
+
+    def start(name: str, *how: str) -> Any:
+        process = peer(HOST, name, *how)
+        process.cmdline = process.hear()
+        return process
+
+    yield start
+    for path in Path("/dev/shm").glob(f"ivshmem.*.{prefix}.*"):
+        path.unlink()
+
+
+# --- help ---------------------------------------------------------------------------------------------------
+
+COMMANDS = sorted(cli.commands)
+
+
+def test_the_commands_of_the_plan_are_there() -> None:
+    assert {"ls", "dump", "cmdline", "emulate", "clean", "demo"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_that_can_be_copied(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for option in ("--help", "-h"):
+        text = good(command, option)
+        assert text.startswith(f"Usage: ivshmem {command} ")
+        examples = re.findall(r"^  Example: (.*)$", text, re.MULTILINE)
+        assert len(examples) == 1, text
+        words = shlex.split(examples[0].replace('"', ""), comments=True)
+        at = words.index("ivshmem") if "ivshmem" in words else words.index("$(ivshmem")
+        assert words[at + 1] == command
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_says_what_it_does(command: str) -> None:
+    for parameter in cli.commands[command].params:
+        assert not isinstance(parameter, click.Option) or parameter.help, f"{command} {parameter.name}"
+
+
+def test_help_of_the_whole() -> None:
+    text = good("--help")
+    assert good("-h") == text
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} +[A-Z]", text, re.MULTILINE), command
+    assert "Exit status" in text
+
+
+def test_version() -> None:
+    import importlib.metadata
+
+    assert good("--version", run=apart).split()[-1] == importlib.metadata.version("ivshmem")
+
+
+# --- exit statuses ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["no-such-command"], "No such command 'no-such-command'."),
+        (["ls", "surplus"], "Got unexpected extra argument (surplus)"),
+        (["ls", "--no-such-option"], "No such option '--no-such-option'."),
+        (["dump"], "Missing argument 'NAME'."),
+        (["cmdline"], "Missing argument 'NAME'."),
+        (["dump", "a", "b"], "Got unexpected extra argument (b)"),
+        (["ls", "--file-prefix"], "Option '--file-prefix' requires an argument."),
+        (["demo", "--messages", "0"], "Invalid value for '--messages': 0 is not in the range 1<=x<=1000000000."),
+        (["demo", "--size", "many"], "Invalid value for '--size': 'many' is not a valid integer range."),
+        (["demo", "--fault", "flood"], "Invalid value for '--fault': 'flood' is not one of 'corrupt', 'drop', 'swap'."),
+    ],
+)
+def test_words_that_make_no_sense_are_status_2(runtime_dir: Path, words: list[str], error: str) -> None:
+    assert error_of(*words, status=2) == error
+    assert list(runtime_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["dump", "cmdline"])
+@pytest.mark.parametrize("json_option", [[], ["--json"]])
+def test_an_unknown_name_is_status_1(runtime_dir: Path, command: str, json_option: list[str]) -> None:
+    error = error_of(command, "vm0", *json_option)
+    assert error == f"there is no metadata 'vm0' in {runtime_dir}; there are: none"
+
+
+def test_an_unknown_prefix_is_status_1(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
+    host("vm0")
+    assert error_of("ls", "--file-prefix", "x") == f"file_prefix 'x' has no files in {runtime_dir}"
+    for command in ("dump", "cmdline"):
+        error = error_of(command, "vm0", "--file-prefix", "x")
+        assert error == f"there is no metadata 'vm0' of file_prefix 'x' in {runtime_dir}; there are: none"
+        assert good(command, "vm0", "--file-prefix", prefix)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "../../etc/passwd", "two\nlines", "\x1b[31m", "x" * 1000, "--help", "-x", "[bold]", ":smile:"]
+)
+def test_any_name_that_is_not_there_is_one_line(runtime_dir: Path, name: str) -> None:
+    for command in ("dump", "cmdline"):
+        error = error_of(command, "--", name)
+        assert error.startswith(f"there is no metadata {name!r} in ")
+
+
+# --- ls, dump, cmdline --------------------------------------------------------------------------------------
+
+
+def look_at(name: str, prefix: str) -> dict[str, Any]:
+    """What ls, dump and cmdline say, as data."""
+    (state,) = json.loads(good("ls", "--json", "--file-prefix", prefix, run=apart))
+    dump = json.loads(good("dump", name, "--json", run=apart))
+    return {"ls": state, "dump": dump, "cmdline": good("cmdline", name, run=apart).strip()}
+
+
+def test_they_say_the_same_of_the_living_and_of_the_killed(
+    host: Callable[..., Any], runtime_dir: Path, prefix: str
+) -> None:
+    process = host("vm0")
+    alive = look_at("vm0", prefix)
+    text = good("dump", "vm0")
+    assert (alive["ls"]["status"], alive["ls"]["pid"], alive["ls"]["metadata"]) == ("alive", process.pid, ["vm0"])
+    assert alive["cmdline"] == process.cmdline
+    assert json.loads(good("cmdline", "vm0", "--json")) == shlex.split(process.cmdline)
+    process.crash()
+    dead = look_at("vm0", prefix)
+    assert (dead["ls"]["status"], dead["ls"]["pid"]) == ("dead", None)
+    assert {**dead, "ls": None} == {**alive, "ls": None}
+    assert dead["ls"]["registry"] == alive["ls"]["registry"]
+    assert good("dump", "vm0") == text
+
+
+def test_they_disturb_nobody(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
+    """A second primary is refused before, and after all of them looked, and what they looked at is as it was."""
+    process = host("vm0")
+    files = {path: path.read_bytes() for path in Path("/dev/shm").glob(f"*.{prefix}.*")}
+    for command in (["ls"], ["ls", "--json"], ["dump", "vm0"], ["cmdline", "vm0"], ["clean", "--yes"]):
+        good(*command, run=apart)
+        with pytest.raises(eal.InUse, match=rf"living primary \(pid {process.pid}\)"):
+            eal.init(file_prefix=prefix, proc_type="primary", no_huge=True)
+    assert {path: path.read_bytes() for path in Path("/dev/shm").glob(f"*.{prefix}.*")} == files
+    process.end()
+
+
+def test_ls_of_nothing(runtime_dir: Path) -> None:
+    assert good("ls") == f"nothing is shared in {runtime_dir}\n"
+    assert json.loads(good("ls", "--json")) == []
+
+
+def test_ls_shows_names_whole(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pipe too, where no terminal says how wide it is; and no name is taken for markup or an emoji."""
+    names = ["z" * 31, "[bold]x", "[red]", ":warning:", "back\\", "a  b", "ü" * 15]
+    for name in names:
+        eal.memzone_reserve(name, 64, group="g" * 31)
+        ivshmem.metadata_create(name)
+    for width in ("200", "40"):
+        monkeypatch.setenv("COLUMNS", width)
+        text = good("ls", run=apart)
+        for name in names:
+            assert text.count(name) == 2, (name, text)  # as a zone and as a metadata
+        assert all(segment.path in text for segment in eal.segments())
+
+
+def test_ls_shows_every_object(primary: eal.Eal) -> None:
+    eal.memzone_reserve("zone", 3000)
+    eal.ring_create("ring", 8)
+    eal.mempool_create("pool", 8, 64)
+    rows = [re.findall(r"[^│\s]+", line) for line in good("ls").splitlines() if "│" in line]
+    found = {(row[0], row[1]) for row in rows}
+    assert found == {("memzone", "zone"), ("ring", "ring"), ("mempool", "pool")}
+    (zone,) = (row for row in rows if row[1] == "zone")
+    assert zone == ["memzone", "zone", "3000", "B", "default", str(eal.segments()[0].uuid)[:8], "0x1000"]
+
+
+def test_ls_of_a_prefix_whose_registry_is_damaged(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
+    host("vm0").crash()
+    (runtime_dir / prefix / "registry").write_bytes(b"x" * 5000)
+    assert good("ls").splitlines() == [f"{prefix} (dead), metadata: vm0", "  its registry cannot be read"]
+    assert json.loads(good("ls", "--json"))[0]["registry"] is None
+    assert "no registry that can be read" in error_of("cmdline", "vm0")
+    assert "zone" in good("dump", "vm0")
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"\0" * 8192, b"IVSHMMET" + b"\xff" * 8192])
+def test_dump_of_what_is_damaged(host: Callable[..., Any], prefix: str, damage: bytes) -> None:
+    host("vm0").crash()
+    (path,) = Path("/dev/shm").glob(f"*.{prefix}.*.md")
+    path.write_bytes(damage)
+    for command in (["dump", "vm0"], ["dump", "vm0", "--json"], ["cmdline", "vm0"]):
+        assert error_of(*command).startswith("metadata file ")
+    assert good("ls")
+
+
+def test_the_example_of_cmdlines_help_works_in_a_shell(runtime_dir: Path, tmp_path: Path) -> None:
+    """Whatever is in the paths: two blanks, quotes, wildcards."""
+    name = "a  b,c='d' \"e\" $(f) * ?"
+    with eal.init(file_prefix=name, no_huge=True):
+        metadata = ivshmem.metadata_create("vm0")
+        metadata.add_memzone(eal.memzone_reserve("zone", 64))
+        (example,) = re.findall(r"^  Example: (.*)$", good("cmdline", "--help"), re.MULTILINE)
+        qemu = tmp_path / "qemu-system-x86_64"
+        qemu.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+        qemu.chmod(0o755)
+        path = f"{tmp_path}:{Path(IVSHMEM).parent}:{os.environ['PATH']}"
+        run = subprocess.run(["sh", "-c", example], capture_output=True, text=True, env={**os.environ, "PATH": path})
+        assert run.returncode == 0, run.stderr
+        assert json.loads(run.stdout) == ["-m", "512", *metadata.qemu_args()]
+
+
+def test_cmdline_of_a_file_that_is_gone(primary: eal.Eal) -> None:
+    metadata = ivshmem.metadata_create("vm0")
+    metadata.add_memzone(eal.memzone_reserve("zone", 64))
+    path = eal.segments()[0].path
+    os.unlink(path)
+    error = f"{path}, which metadata 'vm0' needs, is gone: was it removed by hand?"
+    assert error_of("cmdline", "vm0") == error
+    assert error_of("cmdline", "vm0", "--json") == error
+    assert not Path(path).exists()
+
+
+def test_a_prefix_that_is_not_utf_8(runtime_dir: Path) -> None:
+    name = "caf\udce9"  # "café" in Latin 1
+    with eal.init(file_prefix=name, no_huge=True):
+        metadata = ivshmem.metadata_create("vm0")
+        metadata.add_memzone(eal.memzone_reserve("zone", 64))
+        args = [os.fsencode(word) for word in metadata.qemu_args()]
+        for locale in ("C.UTF-8", "C"):
+            env = {**os.environ, "LC_ALL": locale}
+            run = subprocess.run([IVSHMEM, "cmdline", "vm0"], capture_output=True, env=env)
+            assert run.returncode == 0, run.stderr
+            assert [os.fsencode(word) for word in shlex.split(os.fsdecode(run.stdout))] == args
+            listed = subprocess.run([IVSHMEM, "ls", "--file-prefix", os.fsencode(name)], capture_output=True, env=env)
+            assert listed.returncode == 0, listed.stderr
+            assert b"caf\xe9" in listed.stdout
+            assert json.loads(good("ls", "--json"))[0]["file_prefix"] == name
+
+
+# --- pipes and terminals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["ls", "ls --json", "dump vm0", "dump vm0 --json", "cmdline vm0", "--help"])
+def test_a_reader_that_goes_away(primary: eal.Eal, command: str) -> None:
+    """As in `ivshmem ls | head -0`: no traceback, no complaint."""
+    metadata = ivshmem.metadata_create("vm0")
+    for number in range(20):
+        zone = eal.memzone_reserve(f"zone{number}", 64)
+        metadata.add_memzone(zone)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as pipe:
+        run = subprocess.run([IVSHMEM, *command.split()], stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert run.stderr == ""
+    assert run.returncode in (0, 1)
+    shell = f"{IVSHMEM} {command} | head -0"
+    assert subprocess.run(["sh", "-c", shell], stderr=subprocess.PIPE, text=True).stderr == ""
+
+
+def test_a_full_disk_is_told(primary: eal.Eal) -> None:
+    ivshmem.metadata_create("vm0")
+    for command in (["ls"], ["ls", "--json"], ["dump", "vm0"], ["cmdline", "vm0"]):
+        with open("/dev/full", "w") as full:
+            run = subprocess.run([IVSHMEM, *command], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert run.returncode == 1, (command, run)
+        assert "Traceback" not in run.stderr
+        assert "No space left on device" in run.stderr
+
+
+def test_no_colours_in_a_pipe_and_some_on_a_terminal(primary: eal.Eal) -> None:
+    ivshmem.metadata_create("vm0")
+    assert "\x1b" not in good("ls", run=apart)
+    controller, terminal = pty.openpty()
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    run = subprocess.run([IVSHMEM, "ls"], stdout=terminal, stderr=subprocess.PIPE, env=env, timeout=60)
+    os.close(terminal)
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert b"\x1b[1m" in os.read(controller, 1 << 16)
+    os.close(controller)
+
+
+@pytest.mark.parametrize("words", [["ls"], ["dump", "vm0"], ["cmdline", "vm0"], ["clean", "--dry-run"]])
+def test_json_is_alone_on_stdout(host: Callable[..., Any], prefix: str, words: list[str]) -> None:
+    process = host("vm0")
+    if words[0] == "clean":
+        process.crash()
+    for more in ([], ["-v"]):
+        assert json.loads(good(*more, *words, "--json", run=apart))
+
+
+# --- other people's files -------------------------------------------------------------------------------------
+
+FEW = [["ls"], ["cmdline", "vm0"], ["clean", "--yes"]]
+ALL = [
+    ["ls"],
+    ["ls", "--json"],
+    ["dump", "vm0"],
+    ["cmdline", "vm0"],
+    ["clean", "--yes"],
+    ["emulate", "vm0", "--", "true"],
+]
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_a_runtime_directory_that_others_may_write_to(runtime_dir: Path, words: list[str]) -> None:
+    runtime_dir.chmod(0o777)
+    error = f"others may write to {runtime_dir}: chmod go-w it, or name another one by EAL_RUNTIME_DIR"
+    assert error_of(*words) == error
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_a_runtime_directory_of_another_user(host: Callable[..., Any], runtime_dir: Path, words: list[str]) -> None:
+    host("vm0").crash()
+    os.chown(runtime_dir, 65534, 65534)
+    error = f"{runtime_dir} belongs to user 65534, not to 0: name another one by EAL_RUNTIME_DIR"
+    assert error_of(*words) == error
+
+
+# The interpreter itself may lie where nobody else may look: everything is loaded before the user is changed.
+AS_NOBODY = """
+import importlib, os, sys
+for name in "state dump qemu device emulate demo cli metadata".split():
+    importlib.import_module("ivshmem." + name)
+import eal.eal, json, rich.console, rich.progress, rich.table, rich.text
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+sys.argv[0] = "ivshmem"
+importlib.import_module("ivshmem.cli").main()
+"""
+
+
+def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-c", AS_NOBODY, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def reachable(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime directory in whose parents everybody may look, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="ivshmem-test-") as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv("EAL_RUNTIME_DIR", folder)
+        yield Path(folder)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("words", [*ALL, ["demo", "--messages", "10"]], ids=" ".join)
+def test_as_a_user_who_may_not_look_there(host: Callable[..., Any], runtime_dir: Path, words: list[str]) -> None:
+    host("vm0")
+    run = as_nobody(*words)
+    assert (run.returncode, run.stdout) == (1, "")
+    error = f"Error: cannot (look at|make) {runtime_dir}: Permission denied; name another one by EAL_RUNTIME_DIR\n"
+    assert re.fullmatch(error, run.stderr), run.stderr
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("words", FEW, ids=" ".join)
+def test_as_a_user_to_whom_it_does_not_belong(host: Callable[..., Any], reachable: Path, words: list[str]) -> None:
+    host("vm0")
+    run = as_nobody(*words)
+    error = f"Error: {reachable} belongs to user 0, not to 65534: name another one by EAL_RUNTIME_DIR\n"
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", error)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("words", FEW, ids=" ".join)
+def test_files_there_that_one_may_not_open(host: Callable[..., Any], reachable: Path, words: list[str]) -> None:
+    """What root left in a user's runtime directory: an error in one line."""
+    host("vm0").crash()
+    os.chown(reachable, 65534, 65534)
+    run = as_nobody(*words)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert re.fullmatch("Error: .*Permission denied.*\n", run.stderr), run.stderr
+
+
+def test_a_runtime_directory_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EAL_RUNTIME_DIR", str(tmp_path / "file" / "run"))
+    error = error_of("demo", "--messages", "10", run=apart)
+    assert error == f"cannot make {tmp_path}/file/run: Not a directory; name another one by EAL_RUNTIME_DIR"
