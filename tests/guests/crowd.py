@@ -1,7 +1,8 @@
 """Two workers of a crowd that shares one ring and one pool: the host runs this script too, with numbers of its own.
 
 Arguments: the numbers of the workers, such as 2,3, then EAL options. Each worker is a process of its own that takes
-objects, stamps them and sends them, and all the while takes objects of anybody from the ring and puts them back.
+objects, stamps them and sends them, and all the while takes objects of anybody from the ring and puts them back. An element is an index and 31 times the stamp of its object, so
+that a copy that was taken too early shows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import eal.eal  # loaded before the fork, so that it is loaded once
 
 PATIENCE = 100.0
 BURST = 64
+WORDS = 32  # of 8 bytes, in an element
 # All are to meet from start to end, however the machine schedules them: a producer may be so many objects ahead of
 # the slowest, and so many stay in the ring, more than one producer can have put there alone.
 LEAD, BACKLOG = 128, 200
@@ -35,24 +37,28 @@ def work(me: int) -> None:
         assert time.monotonic() < deadline, f"worker {me}: not all came"
         time.sleep(0.005)
 
-    taken, unsent = np.zeros(BURST, np.uint32), np.zeros(0, np.uint32)
-    made = got = size = 0
+    out, taken = np.zeros((BURST, WORDS), np.uint64), np.zeros((BURST, WORDS), np.uint64)
+    indices = np.zeros(BURST, np.uint32)
+    made = got = size = start = end = 0  # elements `start` to `end` of `out` wait to be sent
     while (everything := int(control["received"].sum())) < total:
         size = size % BURST + 1
         slowest = int(control["made"].min())
-        if len(unsent) == 0 and made < min(share, slowest + LEAD):
-            unsent = np.zeros(min(size, share - made), np.uint32)
-            if pool.get_bulk(unsent):
-                stamps[unsent] = (me << 32) + made + np.arange(len(unsent), dtype=np.uint64)
-                mine["made"] = made = made + len(unsent)
-            else:
-                unsent = unsent[:0]
-        sent = ring.enqueue_burst(unsent) if len(unsent) else 0
-        unsent = unsent[sent:]
+        if start == end and made < min(share, slowest + LEAD):
+            n = min(size, share - made)
+            if pool.get_bulk(indices[:n]):
+                out[:n] = ((me << 32) + made + np.arange(n, dtype=np.uint64))[:, None]
+                out[:n, 0] = indices[:n]
+                stamps[indices[:n]] = out[:n, 1]
+                mine["made"] = made = made + n
+                start, end = 0, n
+        sent = ring.enqueue_burst(out[start:end]) if start < end else 0
+        start += sent
         n = ring.dequeue_burst(taken[:size]) if slowest == share or ring.count > BACKLOG else 0
         if n:
-            received[got : got + n] = stamps[taken[:n]]
-            pool.put_bulk(taken[:n])
+            indices[:n] = taken[:n, 0]
+            assert (taken[:n, 1:] == stamps[indices[:n], None]).all(), f"worker {me}: torn elements {taken[:n]}"
+            received[got : got + n] = taken[:n, 1]
+            pool.put_bulk(indices[:n])
             mine["received"] = got = got + n
         elif not sent:
             assert time.monotonic() < deadline, f"worker {me}: made {made}, received {got} of {everything}"

@@ -25,7 +25,7 @@ def make(metadata: ivshmem.Metadata) -> None:
     control.array()["share"] = SHARE
     metadata.add_memzone(control)
     metadata.add_memzone(eal.array_reserve("received", (WORKERS, TOTAL), "<u8"))
-    metadata.add_ring(eal.ring_create("crowd", 512, elem_size=4))
+    metadata.add_ring(eal.ring_create("crowd", 512, elem_size=256))
     metadata.add_mempool(eal.mempool_create("stamps", 1024, 64, cache_size=32))
 
 
