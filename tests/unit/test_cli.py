@@ -131,6 +131,21 @@ def test_version() -> None:
     assert good("--version", run=apart).split()[-1] == importlib.metadata.version("ivshmem")
 
 
+# --- completion ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_complete(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_IVSHMEM_COMPLETE", f"{shell}_source")
+    script = good(run=apart)
+    assert f"_IVSHMEM_COMPLETE={shell}_complete" in script
+    monkeypatch.setenv("_IVSHMEM_COMPLETE", f"{shell}_complete")
+    monkeypatch.setenv("COMP_WORDS", "ivshmem cm")
+    monkeypatch.setenv("COMP_CWORD", "cm" if shell == "fish" else "1")  # fish gives the word itself
+    assert "cmdline" in good(run=apart)
+    assert "clean" not in good(run=apart)
+
+
 # --- exit statuses ------------------------------------------------------------------------------------------
 
 
