@@ -1,0 +1,200 @@
+"""A plain user: everything works as nobody, in a runtime directory of its own, and nobody else's is used."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+
+import eal
+
+NOBODY = 65534
+# setpriv itself still opens what only root may: env does not.
+BECOME = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "/usr/bin/env"]
+
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("nonroot")]  # one copy of the packages for all
+
+FIND = """
+import os, stat, sys
+import eal
+made = eal.init(file_prefix=sys.argv[1], no_huge=True)
+ring = eal.ring_create("ring", 8)
+zone = eal.memzone_reserve("zone", 100)
+found = os.stat(zone.segment.path)
+print(os.geteuid(), made.proc_type, made.directory.root, oct(os.stat(made.directory.root).st_mode & 0o7777))
+print(os.path.basename(zone.segment.path).split(".")[:2], found.st_uid, oct(found.st_mode & 0o7777))
+"""
+
+
+def interpreter() -> str:
+    """A Python of this one's version that nobody may run: root's own may lie in root's home."""
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for candidate in (os.path.realpath(sys.executable), "/usr/bin/python3"):
+        ask = [*BECOME, candidate, "-Ic", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        done = subprocess.run(ask, cwd="/", capture_output=True, text=True)
+        if done.stdout.strip() == ours:
+            return candidate
+    pytest.skip(f"no Python {ours} that a plain user may run")
+
+
+def files_of(name: str, seen: set[str]) -> Iterator[tuple[Path, Path]]:
+    """Where the files of a distribution and of what it requires are, and their places below site-packages."""
+    seen.add(name)
+    try:
+        found = distribution(name)
+    except PackageNotFoundError:  # of another platform or version
+        return
+    for file in found.files or []:
+        if ".." not in file.parts and "__pycache__" not in file.parts:
+            yield Path(str(file.locate())), Path(file)
+    for requirement in found.requires or []:
+        required = re.split(r"[^\w.-]", requirement)[0]
+        if "extra ==" not in requirement and required not in seen:
+            yield from files_of(required, seen)
+
+
+@pytest.fixture(scope="module")
+def packages() -> Iterator[Path]:
+    """A copy of the package as it is installed, with what it needs, in a folder that every user may read."""
+    with tempfile.TemporaryDirectory(prefix="ivshmem-packages-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for source, place in files_of("ivshmem", set()):
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, folder / place)
+        yield folder
+
+
+@dataclass
+class User:
+    """nobody, with a home of its own and only what a login would set."""
+
+    python: str
+    packages: Path
+    home: Path
+
+    def run(self, script: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+        command = [*BECOME, self.python, "-c", textwrap.dedent(script), *map(str, arguments)]
+        home, path = str(self.home), str(self.packages)
+        env = {"PATH": "/usr/bin:/bin", "HOME": home, "TMPDIR": home, "PYTHONPATH": path, **variables}
+        return subprocess.run(command, env=env, cwd=self.home, capture_output=True, text=True, timeout=60)
+
+    def says(self, script: str, *arguments: object, **variables: str) -> list[str]:
+        done = self.run(script, *arguments, **variables)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    def folder(self, name: str, mode: int = 0o700, uid: int = NOBODY) -> Path:
+        made = self.home / name
+        made.mkdir()
+        made.chmod(mode)
+        os.chown(made, uid, uid)
+        return made
+
+
+@pytest.fixture
+def nobody(packages: Path) -> Iterator[User]:
+    home = Path(tempfile.mkdtemp(prefix="ivshmem-home-"))
+    os.chown(home, NOBODY, NOBODY)
+    yield User(interpreter(), packages, home)
+    shutil.rmtree(home)
+
+
+def test_in_the_session_s_runtime_directory(nobody: User, prefix: str) -> None:
+    session = nobody.folder("session")
+    lines = nobody.says(FIND, prefix, XDG_RUNTIME_DIR=str(session))
+    assert lines == [
+        f"{NOBODY} primary {session}/ivshmem 0o700",
+        f"['ivshmem', '{NOBODY}'] {NOBODY} 0o600",
+    ]
+    assert list((session / "ivshmem").iterdir()) == []
+
+
+def test_in_a_private_folder_where_there_is_no_session(nobody: User, prefix: str) -> None:
+    lines = nobody.says(FIND, prefix)
+    assert lines[0] == f"{NOBODY} primary {nobody.home}/ivshmem-{NOBODY} 0o700"
+    assert list((nobody.home / f"ivshmem-{NOBODY}").iterdir()) == []
+
+
+def test_primary_and_secondary(nobody: User, prefix: str) -> None:
+    script = """
+    import subprocess, sys
+    import eal
+    eal.init(file_prefix=sys.argv[1], no_huge=True)
+    ring, pool = eal.ring_create("ring", 8), eal.mempool_create("pool", 16, 8, cache_size=4)
+    other = (
+        "import sys, eal; eal.init(file_prefix=sys.argv[1], proc_type='secondary', no_huge=True);"
+        "eal.ring_lookup('ring').enqueue(eal.mempool_lookup('pool').get())"
+    )
+    subprocess.run([sys.executable, "-c", other, sys.argv[1]], check=True)
+    pool.put(ring.dequeue())
+    print(pool.available)
+    """
+    assert nobody.says(script, prefix) == ["16"]
+
+
+@pytest.mark.parametrize("variable", ["XDG_RUNTIME_DIR", "EAL_RUNTIME_DIR", None])
+@pytest.mark.parametrize(
+    ("mode", "uid", "said"),
+    [
+        (0o700, 0, r"belongs to user 0, not to 65534"),
+        (0o755, 0, r"belongs to user 0, not to 65534"),
+        (0o777, NOBODY, "others may write to"),
+        (0o1777, 0, "belongs to user 0"),
+    ],
+)
+def test_a_runtime_directory_that_is_not_safe(
+    nobody: User, prefix: str, variable: str | None, mode: int, uid: int, said: str
+) -> None:
+    names = {"XDG_RUNTIME_DIR": "ivshmem", "EAL_RUNTIME_DIR": "given", None: f"ivshmem-{NOBODY}"}
+    folder = nobody.folder(names[variable], mode, uid)
+    variables = {"XDG_RUNTIME_DIR": str(nobody.home), "EAL_RUNTIME_DIR": str(folder)}
+    done = nobody.run(FIND, prefix, **({variable: variables[variable]} if variable else {}))
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "Denied" in last
+    assert said in last
+    assert str(folder) in last
+    assert list(folder.iterdir()) == []
+
+
+def test_a_plain_user_cannot_give_files_away(nobody: User, prefix: str) -> None:
+    script = """
+    import sys, eal
+    with eal.init(file_prefix=sys.argv[1], no_huge=True) as made:
+        for keywords in ({"user": "root"}, {"user_group": 0}):
+            try:
+                made.segment_create(1 << 21, **keywords)
+            except eal.Denied as error:
+                print("Denied", made.segments())
+        print(oct(__import__("os").stat(made.segment_create(1 << 21, mode=0o666).path).st_mode & 0o777))
+    """
+    assert nobody.says(script, prefix) == ["Denied []", "Denied []", "0o666"]
+
+
+def test_users_with_the_same_prefix_never_meet(nobody: User, prefix: str, primary: eal.Eal) -> None:
+    mine = primary.memzone_reserve("zone", 64)
+    lines = nobody.says(FIND + "print(len(eal.memzones()))", prefix)
+    assert lines[0].startswith(f"{NOBODY} primary ")
+    assert lines[2] == "2"
+    assert os.path.exists(mine.segment.path)
+    assert primary.memzone_lookup("zone") is mine
+
+
+def test_what_a_killed_plain_user_left_is_taken_away_by_its_next_start(nobody: User, prefix: str) -> None:
+    done = nobody.run(FIND + "os.kill(os.getpid(), 9)", prefix)
+    assert done.returncode == -9
+    left = [name for name in os.listdir("/dev/shm") if f".{prefix}." in name]
+    assert len(left) == 1
+    nobody.says(FIND, prefix)
+    assert [name for name in os.listdir("/dev/shm") if f".{prefix}." in name] == []
