@@ -3,6 +3,7 @@
 #define IVS_CALLS_H
 
 #include "mempool.h"
+#include "ring.h"
 
 /* Return values as in ring.h. `objects` has n elements of the ring's own element size. */
 int ivs_call_enqueue_bulk(struct ivs_ring *r, const void *objects, uint32_t n);

@@ -18,138 +18,11 @@
 #ifndef IVS_MEMPOOL_H
 #define IVS_MEMPOOL_H
 
-#include "ring.h"
-
 #include <errno.h>
 #include <string.h>
 
-/* Private handle of one thread. `cache` holds 2 * cache_size indices: ivs_mempool_handle_size. */
-struct ivs_mempool {
-    struct ivs_mempool_shared *shared;
-    _Atomic uint64_t *bitmap;
-    unsigned char *objects;
-    unsigned char *caches;
-    struct ivs_mempool_cache *slot; /* this participant's record; NULL: no slot, no cache */
-    uint64_t taken;                 /* what slot->taken says */
-    uint64_t returned;
-    uint64_t credit; /* objects known to be out that this handle may put back without counting again */
-    uint32_t n;
-    uint32_t words;
-    uint32_t elt_size;
-    uint32_t elt_stride;
-    uint32_t cache_size; /* 0 as long as the handle has no slot */
-    uint32_t flush_at;   /* a put that would fill the cache beyond this empties it first */
-    uint32_t slot_cache_size; /* the pool's cache_size */
-    uint32_t cache_stride;
-    uint32_t hint; /* word where a free object was seen last */
-    uint32_t cached;
-    _Atomic int32_t refuse;
-    uint32_t private_size; /* of an mbuf pool, else 0 */
-    uint32_t debug;        /* 1: cookies are kept and checked */
-    uint32_t culprit;      /* debug: the object that the last error is about */
-    uint64_t owner;        /* debug: who takes objects by this handle, as ivs_participant.owner */
-    uint32_t cache[];
-};
-
-/* What a pool is made from, and what an attached one is. */
-struct ivs_mempool_info {
-    char name[IVS_NAME_SIZE];
-    uint32_t n;
-    uint32_t elt_size; /* bytes */
-    uint32_t elt_stride;
-    uint32_t cache_size;
-    uint32_t flags;
-    uint64_t objects_offset;
-    uint32_t private_size; /* of an mbuf pool: a multiple of 8; looked at with IVS_MEMPOOL_MBUF alone */
-};
-
-/* DPDK's MEMPOOL_F_NO_CACHE_ALIGN: objects follow each other without padding to a cache line. */
-#define IVS_MEMPOOL_NO_CACHE_ALIGN 0x2u
-#define IVS_MEMPOOL_MBUF 0x10000u /* ours: each object is an mbuf (mbuf.h) */
-#define IVS_MEMPOOL_DEBUG 0x20000u /* ours: cookies round each object, and who has it */
-#define IVS_MEMPOOL_FLAGS (IVS_MEMPOOL_NO_CACHE_ALIGN | IVS_MEMPOOL_MBUF | IVS_MEMPOOL_DEBUG)
-#define IVS_MEMPOOL_CACHE_MAX 512u
-
-/* ---- the shared bitmap -------------------------------------------------------------------------------------- */
-
-/* Sets the bits of `mask` in a word; returns those that were set already. */
-IVS_INLINE uint64_t ivs_mempool_free_bits(struct ivs_mempool *p, uint32_t word, uint64_t mask)
-{
-    /* release: pairs with the acquire in ivs_mempool_take_word, so that the next holder sees what we wrote */
-    return atomic_fetch_or_explicit(&p->bitmap[word], mask, memory_order_release) & mask;
-}
-
-/* Bits of one word that `n` indices from the end of `objects` share; sets *run to how many they are. Bits that would
- * stand twice end the run. */
-IVS_INLINE uint64_t ivs_mempool_last_run(const uint32_t *objects, uint32_t n, uint32_t *run)
-{
-    uint32_t word = objects[n - 1] / 64;
-    uint64_t mask = 0;
-    uint32_t i = n;
-    while (i > 0 && objects[i - 1] / 64 == word) {
-        uint64_t bit = UINT64_C(1) << (objects[i - 1] % 64);
-        if (mask & bit)
-            break;
-        mask |= bit;
-        i--;
-    }
-    *run = n - i;
-    return mask;
-}
-
-/* Frees all `n` objects, whose indices were checked. Returns how many were free already. */
-static inline uint32_t ivs_mempool_free_shared(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
-{
-    uint32_t twice = 0;
-    while (n > 0) {
-        uint32_t run;
-        uint64_t mask = ivs_mempool_last_run(objects, n, &run);
-        p->hint = objects[n - 1] / 64;
-        uint64_t was = ivs_mempool_free_bits(p, p->hint, mask);
-        if (IVS_UNLIKELY(was != 0))
-            twice += (uint32_t)__builtin_popcountll(was);
-        n -= run;
-    }
-    return twice;
-}
-
-/* Takes up to `n` objects out of one word. */
-IVS_INLINE uint32_t ivs_mempool_take_word(struct ivs_mempool *p, uint32_t word, uint32_t *objects, uint32_t n)
-{
-    uint64_t free = atomic_load_explicit(&p->bitmap[word], memory_order_relaxed);
-    while (free != 0) {
-        uint64_t rest = free;
-        uint32_t got = 0;
-        do {
-            objects[got++] = word * 64 + (uint32_t)__builtin_ctzll(rest);
-            rest &= rest - 1;
-        } while (rest != 0 && got < n);
-        /* acquire: pairs with the release in ivs_mempool_free_bits */
-        if (IVS_LIKELY(atomic_compare_exchange_weak_explicit(&p->bitmap[word], &free, rest, memory_order_acquire,
-                                                             memory_order_relaxed)))
-            return got;
-    }
-    return 0;
-}
-
-/* Takes up to `n` objects; fewer only if a look at every word found no more. A peer may have set bits beyond n in the
- * last word: those are dropped for good. */
-static inline uint32_t ivs_mempool_take_shared(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
-{
-    uint32_t got = 0;
-    uint32_t word = p->hint;
-    for (uint32_t i = 0; i < p->words; i++) {
-        uint32_t here = ivs_mempool_take_word(p, word, objects + got, n - got);
-        while (IVS_UNLIKELY(here > 0 && objects[got + here - 1] >= p->n))
-            here--;
-        got += here;
-        if (got == n)
-            break;
-        word = word + 1 == p->words ? 0 : word + 1;
-    }
-    p->hint = word;
-    return got;
-}
+#include "copy.h"
+#include "mempool_bits.h"
 
 /* ---- counting ------------------------------------------------------------------------------------------------ */
 
@@ -158,7 +31,6 @@ static inline uint32_t ivs_mempool_take_shared(struct ivs_mempool *p, uint32_t *
 IVS_INLINE void ivs_mempool_count_taken(struct ivs_mempool *p, uint32_t n)
 {
     p->taken += n;
-    p->credit += n;
     if (IVS_LIKELY(p->slot != NULL))
         atomic_store_explicit(&p->slot->taken, p->taken, memory_order_relaxed);
     else
@@ -168,7 +40,6 @@ IVS_INLINE void ivs_mempool_count_taken(struct ivs_mempool *p, uint32_t n)
 IVS_INLINE void ivs_mempool_count_untaken(struct ivs_mempool *p, uint32_t n)
 {
     p->taken -= n;
-    p->credit -= n;
     if (IVS_LIKELY(p->slot != NULL))
         atomic_store_explicit(&p->slot->taken, p->taken, memory_order_relaxed);
     else
@@ -178,17 +49,27 @@ IVS_INLINE void ivs_mempool_count_untaken(struct ivs_mempool *p, uint32_t n)
 IVS_INLINE void ivs_mempool_count_returned(struct ivs_mempool *p, uint32_t n)
 {
     p->returned += n;
-    p->credit -= n;
     if (IVS_LIKELY(p->slot != NULL))
         atomic_store_explicit(&p->slot->returned, p->returned, memory_order_relaxed);
     else
         atomic_fetch_add_explicit(&p->shared->returned, n, memory_order_relaxed);
 }
 
+/* Objects known to be out, so that this handle may put them back without counting again. */
+IVS_INLINE uint64_t ivs_mempool_credit(const struct ivs_mempool *p)
+{
+    return p->taken - p->returned + p->lent;
+}
+
+IVS_INLINE void ivs_mempool_set_credit(struct ivs_mempool *p, uint64_t credit)
+{
+    p->lent = credit - (p->taken - p->returned);
+}
+
 /* Objects that are out by everybody's counts, clamped to 0..n. */
 uint32_t ivs_mempool_out(const struct ivs_mempool *p);
 
-/* ---- get and put (rte_mempool_get_bulk, rte_mempool_put_bulk) ------------------------------------------------- */
+/* ---- the cache ------------------------------------------------------------------------------------------------ */
 
 /* Puts on record how many of the cached indices count. release: pairs with the acquire of who counts or takes over. */
 IVS_INLINE void ivs_mempool_record(struct ivs_mempool *p)
@@ -246,36 +127,116 @@ static inline int ivs_mempool_get_refill(struct ivs_mempool *p, uint32_t *object
     return (int)n;
 }
 
+typedef uint32_t ivs_four __attribute__((vector_size(16)));
+
+/* Copies `n` indices behind the cached ones, and to the record, four at a time; each is read once, for it may lie where
+ * a peer writes. They count only once p->cached does. False if one of them is no object's. */
+IVS_INLINE bool ivs_mempool_append(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
+{
+    uint32_t *cache = p->cache + p->cached, *record = p->slot->objects + p->cached;
+    const ivs_four end = {p->n, p->n, p->n, p->n};
+    ivs_four beyond = {0};
+    uint32_t i = 0;
+
+    for (; i + 4 <= n; i += 4) {
+        ivs_four four;
+        memcpy(&four, objects + i, sizeof(four));
+        beyond |= (ivs_four)(four >= end);
+        memcpy(cache + i, &four, sizeof(four));
+        memcpy(record + i, &four, sizeof(four));
+    }
+    for (; i < n; i++) {
+        uint32_t one = objects[i];
+        beyond[0] |= one >= p->n;
+        cache[i] = record[i] = one;
+    }
+    return (beyond[0] | beyond[1] | beyond[2] | beyond[3]) == 0;
+}
+
+/* ---- get (rte_mempool_get_bulk) -------------------------------------------------------------------------------- */
+
 /* With IVS_MEMPOOL_DEBUG: marks objects that were just taken, or are about to be put back. Returns 0, or -EALREADY or
  * -EOVERFLOW with p->culprit set: an overwritten cookie is mended, so that each overrun is told once. (mempool_debug.c) */
 int ivs_mempool_debug_take(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
 int ivs_mempool_debug_put(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
 
-/* Takes `n` objects, or none and returns 0. */
-IVS_INLINE int ivs_mempool_get_unmarked(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
+IVS_INLINE int ivs_mempool_get_cached(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
+{
+    ivs_mempool_count_taken(p, n);
+    p->cached -= n;
+    ivs_copy(objects, p->cache + p->cached, (size_t)n * 4);
+    if (p->slot != NULL)
+        ivs_mempool_record(p);
+    return (int)n;
+}
+
+static inline int ivs_mempool_put_any(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
+
+static inline int ivs_mempool_get_marked(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
+{
+    int fault = ivs_mempool_debug_take(p, objects, n);
+    if (fault == 0)
+        return (int)n;
+    uint32_t culprit = p->culprit;
+    (void)ivs_mempool_put_any(p, objects, n);
+    p->culprit = culprit;
+    return fault;
+}
+
+/* Any get: also those that the cache cannot serve, or that are refused, or marked. */
+static inline int ivs_mempool_get_any(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
 {
     int32_t refuse = atomic_load_explicit(&p->refuse, memory_order_relaxed);
     if (IVS_UNLIKELY(refuse != 0))
         return refuse;
     if (IVS_UNLIKELY(n > p->n))
         return 0;
-    ivs_mempool_count_taken(p, n);
-    if (IVS_LIKELY(n <= p->cached)) {
-        p->cached -= n;
-        ivs_copy(objects, p->cache + p->cached, (size_t)n * 4);
-        if (p->slot != NULL)
-            ivs_mempool_record(p);
-        return (int)n;
+    if (n <= p->cached) {
+        (void)ivs_mempool_get_cached(p, objects, n);
+    } else {
+        ivs_mempool_count_taken(p, n);
+        if (IVS_UNLIKELY(ivs_mempool_get_refill(p, objects, n) == 0)) {
+            ivs_mempool_count_untaken(p, n);
+            return 0;
+        }
     }
-    int got = ivs_mempool_get_refill(p, objects, n);
-    if (IVS_UNLIKELY(got == 0))
-        ivs_mempool_count_untaken(p, n);
-    return got;
+    return IVS_UNLIKELY(p->debug != 0) ? ivs_mempool_get_marked(p, objects, n) : (int)n;
 }
 
-/* Puts `n` objects back. Nothing is put back if an index is out of range or more are put than are out; of objects that
- * are free already (-EALREADY) the others of the same call have been put back. */
-IVS_INLINE int ivs_mempool_put_bulk(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
+/* Takes `n` objects, or none and returns 0, or an error that IVS_MEMPOOL_DEBUG found. */
+IVS_INLINE int ivs_mempool_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
+{
+    if (IVS_LIKELY(n <= p->cached && atomic_load_explicit(&p->ready, memory_order_relaxed) != 0))
+        return ivs_mempool_get_cached(p, objects, n);
+    return ivs_mempool_get_any(p, objects, n);
+}
+
+/* ---- put (rte_mempool_put_bulk) -------------------------------------------------------------------------------- */
+
+#define IVS_MEMPOOL_CHUNK 64u
+
+/* Puts checked objects past the cache. Indices are copied before they are looked at again, for a peer may write where
+ * they lie. */
+static inline int ivs_mempool_put_shared(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
+{
+    uint32_t twice = 0;
+    for (uint32_t at = 0; at < n; at += IVS_MEMPOOL_CHUNK) {
+        uint32_t some = n - at < IVS_MEMPOOL_CHUNK ? n - at : IVS_MEMPOOL_CHUNK;
+        uint32_t chunk[IVS_MEMPOOL_CHUNK], highest = 0;
+        memcpy(chunk, objects + at, (size_t)some * 4);
+        for (uint32_t i = 0; i < some; i++)
+            highest = chunk[i] > highest ? chunk[i] : highest;
+        if (IVS_UNLIKELY(highest >= p->n))
+            return -EINVAL;
+        uint32_t were = ivs_mempool_free_shared(p, chunk, some);
+        ivs_mempool_count_returned(p, some - were);
+        twice += were;
+    }
+    return IVS_UNLIKELY(twice != 0) ? -EALREADY : (int)n;
+}
+
+/* Any put: also those that are refused or marked, that fill the cache, or that go past it. */
+static inline int ivs_mempool_put_any(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
     int32_t refuse = atomic_load_explicit(&p->refuse, memory_order_relaxed);
     uint32_t highest = 0;
@@ -290,40 +251,37 @@ IVS_INLINE int ivs_mempool_put_bulk(struct ivs_mempool *p, const uint32_t *objec
         if (fault != 0)
             return fault;
     }
-    if (IVS_UNLIKELY(p->credit < n)) {
-        p->credit = ivs_mempool_out(p);
-        if (p->credit < n)
+    if (IVS_UNLIKELY(ivs_mempool_credit(p) < n)) {
+        ivs_mempool_set_credit(p, ivs_mempool_out(p));
+        if (ivs_mempool_credit(p) < n)
             return -EINVAL;
     }
-    if (IVS_UNLIKELY(n > p->flush_at)) { /* also where there is no cache */
-        uint32_t twice = ivs_mempool_free_shared(p, objects, n);
-        ivs_mempool_count_returned(p, n - twice);
-        return IVS_UNLIKELY(twice != 0) ? -EALREADY : (int)n;
-    }
-    if (IVS_UNLIKELY(p->cached + n > p->flush_at))
+    if (n > p->flush_at) /* also where there is no cache */
+        return ivs_mempool_put_shared(p, objects, n);
+    if (n > p->flush_at - p->cached)
         ivs_mempool_flush(p);
-    ivs_copy(p->cache + p->cached, objects, (size_t)n * 4);
-    ivs_copy(p->slot->objects + p->cached, objects, (size_t)n * 4);
+    if (IVS_UNLIKELY(!ivs_mempool_append(p, objects, n)))
+        return -EINVAL;
     p->cached += n;
     ivs_mempool_record(p);
     ivs_mempool_count_returned(p, n);
     return (int)n;
 }
 
-/* Takes `n` objects, or none and returns 0, or an error that IVS_MEMPOOL_DEBUG found. */
-IVS_INLINE int ivs_mempool_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
+/* Puts `n` objects back. Nothing is put back if an index is out of range or more are put than are out; of objects that
+ * are free already (-EALREADY) the others of the same call have been put back. */
+IVS_INLINE int ivs_mempool_put_bulk(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
-    int got = ivs_mempool_get_unmarked(p, objects, n);
-    if (IVS_UNLIKELY(p->debug != 0 && got > 0)) {
-        int fault = ivs_mempool_debug_take(p, objects, n);
-        if (fault != 0) {
-            uint32_t culprit = p->culprit;
-            (void)ivs_mempool_put_bulk(p, objects, n);
-            p->culprit = culprit;
-            return fault;
-        }
+    if (IVS_LIKELY(n <= p->flush_at - p->cached && n <= ivs_mempool_credit(p) &&
+                   atomic_load_explicit(&p->ready, memory_order_relaxed) != 0)) {
+        if (IVS_UNLIKELY(!ivs_mempool_append(p, objects, n)))
+            return -EINVAL;
+        p->cached += n;
+        ivs_mempool_record(p);
+        ivs_mempool_count_returned(p, n);
+        return (int)n;
     }
-    return got;
+    return ivs_mempool_put_any(p, objects, n);
 }
 
 /* ---- making, attaching, taking part (mempool.c) ---------------------------------------------------------------- */

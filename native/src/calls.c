@@ -92,7 +92,7 @@ int ivs_call_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
 /* Here the check against what is out is exact: a call costs more than to count again what others put back. */
 int ivs_call_put_bulk(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
-    p->credit = 0;
+    ivs_mempool_set_credit(p, 0);
     return ivs_mempool_put_bulk(p, objects, n);
 }
 

@@ -197,6 +197,14 @@ static bool is_free(const struct ivs_mempool *p, uint32_t object)
     return atomic_load_explicit(&p->bitmap[object / 64], memory_order_relaxed) >> (object % 64) & 1;
 }
 
+/* Whether get and put need not ask anything more. Another thread may refuse at the same time: its word is the last. */
+static void settle_ready(struct ivs_mempool *p)
+{
+    atomic_store(&p->ready, p->slot != NULL && p->debug == 0);
+    if (atomic_load(&p->refuse) != 0)
+        atomic_store(&p->ready, 0);
+}
+
 void ivs_mempool_join(struct ivs_mempool *p, uint32_t slot)
 {
     struct ivs_mempool_cache *record = cache_of(p, slot);
@@ -223,6 +231,8 @@ void ivs_mempool_join(struct ivs_mempool *p, uint32_t slot)
     }
     memcpy(record->objects, p->cache, (size_t)p->cached * 4);
     ivs_mempool_record(p);
+    ivs_mempool_set_credit(p, 0);
+    settle_ready(p);
 }
 
 void ivs_mempool_leave(struct ivs_mempool *p)
@@ -233,12 +243,14 @@ void ivs_mempool_leave(struct ivs_mempool *p)
     p->slot = NULL;
     p->cache_size = 0;
     p->flush_at = 0;
-    p->credit = 0;
+    ivs_mempool_set_credit(p, 0);
+    settle_ready(p);
 }
 
 void ivs_mempool_refuse(struct ivs_mempool *p, int32_t code)
 {
-    atomic_store_explicit(&p->refuse, code, memory_order_relaxed);
+    atomic_store(&p->refuse, code);
+    settle_ready(p);
 }
 
 uint32_t ivs_mempool_out(const struct ivs_mempool *p)
