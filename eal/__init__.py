@@ -76,7 +76,9 @@ _METHODS = (
 
 
 def get_include() -> str:
-    """The folder of the C headers, for programs that work rings and pools from C."""
+    """The folder of the C headers, for programs that work rings and pools from C; the sources they are compiled with
+    are in its folder `src`.
+    """
     return os.path.join(os.path.dirname(__file__), "include")
 
 
