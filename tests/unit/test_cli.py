@@ -1,4 +1,4 @@
-"""The command `ivshmem` as people and scripts run it: help, statuses, JSON, errors in a line, pipes, permissions."""
+"""The command `ivshmem` as people and scripts run it: help, statuses, JSON, errors in a line, pipes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -375,97 +374,3 @@ def test_json_is_alone_on_stdout(host: Callable[..., Any], prefix: str, words: l
         process.crash()
     for more in ([], ["-v"]):
         assert json.loads(good(*more, *words, "--json", run=apart))
-
-
-# --- other people's files -------------------------------------------------------------------------------------
-
-FEW = [["ls"], ["cmdline", "vm0"], ["clean", "--yes"]]
-ALL = [
-    ["ls"],
-    ["ls", "--json"],
-    ["dump", "vm0"],
-    ["cmdline", "vm0"],
-    ["clean", "--yes"],
-    ["emulate", "vm0", "--", "true"],
-]
-
-
-@pytest.mark.parametrize("words", ALL, ids=" ".join)
-def test_a_runtime_directory_that_others_may_write_to(runtime_dir: Path, words: list[str]) -> None:
-    runtime_dir.chmod(0o777)
-    error = f"others may write to {runtime_dir}: chmod go-w it, or name another one by EAL_RUNTIME_DIR"
-    assert error_of(*words) == error
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("words", ALL, ids=" ".join)
-def test_a_runtime_directory_of_another_user(host: Callable[..., Any], runtime_dir: Path, words: list[str]) -> None:
-    host("vm0").crash()
-    os.chown(runtime_dir, 65534, 65534)
-    error = f"{runtime_dir} belongs to user 65534, not to 0: name another one by EAL_RUNTIME_DIR"
-    assert error_of(*words) == error
-
-
-# The interpreter itself may lie where nobody else may look: everything is loaded before the user is changed.
-AS_NOBODY = """
-import importlib, os, sys
-for name in "state dump qemu device emulate demo cli metadata".split():
-    importlib.import_module("ivshmem." + name)
-import eal.eal, json, rich.console, rich.progress, rich.table, rich.text
-os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
-sys.argv[0] = "ivshmem"
-importlib.import_module("ivshmem.cli").main()
-"""
-
-
-def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-c", AS_NOBODY, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
-@pytest.fixture
-def reachable(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A runtime directory in whose parents everybody may look, unlike pytest's."""
-    with tempfile.TemporaryDirectory(prefix="ivshmem-test-") as folder:
-        Path(folder).chmod(0o755)
-        monkeypatch.setenv("EAL_RUNTIME_DIR", folder)
-        yield Path(folder)
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("words", [*ALL, ["demo", "--messages", "10"]], ids=" ".join)
-def test_as_a_user_who_may_not_look_there(host: Callable[..., Any], runtime_dir: Path, words: list[str]) -> None:
-    host("vm0")
-    run = as_nobody(*words)
-    assert (run.returncode, run.stdout) == (1, "")
-    error = f"Error: cannot (look at|make) {runtime_dir}: Permission denied; name another one by EAL_RUNTIME_DIR\n"
-    assert re.fullmatch(error, run.stderr), run.stderr
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("words", FEW, ids=" ".join)
-def test_as_a_user_to_whom_it_does_not_belong(host: Callable[..., Any], reachable: Path, words: list[str]) -> None:
-    host("vm0")
-    run = as_nobody(*words)
-    error = f"Error: {reachable} belongs to user 0, not to 65534: name another one by EAL_RUNTIME_DIR\n"
-    assert (run.returncode, run.stdout, run.stderr) == (1, "", error)
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("words", FEW, ids=" ".join)
-def test_files_there_that_one_may_not_open(host: Callable[..., Any], reachable: Path, words: list[str]) -> None:
-    """What root left in a user's runtime directory: an error in one line."""
-    host("vm0").crash()
-    os.chown(reachable, 65534, 65534)
-    run = as_nobody(*words)
-    assert (run.returncode, run.stdout) == (1, "")
-    assert re.fullmatch("Error: .*Permission denied.*\n", run.stderr), run.stderr
-
-
-def test_a_runtime_directory_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("EAL_RUNTIME_DIR", str(tmp_path / "file" / "run"))
-    error = error_of("demo", "--messages", "10", run=apart)
-    assert error == f"cannot make {tmp_path}/file/run: Not a directory; name another one by EAL_RUNTIME_DIR"

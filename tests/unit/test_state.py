@@ -315,7 +315,7 @@ def test_a_runtime_directory_that_is_a_file(tmp_path: Path) -> None:
     for look in (prefix_states, garbage, lambda root: find_metadata(root, "vm0")):
         with pytest.raises(eal.Denied, match="is not a folder"):
             look(tmp_path / "file")
-        with pytest.raises(eal.Denied, match="cannot look at .*: Not a directory"):
+        with pytest.raises(eal.Denied, match=r"cannot look at .*: Not a directory"):
             look(tmp_path / "file" / "below")
 
 
