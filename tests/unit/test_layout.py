@@ -378,3 +378,62 @@ def test_unaligned_objects_lie_side_by_side(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 10, 20, flags=eal.MempoolFlag.NO_CACHE_ALIGN)
     assert struct.unpack_from("<II", pool.memzone.buf, 16) == (20, 20)
     assert pool.array.strides == (20, 1)
+
+
+def test_counting_reads_the_caches_that_were_ever_taken(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 100, 4, cache_size=8)
+    assert struct.unpack_from("<I", pool.memzone.buf, 144) == (0,)
+    pool.get()
+    slot = pool.memzone.segment.slot()
+    assert slot is not None
+    assert struct.unpack_from("<I", pool.memzone.buf, 144) == (slot.index + 1,)
+
+
+def test_debug_cookies_stand_before_and_behind_each_object(primary: eal.Eal) -> None:
+    pool = primary.mempool_create("p", 10, 20, flags=eal.MempoolFlag.DEBUG)
+    taken = pool.get()
+    assert taken is not None
+    objects = pool.array.ctypes.data - pool.memzone.address
+    for index in range(10):
+        at = objects + index * pool.elt_stride
+        state, owner = struct.unpack_from("<QQ", pool.memzone.buf, at - 64)
+        if index == taken:
+            assert (state, owner) == (0x7A4E7A4E7A4E7A4E, process.owner())
+        else:
+            assert (state, owner) == (0xF4EEF4EEF4EEF4EE, 0)
+        assert struct.unpack_from("<Q", pool.memzone.buf, at + 20) == (0xE2D0E2D0E2D0E2D0,)
+
+
+# --- mbuf ---------------------------------------------------------------------------------------------------
+
+
+def test_an_mbuf_is_one_line_of_numbers(primary: eal.Eal) -> None:
+    pool = primary.pktmbuf_pool_create("p", 4, data_room=256, private_size=8)
+    assert struct.unpack_from("<II", pool.memzone.buf, 96) == (8, 1)  # private_size and mbuf_version of the pool
+    expected = {
+        "data_off": (0, 2),
+        "refcnt": (2, 2),
+        "nb_segs": (4, 2),
+        "port": (6, 2),
+        "ol_flags": (8, 8),
+        "packet_type": (16, 4),
+        "pkt_len": (20, 4),
+        "data_len": (24, 2),
+        "vlan_tci": (26, 2),
+        "rss": (28, 4),
+        "vlan_tci_outer": (32, 2),
+        "buf_len": (34, 2),
+        "next": (36, 4),
+        "buf": (40, 4),
+        "priv_size": (44, 2),
+        "timesync": (46, 2),
+        "tx_offload": (48, 8),
+        "timestamp": (56, 8),
+    }
+    fields = pool.mbufs.dtype.fields
+    assert fields is not None
+    assert {name: (at, dtype.itemsize) for name, (dtype, at, *_) in fields.items()} == expected
+    assert pool.mbufs.dtype.itemsize == 64
+    at = pool.mbufs.ctypes.data - pool.memzone.address
+    pool.mbufs["pkt_len"][0] = 0x01020304
+    assert bytes(pool.memzone.buf[at + 20 : at + 24]) == b"\4\3\2\1"
