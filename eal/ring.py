@@ -46,12 +46,6 @@ lib.ivs_ring_refuse(_CLOSED, -errno.ESHUTDOWN)
 _CLOSED_HELD = _hold(_CLOSED, ffi.NULL, 0xFFFF_FFFF)
 
 
-# Memory of one element, held with the ring for a call, and that memory as a buffer. A call takes the place of its end
-# away from the ring and puts it back afterwards: what comes between, another thread or a signal's handler, finds none
-# and makes its own.
-_Place = tuple[Any, Any]
-
-
 class RingFlag(IntFlag):
     """How the ends of a ring are synchronised (DPDK: RING_F_*). No flag: any number of threads (MT) at an end.
 
@@ -136,8 +130,8 @@ class Ring:
         self.capacity: int = info.capacity
         self.flags = RingFlag(info.flags)
         self._numbers = self.elem_size in (4, 8)
-        self._put_place: _Place | None = None
-        self._take_place: _Place | None = None
+        self._put, self._put_bytes = self._one_element()
+        self._take, self._take_bytes = self._one_element()
         if zone.readonly:
             self.refuse(errno.EACCES)
 
@@ -188,7 +182,11 @@ class Ring:
 
     # --- one element --------------------------------------------------------------------------------------
 
-    def _new_place(self) -> _Place:
+    # An end has memory for one element, held with the ring for a call. A call takes it away and puts it back
+    # afterwards: what comes between, another thread or a signal's handler, finds None and uses memory of its own.
+
+    def _one_element(self) -> tuple[Any, Any]:
+        """Memory of one element, held with the ring, and that memory as a buffer."""
         memory = ffi.new("unsigned char[]", self.elem_size)
         return _hold(self._ring, memory, 1), ffi.buffer(memory)
 
@@ -199,24 +197,27 @@ class Ring:
         """
         if self._numbers:
             return self._enqueue_number(value)
-        place = self._put_place
-        self._put_place = None
-        if place is None:
-            place = self._new_place()
-        held, buffer = place
+        held = self._put
+        if held is None:
+            return self._enqueue_aside(value)
+        self._put = None
         try:
-            buffer[_ALL] = value  # refuses what has another length
+            self._put_bytes[_ALL] = value  # refuses what has another length
+            result: int = _enqueue_one(held)
         except (TypeError, ValueError, BufferError):
-            return self._done(lib.ivs_call_enqueue_one(self._ring, self._element(value))) == 1
-        result: int = _enqueue_one(held)
-        self._put_place = place
+            return self._enqueue_aside(value)
+        finally:
+            self._put = held
         return result == 1 or self._done(result) == 1
+
+    def _enqueue_aside(self, value: Any) -> bool:
+        return self._done(lib.ivs_call_enqueue_one(self._ring, self._element(value))) == 1
 
     def _enqueue_number(self, value: int | Any) -> bool:
         try:
             result = _enqueue_number(self._ring, operator.index(value))  # numpy's integers of any width too
         except TypeError:
-            result = lib.ivs_call_enqueue_one(self._ring, self._element(value))
+            return self._enqueue_aside(value)
         except OverflowError:
             result = -errno.ERANGE
         if result < 0:
@@ -238,17 +239,22 @@ class Ring:
         if self._numbers:
             number: int = _dequeue_number(self._ring)
             return number if number != _EMPTY else self._dequeued_largest()
-        place = self._take_place
-        self._take_place = None
-        if place is None:
-            place = self._new_place()
-        held, buffer = place
-        result: int = _dequeue_one(held)
-        element: bytes | None = buffer[_ALL] if result == 1 else None
-        self._take_place = place
-        if result < 0:
-            self._done(result)
-        return element
+        held = self._take
+        if held is None:
+            return self._dequeue_aside()
+        self._take = None
+        try:
+            if (result := _dequeue_one(held)) == 1:
+                element: bytes = self._take_bytes[_ALL]
+                return element
+        finally:
+            self._take = held
+        self._done(result)
+        return None
+
+    def _dequeue_aside(self) -> bytes | None:
+        held, buffer = self._one_element()
+        return bytes(buffer) if self._done(_dequeue_one(held)) == 1 else None
 
     def _dequeued_largest(self) -> int | None:
         """What the last dequeue of a number came to if it gave _EMPTY: that number, or nothing."""
@@ -330,7 +336,7 @@ class Ring:
             burst._held = _CLOSED_HELD
         self.refuse(errno.ESHUTDOWN)  # also for a call that is under way and will put its place back
         self._ring = _CLOSED
-        self._put_place = self._take_place = None
+        self._put = self._take = None
 
     def __repr__(self) -> str:
         return f"<Ring {self.name!r} {self.capacity} elements of {self.elem_size} bytes>"
