@@ -36,17 +36,23 @@ IVS_INLINE uint16_t ivs_mbuf_default_off(const struct ivs_mempool *p)
 IVS_INLINE void ivs_mbuf_fresh(const struct ivs_mempool *p, uint32_t index)
 {
     struct ivs_mbuf *m = ivs_mbuf_at(p, index);
-    const size_t rest = offsetof(struct ivs_mbuf, nb_segs);
-    struct ivs_mbuf fresh = {
-        .nb_segs = 1,
-        .port = IVS_MBUF_PORT_INVALID,
-        .buf_len = (uint16_t)ivs_mbuf_buf_len(p),
-        .next = IVS_MBUF_NONE,
-        .buf = index,
-        .priv_size = (uint16_t)p->private_size,
-    };
     m->data_off = ivs_mbuf_default_off(p);
-    memcpy((char *)m + rest, (char *)&fresh + rest, sizeof(fresh) - rest);
+    m->nb_segs = 1;
+    m->port = IVS_MBUF_PORT_INVALID;
+    m->ol_flags = 0;
+    m->packet_type = 0;
+    m->pkt_len = 0;
+    m->data_len = 0;
+    m->vlan_tci = 0;
+    m->rss = 0;
+    m->vlan_tci_outer = 0;
+    m->buf_len = (uint16_t)ivs_mbuf_buf_len(p);
+    m->next = IVS_MBUF_NONE;
+    m->buf = index;
+    m->priv_size = (uint16_t)p->private_size;
+    m->timesync = 0;
+    m->tx_offload = 0;
+    m->timestamp = 0;
 }
 
 /* Takes `n` fresh mbufs, or none and returns 0 (rte_pktmbuf_alloc_bulk). */
