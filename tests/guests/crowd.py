@@ -1,8 +1,8 @@
 """Two workers of a crowd that shares one ring and one pool: the host runs this script too, with numbers of its own.
 
 Arguments: the numbers of the workers, such as 2,3, then EAL options. Each worker is a process of its own that takes
-objects, stamps them and sends them, and all the while takes objects of anybody from the ring and puts them back. An element is an index and 31 times the stamp of its object, so
-that a copy that was taken too early shows.
+objects, stamps them and sends them, and all the while takes objects of anybody from the ring and puts them back. An
+element is an index and 31 times the stamp of its object, so that a copy that was taken too early shows.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ class Run:
 
     @property
     def report(self) -> dict[str, Any]:
+        assert self.output, f"status {self.status}: {self.errors}"
         found: dict[str, Any] = json.loads(self.output)
         return found
 
