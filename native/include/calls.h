@@ -3,7 +3,7 @@
 #define IVS_CALLS_H
 
 #include "mempool.h"
-#include "ring.h"
+#include "ring_peek.h"
 
 /* Return values as in ring.h. `objects` has n elements of the ring's own element size. */
 int ivs_call_enqueue_bulk(struct ivs_ring *r, const void *objects, uint32_t n);
@@ -23,6 +23,20 @@ int ivs_call_status(void);
 /* One element of any size. */
 int ivs_call_enqueue_one(struct ivs_ring *r, const void *object);
 int ivs_call_dequeue_one(struct ivs_ring *r, void *object);
+
+/* In two steps, at ST and HTS ends: see ring_peek.h. */
+int ivs_call_enqueue_bulk_start(struct ivs_ring *r, uint32_t n);
+int ivs_call_enqueue_burst_start(struct ivs_ring *r, uint32_t n);
+int ivs_call_enqueue_finish(struct ivs_ring *r, const void *objects, uint32_t n);
+int ivs_call_dequeue_bulk_start(struct ivs_ring *r, void *objects, uint32_t n);
+int ivs_call_dequeue_burst_start(struct ivs_ring *r, void *objects, uint32_t n);
+int ivs_call_dequeue_finish(struct ivs_ring *r, uint32_t n);
+int ivs_call_enqueue_zc_bulk_start(struct ivs_ring *r, uint32_t n, struct ivs_ring_zc *zc);
+int ivs_call_enqueue_zc_burst_start(struct ivs_ring *r, uint32_t n, struct ivs_ring_zc *zc);
+int ivs_call_enqueue_zc_finish(struct ivs_ring *r, uint32_t n);
+int ivs_call_dequeue_zc_bulk_start(struct ivs_ring *r, uint32_t n, struct ivs_ring_zc *zc);
+int ivs_call_dequeue_zc_burst_start(struct ivs_ring *r, uint32_t n, struct ivs_ring_zc *zc);
+int ivs_call_dequeue_zc_finish(struct ivs_ring *r, uint32_t n);
 
 uint32_t ivs_call_count(const struct ivs_ring *r);
 

@@ -179,6 +179,15 @@ void ivs_ring_refuse(struct ivs_ring *r, int32_t code);
  * lie. Not while others work the ring. Returns 0 or a negative errno. */
 int ivs_ring_reset(struct ivs_ring *r);
 
+/* RTS ends: how far the head may run before the tail (rte_ring_{get,set}_{prod,cons}_htd_max). A setting that all who work
+ * the ring share. UINT32_MAX and -ENOTSUP at other ends. */
+uint32_t ivs_ring_htd_max(const struct ivs_ring *r, enum ivs_ring_role role);
+int ivs_ring_set_htd_max(struct ivs_ring *r, enum ivs_ring_role role, uint32_t value);
+
+/* Writes what rte_ring_dump prints to `text`, no more than `size` bytes with the NUL. Returns the length that all of it
+ * has, or a negative errno. */
+int ivs_ring_dump(const struct ivs_ring *r, char *text, uint32_t size);
+
 /* Waits until the ring holds an element: spins, then sleeps ever longer, for `limit_ns` at most. Returns 1, or 0. */
 int ivs_ring_wait(struct ivs_ring *r, uint64_t limit_ns);
 

@@ -31,10 +31,8 @@ struct ivs_ring {
     uint32_t elem_size;
     uint32_t prod_sync; /* enum ivs_sync */
     uint32_t cons_sync;
-    _Atomic uint32_t prod_htd_max; /* RTS: how far the head may run before the tail */
-    _Atomic uint32_t cons_htd_max;
     _Atomic int32_t refuse; /* 0, or the negative errno that every operation returns */
-    uint8_t pad[IVS_CACHE_LINE - 60];
+    uint8_t pad[IVS_CACHE_LINE - 52];
     struct ivs_ring_side prod;
     struct ivs_ring_side cons;
 };

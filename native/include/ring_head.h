@@ -97,8 +97,8 @@ IVS_INLINE uint64_t ivs_ring_rts_sum(uint64_t word, uint32_t n)
 IVS_INLINE int ivs_ring_reserve_rts(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                     uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
 {
-    const _Atomic uint32_t *setting = role == IVS_PRODUCER ? &r->prod_htd_max : &r->cons_htd_max;
-    uint32_t htd_max = atomic_load_explicit(setting, memory_order_relaxed);
+    /* a setting that all share; nonsense there makes us wait or not, and a wait has an end */
+    uint32_t htd_max = __atomic_load_n(&own->rts.htd_max, __ATOMIC_RELAXED);
     /* acquire: as in ivs_ring_reserve_mt */
     uint64_t head = atomic_load_explicit(&own->rts.head, memory_order_acquire);
     uint64_t next;

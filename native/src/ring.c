@@ -1,6 +1,9 @@
 /* ring.c: making, attaching, resetting and waiting; the operations themselves are inline in ring.h. */
 #include "ring.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "crc32c.h"
 #include "fault.h"
 #include "name.h"
@@ -177,8 +180,6 @@ int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t st
     r->elem_size = copy.elem_size;
     r->prod_sync = copy.prod.sync_type;
     r->cons_sync = copy.cons.sync_type;
-    atomic_store_explicit(&r->prod_htd_max, copy.prod.rts.htd_max, memory_order_relaxed);
-    atomic_store_explicit(&r->cons_htd_max, copy.cons.rts.htd_max, memory_order_relaxed);
     /* no bound is known yet: a `left` that is not the head makes the first operation read the opposite tail */
     r->prod.left = copy.prod.head - 1;
     r->cons.left = copy.cons.head - 1;
@@ -247,4 +248,60 @@ int ivs_ring_wait(struct ivs_ring *r, uint64_t limit_ns)
         sleep_ns = sleep_ns * 2 < WAIT_SLEEP_MOST_NS ? sleep_ns * 2 : WAIT_SLEEP_MOST_NS;
     }
     return 1;
+}
+
+uint32_t ivs_ring_htd_max(const struct ivs_ring *r, enum ivs_ring_role role)
+{
+    if (ivs_ring_sync(r, role) != IVS_SYNC_RTS)
+        return UINT32_MAX;
+    return __atomic_load_n(&ivs_ring_own(r, role)->rts.htd_max, __ATOMIC_RELAXED);
+}
+
+int ivs_ring_set_htd_max(struct ivs_ring *r, enum ivs_ring_role role, uint32_t value)
+{
+    int32_t refuse = atomic_load_explicit(&r->refuse, memory_order_relaxed);
+    if (refuse != 0)
+        return refuse;
+    if (ivs_ring_sync(r, role) != IVS_SYNC_RTS)
+        return -ENOTSUP;
+    __atomic_store_n(&ivs_ring_own(r, role)->rts.htd_max, value, __ATOMIC_RELAXED);
+    return 0;
+}
+
+static uint32_t head_of(const union ivs_ring_end *end, uint32_t sync)
+{
+    if (sync == IVS_SYNC_RTS)
+        return (uint32_t)(atomic_load_explicit(&end->rts.head, memory_order_relaxed) >> 32);
+    return atomic_load_explicit(&end->head, memory_order_relaxed);
+}
+
+/* A name as a peer may have left it: what is not printable becomes a question mark. */
+static void printable_name(const struct ivs_ring_shared *ring, char name[IVS_NAME_SIZE])
+{
+    memcpy(name, ring->name, IVS_NAME_SIZE);
+    name[IVS_NAME_SIZE - 1] = 0;
+    for (char *c = name; *c != 0; c++)
+        if ((unsigned char)*c < 0x20 || (unsigned char)*c == 0x7f)
+            *c = '?';
+}
+
+int ivs_ring_dump(const struct ivs_ring *r, char *text, uint32_t size)
+{
+    static const char *const syncs[] = {"MT", "ST", "MT_RTS", "MT_HTS"};
+    const struct ivs_ring_shared *ring = r->shared;
+    char name[IVS_NAME_SIZE];
+    int32_t refuse = atomic_load_explicit(&r->refuse, memory_order_relaxed);
+
+    if (refuse != 0)
+        return refuse;
+    printable_name(ring, name);
+    uint32_t used = ivs_ring_count(r);
+    return snprintf(text, size,
+                    "ring <%s>\n  flags=%" PRIx32 "\n  size=%" PRIu32 "\n  capacity=%" PRIu32 "\n  elem_size=%" PRIu32
+                    "\n  prod=%s ph=%" PRIu32 " pt=%" PRIu32 "\n  cons=%s ch=%" PRIu32 " ct=%" PRIu32
+                    "\n  used=%" PRIu32 "\n  avail=%" PRIu32 "\n",
+                    name, ring->flags, r->size, r->capacity, r->elem_size, syncs[r->prod_sync & 3],
+                    head_of(&ring->prod, r->prod_sync), ivs_ring_tail(&ring->prod, r->prod_sync),
+                    syncs[r->cons_sync & 3], head_of(&ring->cons, r->cons_sync),
+                    ivs_ring_tail(&ring->cons, r->cons_sync), used, r->capacity - used);
 }

@@ -8,6 +8,7 @@
  */
 #include "crew.h"
 #include "ring_kit.h"
+#include "ring_peek.h"
 
 #define COUNT 64u
 #define BATCH 40u
@@ -37,6 +38,33 @@ static struct ivs_ring attach(struct stage *s)
     return r;
 }
 
+/* One of three ways to enqueue; the third only where the end can do it. */
+static int enqueue_some(struct ivs_ring *r, const struct element *batch, uint32_t n, uint32_t choice)
+{
+    struct ivs_ring_zc zc;
+    if (choice == 0)
+        return ivs_ring_enqueue_bulk(r, batch, sizeof(batch[0]), n, NULL);
+    if (choice == 1 || (r->prod_sync != IVS_SYNC_ST && r->prod_sync != IVS_SYNC_HTS))
+        return ivs_ring_enqueue_burst(r, batch, sizeof(batch[0]), n, NULL);
+    int got = ivs_ring_enqueue_zc_burst_start(r, sizeof(batch[0]), n, &zc, NULL);
+    if (got <= 0)
+        return got;
+    memcpy(zc.first, batch, zc.n1 * sizeof(batch[0]));
+    if (zc.n2 != 0)
+        memcpy(zc.second, batch + zc.n1, zc.n2 * sizeof(batch[0]));
+    return ivs_ring_enqueue_zc_finish(r, (uint32_t)got - (uint32_t)got / 3); /* and some not */
+}
+
+static int dequeue_some(struct ivs_ring *r, struct element *batch, uint32_t n, uint32_t choice)
+{
+    if (choice == 0)
+        return ivs_ring_dequeue_bulk(r, batch, sizeof(batch[0]), n, NULL);
+    if (choice == 1 || (r->cons_sync != IVS_SYNC_ST && r->cons_sync != IVS_SYNC_HTS))
+        return ivs_ring_dequeue_burst(r, batch, sizeof(batch[0]), n, NULL);
+    int got = ivs_ring_dequeue_burst_start(r, batch, sizeof(batch[0]), n, NULL);
+    return got <= 0 ? got : ivs_ring_dequeue_finish(r, (uint32_t)got - (uint32_t)got / 3);
+}
+
 static void produce(struct stage *s, uint32_t me)
 {
     struct ivs_ring r = attach(s);
@@ -49,8 +77,7 @@ static void produce(struct stage *s, uint32_t me)
         n = n < s->objects - next ? n : s->objects - next;
         for (uint32_t i = 0; i < n; i++)
             batch[i] = (struct element){me, next + i, ~(next + i)};
-        int done = check_random(&seed) % 2 ? ivs_ring_enqueue_bulk(&r, batch, sizeof(batch[0]), n, NULL)
-                                           : ivs_ring_enqueue_burst(&r, batch, sizeof(batch[0]), n, NULL);
+        int done = enqueue_some(&r, batch, n, check_random(&seed) % 3);
         REQUIRE(done >= 0);
         next += (uint32_t)done;
         if (done == 0)
@@ -76,8 +103,7 @@ static void consume(struct stage *s, uint32_t me)
 
     while (atomic_load(&s->taken) < all) {
         uint32_t n = 1 + check_random(&seed) % BATCH;
-        int done = check_random(&seed) % 2 ? ivs_ring_dequeue_bulk(&r, batch, sizeof(batch[0]), n, NULL)
-                                           : ivs_ring_dequeue_burst(&r, batch, sizeof(batch[0]), n, NULL);
+        int done = dequeue_some(&r, batch, n, check_random(&seed) % 3);
         REQUIRE(done >= 0);
         for (int i = 0; i < done; i++)
             account(s, &batch[i], last);

@@ -1,0 +1,231 @@
+/* ring_peek.h: operations in two steps: start reserves elements, finish says how many of them are done.
+ *
+ * Between the two the caller looks at elements before he takes them (peek: rte_ring_peek_elem.h), or reads and writes them
+ * where they lie (zero-copy: rte_ring_peek_zc.h). Only where one thread at a time is inside an end can it change its mind
+ * about how many: at ST and HTS ends. Others return -ENOTSUP.
+ *
+ * What a start reserved is kept in the handle, so that a finish trusts nothing in shared memory. A handle's states at an
+ * end, and what each call does there:
+ *
+ *              start             finish(n)                          other operations
+ *   open       begun; or open    n = 0: open; else -EINVAL          as ever
+ *              where it got 0
+ *   begun, ST  -EBUSY            n <= begun: open; else -EINVAL     -EBUSY
+ *   begun, HTS waits for finish  as ST                              wait for finish, then -ETIMEDOUT
+ *
+ * finish(0) undoes the start: the elements are where they were. Returns of a start are those of ring.h, and of a finish
+ * n or a negative errno.
+ */
+#ifndef IVS_RING_PEEK_H
+#define IVS_RING_PEEK_H
+
+#include "ring.h"
+
+/* Reserved elements where they lie (rte_ring_zc_data): two pieces where they go over the ring's end. */
+struct ivs_ring_zc {
+    void *first;
+    void *second; /* NULL if n2 is 0 */
+    uint32_t n1;  /* elements at `first` */
+    uint32_t n2;
+};
+
+IVS_INLINE uint64_t ivs_ring_open_gate(const struct ivs_ring *r, enum ivs_ring_role role)
+{
+    return (uint64_t)r->elem_size + ivs_ring_sync(r, role);
+}
+
+/* Opens an ST end's gate again, unless it was shut meanwhile. */
+IVS_INLINE void ivs_ring_reopen(struct ivs_ring *r, enum ivs_ring_role role)
+{
+    uint64_t gate = IVS_GATE_BEGUN;
+    (void)atomic_compare_exchange_strong_explicit(&ivs_ring_side(r, role)->gate, &gate, ivs_ring_open_gate(r, role),
+                                                  memory_order_relaxed, memory_order_relaxed);
+}
+
+IVS_INLINE int ivs_ring_start_st(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_amount amount,
+                                 struct ivs_ring_span *span)
+{
+    uint64_t gate = ivs_ring_open_gate(r, role);
+    if (!atomic_compare_exchange_strong_explicit(&ivs_ring_side(r, role)->gate, &gate, IVS_GATE_BEGUN,
+                                                 memory_order_relaxed, memory_order_relaxed))
+        return ivs_ring_refusal(r, role);
+    ivs_ring_reserve_st(r, role, ivs_ring_own(r, role), n, amount, true, span);
+    if (span->n == 0)
+        ivs_ring_reopen(r, role);
+    return 0;
+}
+
+IVS_INLINE int ivs_ring_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t esize, uint32_t n,
+                              enum ivs_amount amount, uint32_t *left, struct ivs_ring_span *span)
+{
+    struct ivs_ring_side *side = ivs_ring_side(r, role);
+    uint64_t sync = atomic_load_explicit(&side->gate, memory_order_relaxed) - esize;
+    int result;
+
+    *span = (struct ivs_ring_span){0};
+    if (sync == IVS_SYNC_ST)
+        result = ivs_ring_start_st(r, role, n, amount, span);
+    else if (sync == IVS_SYNC_HTS)
+        result = ivs_ring_reserve_hts(r, role, ivs_ring_own(r, role), n, amount, span);
+    else
+        result = sync <= IVS_SYNC_HTS ? -ENOTSUP : ivs_ring_refusal(r, role);
+    if (result != 0)
+        return result;
+    if (left)
+        *left = span->left;
+    if (span->n != 0) {
+        side->begun_at = span->head;
+        side->begun = span->n;
+    }
+    return (int)span->n;
+}
+
+/* Whether `n` of what was begun may be finished. Returns 0, 1 if there is nothing to do, or a negative errno. */
+IVS_INLINE int ivs_ring_may_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n)
+{
+    const struct ivs_ring_side *side = ivs_ring_side(r, role);
+    int32_t refuse = atomic_load_explicit(&r->refuse, memory_order_relaxed);
+    if (refuse != 0)
+        return refuse;
+    if (side->begun == 0 && n == 0)
+        return 1;
+    return n > side->begun ? -EINVAL : 0;
+}
+
+/* Head and tail both to the end of what was done. What was begun is forgotten first: with the tail the next thread that
+ * shares this handle is let in. */
+IVS_INLINE void ivs_ring_end(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n)
+{
+    struct ivs_ring_side *side = ivs_ring_side(r, role);
+    union ivs_ring_end *own = ivs_ring_own(r, role);
+    uint32_t tail = side->begun_at + n;
+
+    side->begun = 0;
+    if (ivs_ring_sync(r, role) == IVS_SYNC_HTS) {
+        ivs_ring_publish_hts(own, tail);
+        return;
+    }
+    side->left = tail;
+    /* relaxed: only this thread moves this head; a tail that stays needs no release */
+    atomic_store_explicit(&own->head, tail, memory_order_relaxed);
+    ivs_ring_publish_st(own, tail);
+    ivs_ring_reopen(r, role);
+}
+
+IVS_INLINE int ivs_ring_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n)
+{
+    int result = ivs_ring_may_finish(r, role, n);
+    if (result != 0)
+        return result < 0 ? result : 0;
+    ivs_ring_end(r, role, n);
+    return (int)n;
+}
+
+/* ---- peek (rte_ring_{enqueue,dequeue}_{bulk,burst}_elem_start, _elem_finish) ----------------------------------- */
+
+IVS_INLINE int ivs_ring_enqueue_bulk_start(struct ivs_ring *r, uint32_t esize, uint32_t n, uint32_t *left)
+{
+    struct ivs_ring_span span;
+    return ivs_ring_start(r, IVS_PRODUCER, esize, n, IVS_BULK, left, &span);
+}
+
+IVS_INLINE int ivs_ring_enqueue_burst_start(struct ivs_ring *r, uint32_t esize, uint32_t n, uint32_t *left)
+{
+    struct ivs_ring_span span;
+    return ivs_ring_start(r, IVS_PRODUCER, esize, n, IVS_BURST, left, &span);
+}
+
+/* Enqueues the `n` objects, no more than were reserved. */
+IVS_INLINE int ivs_ring_enqueue_finish(struct ivs_ring *r, const void *objects, uint32_t esize, uint32_t n)
+{
+    int result = ivs_ring_may_finish(r, IVS_PRODUCER, n);
+    if (result != 0)
+        return result < 0 ? result : 0;
+    if (esize != r->elem_size)
+        return -EINVAL;
+    ivs_ring_write(r, r->prod.begun_at, objects, esize, n);
+    ivs_ring_end(r, IVS_PRODUCER, n);
+    return (int)n;
+}
+
+/* Copies elements out and leaves them in the ring. */
+IVS_INLINE int ivs_ring_dequeue_bulk_start(struct ivs_ring *r, void *objects, uint32_t esize, uint32_t n, uint32_t *left)
+{
+    struct ivs_ring_span span;
+    int got = ivs_ring_start(r, IVS_CONSUMER, esize, n, IVS_BULK, left, &span);
+    if (got > 0)
+        ivs_ring_read(r, span.head, objects, esize, (uint32_t)got);
+    return got;
+}
+
+IVS_INLINE int ivs_ring_dequeue_burst_start(struct ivs_ring *r, void *objects, uint32_t esize, uint32_t n,
+                                            uint32_t *left)
+{
+    struct ivs_ring_span span;
+    int got = ivs_ring_start(r, IVS_CONSUMER, esize, n, IVS_BURST, left, &span);
+    if (got > 0)
+        ivs_ring_read(r, span.head, objects, esize, (uint32_t)got);
+    return got;
+}
+
+/* Removes the first `n` of the elements that were looked at. */
+IVS_INLINE int ivs_ring_dequeue_finish(struct ivs_ring *r, uint32_t n)
+{
+    return ivs_ring_finish(r, IVS_CONSUMER, n);
+}
+
+/* ---- zero-copy (rte_ring_{enqueue,dequeue}_zc_{bulk,burst}_elem_start, _zc_elem_finish) ------------------------ */
+
+IVS_INLINE int ivs_ring_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t esize, uint32_t n,
+                                 enum ivs_amount amount, struct ivs_ring_zc *zc, uint32_t *left)
+{
+    struct ivs_ring_span span;
+    int got = ivs_ring_start(r, role, esize, n, amount, left, &span);
+    *zc = (struct ivs_ring_zc){0};
+    if (got > 0) {
+        uint32_t at = span.head & r->mask;
+        zc->n1 = ivs_ring_first(r, at, span.n);
+        zc->n2 = span.n - zc->n1;
+        zc->first = r->elements + (size_t)at * esize;
+        zc->second = zc->n2 != 0 ? r->elements : NULL;
+    }
+    return got;
+}
+
+IVS_INLINE int ivs_ring_enqueue_zc_bulk_start(struct ivs_ring *r, uint32_t esize, uint32_t n, struct ivs_ring_zc *zc,
+                                              uint32_t *left)
+{
+    return ivs_ring_zc_start(r, IVS_PRODUCER, esize, n, IVS_BULK, zc, left);
+}
+
+IVS_INLINE int ivs_ring_enqueue_zc_burst_start(struct ivs_ring *r, uint32_t esize, uint32_t n, struct ivs_ring_zc *zc,
+                                               uint32_t *left)
+{
+    return ivs_ring_zc_start(r, IVS_PRODUCER, esize, n, IVS_BURST, zc, left);
+}
+
+/* Enqueues the first `n` of the elements that were written in place. */
+IVS_INLINE int ivs_ring_enqueue_zc_finish(struct ivs_ring *r, uint32_t n)
+{
+    return ivs_ring_finish(r, IVS_PRODUCER, n);
+}
+
+IVS_INLINE int ivs_ring_dequeue_zc_bulk_start(struct ivs_ring *r, uint32_t esize, uint32_t n, struct ivs_ring_zc *zc,
+                                              uint32_t *left)
+{
+    return ivs_ring_zc_start(r, IVS_CONSUMER, esize, n, IVS_BULK, zc, left);
+}
+
+IVS_INLINE int ivs_ring_dequeue_zc_burst_start(struct ivs_ring *r, uint32_t esize, uint32_t n, struct ivs_ring_zc *zc,
+                                               uint32_t *left)
+{
+    return ivs_ring_zc_start(r, IVS_CONSUMER, esize, n, IVS_BURST, zc, left);
+}
+
+/* Removes the first `n` of the elements that were read in place; they may be overwritten from now on. */
+IVS_INLINE int ivs_ring_dequeue_zc_finish(struct ivs_ring *r, uint32_t n)
+{
+    return ivs_ring_finish(r, IVS_CONSUMER, n);
+}
+
+#endif
