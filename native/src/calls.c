@@ -1,6 +1,7 @@
 /* calls.c: the inline operations as functions. The usual element sizes get a body of their own, in which the size is a
  * constant and the copy as short as it can be. */
 #include "calls.h"
+#include "ring_early.h"
 
 static _Thread_local int status;
 
@@ -20,11 +21,13 @@ static _Thread_local int status;
 
 int ivs_call_enqueue_bulk(struct ivs_ring *r, const void *objects, uint32_t n)
 {
+    ivs_ring_enqueue_early(r);
     FOR_ELEM_SIZE(r, ivs_ring_enqueue_bulk)
 }
 
 int ivs_call_enqueue_burst(struct ivs_ring *r, const void *objects, uint32_t n)
 {
+    ivs_ring_enqueue_early(r);
     FOR_ELEM_SIZE(r, ivs_ring_enqueue_burst)
 }
 
@@ -41,6 +44,7 @@ int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n)
 int ivs_call_enqueue_one(struct ivs_ring *r, const void *objects)
 {
     const uint32_t n = 1;
+    ivs_ring_enqueue_early(r);
     FOR_ELEM_SIZE(r, ivs_ring_enqueue_bulk)
 }
 
@@ -52,6 +56,7 @@ int ivs_call_dequeue_one(struct ivs_ring *r, void *objects)
 
 int ivs_call_enqueue_number(struct ivs_ring *r, uint64_t value)
 {
+    ivs_ring_enqueue_early(r);
     if (r->elem_size == 8)
         return ivs_ring_enqueue_bulk(r, &value, 8, 1, NULL);
     if (value > UINT32_MAX)
@@ -142,6 +147,16 @@ int ivs_call_status(void)
 uint32_t ivs_call_count(const struct ivs_ring *r)
 {
     return ivs_ring_count(r);
+}
+
+int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, struct ivs_ring_zc *zc)
+{
+    return ivs_ring_zc_start(r, role, r->elem_size, n, IVS_BURST, zc, NULL);
+}
+
+int ivs_call_zc_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n)
+{
+    return ivs_ring_finish(r, role, n);
 }
 
 int ivs_call_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n)

@@ -1,0 +1,34 @@
+/* ring_early.h: asking early for the cache lines that an enqueue is going to write.
+ *
+ * Where a peer waits for each element, it has read both lines that the next enqueue writes: the element's and the
+ * tail's. Stores become visible in order, and each waits until its line is ours: two flights between the cores. Asked
+ * for beforehand, both lines come at the same time. It costs a nanosecond, so code that moves bursts between busy cores
+ * does without. For ST producers; nothing is asked for at other ends, whose next slot is not known.
+ */
+#ifndef IVS_RING_EARLY_H
+#define IVS_RING_EARLY_H
+
+#include "ring.h"
+
+/* A hint, which never faults: "I am going to write here". */
+IVS_INLINE void ivs_early_line(const void *address)
+{
+#if defined(__x86_64__)
+    /* compilers make a mere read of __builtin_prefetch where they may not take the instruction for granted; processors
+     * that do not have it do nothing */
+    __asm__ volatile("prefetchw %0" : : "m"(*(const unsigned char *)address));
+#else
+    __builtin_prefetch(address, 1);
+#endif
+}
+
+/* To be called just before an enqueue that a peer is waiting for. */
+IVS_INLINE void ivs_ring_enqueue_early(const struct ivs_ring *r)
+{
+    if (r->prod_sync != IVS_SYNC_ST)
+        return;
+    ivs_early_line(r->elements + (size_t)(r->prod.left & r->mask) * r->elem_size);
+    ivs_early_line(&r->shared->prod);
+}
+
+#endif
