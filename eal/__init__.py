@@ -27,11 +27,13 @@ from eal.errors import (
 
 if TYPE_CHECKING:
     from eal.audit import Audit
+    from eal.burst import Burst
     from eal.eal import Eal, current, init
     from eal.mbuf import MbufPool
     from eal.mempool import Mempool, MempoolFlag
     from eal.memzone import Memzone
-    from eal.ring import Burst, Ring, RingFlag
+    from eal.ring import Ring, RingFlag
+    from eal.ring_zc import ZeroCopy
     from eal.segment import SOCKET_ID_ANY, Segment
     from eal.topology import lcores
 
@@ -45,7 +47,8 @@ _HOME = {
     "SOCKET_ID_ANY": "eal.segment",
     "Ring": "eal.ring",
     "RingFlag": "eal.ring",
-    "Burst": "eal.ring",
+    "Burst": "eal.burst",
+    "ZeroCopy": "eal.ring_zc",
     "MbufPool": "eal.mbuf",
     "Mempool": "eal.mempool",
     "MempoolFlag": "eal.mempool",
@@ -122,6 +125,7 @@ __all__ = [
     "Ring",
     "RingFlag",
     "Burst",
+    "ZeroCopy",
     "Mempool",
     "MbufPool",
     "MempoolFlag",

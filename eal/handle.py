@@ -35,6 +35,7 @@ _TEXTS = {
     errno.ETIMEDOUT: "a peer began an operation and did not finish it within stall_timeout: it died or hangs",
     errno.EACCES: "the share is read-only in this machine",
     errno.ESHUTDOWN: "closed: it was freed, its Eal was closed, or it belongs to the parent process",
+    errno.EBUSY: "a zero-copy operation at this end is not finished yet",
     errno.ENODEV: "the device that carried it was unplugged",
     errno.ESTALE: "the host that made it started afresh: look its successor up",
 }

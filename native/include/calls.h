@@ -4,6 +4,7 @@
 
 #include "mempool.h"
 #include "ring_peek.h"
+#include "ring_peek.h"
 
 /* Return values as in ring.h. `objects` has n elements of the ring's own element size. */
 int ivs_call_enqueue_bulk(struct ivs_ring *r, const void *objects, uint32_t n);
@@ -39,6 +40,10 @@ int ivs_call_dequeue_zc_burst_start(struct ivs_ring *r, uint32_t n, struct ivs_r
 int ivs_call_dequeue_zc_finish(struct ivs_ring *r, uint32_t n);
 
 uint32_t ivs_call_count(const struct ivs_ring *r);
+
+/* Zero-copy at either end (ring_peek.h): as many as there are up to n, and the end of it. */
+int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, struct ivs_ring_zc *zc);
+int ivs_call_zc_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n);
 
 int ivs_call_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n);
 int ivs_call_put_bulk(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
