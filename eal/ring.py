@@ -7,46 +7,31 @@ import operator
 import time
 import weakref
 from enum import IntFlag
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from eal._native import ffi, lib
+from eal.burst import CLOSED, CLOSED_HELD, Burst, hold
 from eal.errors import Corrupt, Invalid, InvalidType
 from eal.handle import own, raise_for
 from eal.names import pack_name
+from eal.ring_zc import CONSUMER, PRODUCER, ZeroCopy
 from eal.table import fault_text
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from eal.memzone import Memzone
 
 _EMPTY = 0xFFFF_FFFF_FFFF_FFFF  # what the C core gives where a number could not be dequeued
+_NO_HTD_MAX = 0xFFFF_FFFF  # what the C core gives for an end that has none
+_DUMP_ROOM = 1024  # bytes; a dump has a fixed number of lines
 _WAIT_SLICE = 0.05  # seconds that C waits at a time, so that Ctrl-C is heard
 
 # Looked up once: an attribute of `lib` takes a fifth of the time that a call through it takes.
 _enqueue_one, _dequeue_one = lib.ivs_held_enqueue_one, lib.ivs_held_dequeue_one
 _enqueue_number, _dequeue_number = lib.ivs_call_enqueue_number, lib.ivs_call_dequeue_number
-_enqueue_all, _dequeue_all, _enqueue_part = (
-    lib.ivs_held_enqueue_burst,
-    lib.ivs_held_dequeue_burst,
-    lib.ivs_held_enqueue_part,
-)
 _enqueue_bulk, _enqueue_burst = lib.ivs_call_enqueue_bulk, lib.ivs_call_enqueue_burst
 _dequeue_bulk, _dequeue_burst = lib.ivs_call_dequeue_bulk, lib.ivs_call_dequeue_burst
 _from_buffer, _CHARS = ffi.from_buffer, ffi.typeof("char[]")
 _ALL = slice(None)
-
-
-def _hold(ring: Any, array: Any, n: int) -> Any:
-    """A ring and an array of `n` elements as the one argument of a call; keeps both."""
-    held = ffi.new("struct ivs_held *", [ring, ffi.cast("unsigned char *", array), n])
-    return own(held, held, ring, array)
-
-
-# What a closed ring has for a handle: every operation on it is refused before it looks at anything.
-_CLOSED = ffi.new("struct ivs_ring *")
-lib.ivs_ring_refuse(_CLOSED, -errno.ESHUTDOWN)
-_CLOSED_HELD = _hold(_CLOSED, ffi.NULL, 0xFFFF_FFFF)
 
 
 class RingFlag(IntFlag):
@@ -156,7 +141,7 @@ class Ring:
     def _open(self) -> Any:
         """The C handle. Raises Closed where there is none any more."""
         ring = self._ring
-        if ring is _CLOSED:
+        if ring is CLOSED:
             raise_for(-errno.ESHUTDOWN, "ring", self.name)
         return ring
 
@@ -197,7 +182,7 @@ class Ring:
     def _one_element(self) -> tuple[Any, Any]:
         """Memory of one element, held with the ring, and that memory as a buffer."""
         memory = ffi.new("unsigned char[]", self.elem_size)
-        return _hold(self._ring, memory, 1), ffi.buffer(memory)
+        return hold(self._ring, memory, 1), ffi.buffer(memory)
 
     def enqueue(self, value: int | Any) -> bool:
         """Puts one element in; False where the ring is full (DPDK: rte_ring_enqueue_elem).
@@ -313,6 +298,60 @@ class Ring:
         """A preallocated array of `n` elements for this ring, for calls that cost as little as can be."""
         return Burst(self, n)
 
+    def enqueue_zc(self, n: int) -> ZeroCopy:
+        """A context manager that reserves up to `n` slots, to be written where they lie.
+
+        At ST and HTS ends; at others it raises Invalid when it is entered. While it lasts, other operations at that end
+        raise InUse (ST) or wait (HTS). (DPDK: rte_ring_enqueue_zc_burst_elem_start)
+        """
+        return ZeroCopy(self, PRODUCER, n)
+
+    def dequeue_zc(self, n: int) -> ZeroCopy:
+        """A context manager that gives up to `n` elements where they lie (rte_ring_dequeue_zc_burst_elem); as a peek,
+        with `commit` of fewer (rte_ring_dequeue_burst_elem_start). Raises as `enqueue_zc`.
+        """
+        return ZeroCopy(self, CONSUMER, n)
+
+    # --- settings and state for people --------------------------------------------------------------------
+
+    @property
+    def prod_htd_max(self) -> int | None:
+        """RTS producers: how far the head may run ahead of the tail, in elements; None at other ends.
+
+        May be set before others attach (DPDK: rte_ring_set_prod_htd_max). Raises Invalid at other ends or out of range.
+        """
+        return self._htd_max(PRODUCER)
+
+    @prod_htd_max.setter
+    def prod_htd_max(self, value: int) -> None:
+        self._set_htd_max(PRODUCER, value)
+
+    @property
+    def cons_htd_max(self) -> int | None:
+        """The same for RTS consumers (DPDK: rte_ring_set_cons_htd_max)."""
+        return self._htd_max(CONSUMER)
+
+    @cons_htd_max.setter
+    def cons_htd_max(self, value: int) -> None:
+        self._set_htd_max(CONSUMER, value)
+
+    def _htd_max(self, role: int) -> int | None:
+        value: int = lib.ivs_ring_htd_max(self._open(), role)
+        return None if value == _NO_HTD_MAX else value
+
+    def _set_htd_max(self, role: int, value: int) -> None:
+        if not isinstance(value, int) or not 0 <= value <= self.capacity:
+            raise Invalid(f"ring {self.name!r}: htd_max {value!r}: 0 to {self.capacity}")
+        result = lib.ivs_ring_set_htd_max(self._open(), role, value)
+        if result < 0:
+            raise_for(result, "ring", self.name, {errno.ENOTSUP: "only an RTS end has an htd_max"})
+
+    def dump(self, file: TextIO) -> None:
+        """Writes the ring's state (DPDK: rte_ring_dump)."""
+        text = ffi.new("char[]", _DUMP_ROOM)
+        self._done(lib.ivs_ring_dump(self._open(), text, len(text)))
+        file.write(ffi.string(text).decode(errors="replace"))
+
     # --- waiting, resetting -------------------------------------------------------------------------------
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -341,56 +380,10 @@ class Ring:
     def close(self) -> None:
         """From now on every operation raises Closed; the pages are let go of. May be called twice."""
         for burst in self._bursts:
-            burst._held = _CLOSED_HELD
+            burst._held = CLOSED_HELD
         self.refuse(errno.ESHUTDOWN)  # also for a call that is under way and will put its place back
-        self._ring = _CLOSED
+        self._ring = CLOSED
         self._put = self._take = None
 
     def __repr__(self) -> str:
         return f"<Ring {self.name!r} {self.capacity} elements of {self.elem_size} bytes>"
-
-
-class Burst:
-    """An array whose pointer is held, so that a call costs hardly more than the C function.
-
-    `array` is uint32, uint64, or uint8 of shape `(n, elem_size)`.
-    """
-
-    def __init__(self, ring: Ring, n: int) -> None:
-        import numpy as np
-
-        if n < 1:
-            raise Invalid(f"a burst of {n} elements: at least 1 is needed")
-        if ring.elem_size == 4:
-            self.array: np.ndarray[Any, Any] = np.zeros(n, np.uint32)
-        elif ring.elem_size == 8:
-            self.array = np.zeros(n, np.uint64)
-        else:
-            self.array = np.zeros((n, ring.elem_size), np.uint8)
-        self.ring = ring
-        self.n = n
-        pointer = ffi.from_buffer("unsigned char[]", self.array, require_writable=True)
-        self._held = _hold(ring._ring, pointer, n)
-        ring._bursts.add(self)
-
-    def enqueue(self, n: int, start: int = 0) -> int:
-        """Puts in up to `n` elements of `array` from element `start` on; gives how many."""
-        if n == self.n and start == 0:
-            result: int = _enqueue_all(self._held)
-        else:
-            result = self._enqueue_part(n, start)
-        return result if result >= 0 else self.ring._done(result)
-
-    def _enqueue_part(self, n: int, start: int) -> int:
-        try:
-            result: int = _enqueue_part(self._held, n, start)
-        except OverflowError:
-            result = -errno.ERANGE
-        if result == -errno.ERANGE:
-            raise Invalid(f"elements {start} to {start + n} of a burst of {self.n}")
-        return result
-
-    def dequeue(self) -> int:
-        """Fills `array` from its start with as many elements as there are; gives how many."""
-        result: int = _dequeue_all(self._held)
-        return result if result >= 0 else self.ring._done(result)
