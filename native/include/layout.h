@@ -234,7 +234,7 @@ struct ivs_ring_shared {
     _Atomic uint64_t magic; /* stored last, release; pairs with the acquire in ivs_ring_attach */
     uint32_t version;
     uint32_t elem_size;
-    _Atomic uint64_t prod_owner; /* participant at an ST end, as ivs_participant.owner; 0: none has used it */
+    _Atomic uint64_t prod_owner; /* room for the participant at an ST end, as ivs_participant.owner; 0: not recorded */
     _Atomic uint64_t cons_owner;
     uint32_t crc; /* of lines 0 and 1 with magic, the owners and crc as 0 */
     uint8_t reserved2[28];
