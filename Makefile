@@ -25,9 +25,9 @@ test: ## all tests; as root with apt, installs what they need
 	@tools/venv.sh test
 	@tools/test.sh $(ARGS)
 
-bench: ## the rings' speed beside DPDK's
+bench: ## rings and mempools beside DPDK, Python's rings beside their rivals
 	@tools/needs.sh install dpdk
-	@tools/venv.sh test
+	@tools/venv.sh test bench
 	@.venv/bin/python -P tests/benchmarks/run.py $(ARGS)
 	@.venv/bin/python -P tests/benchmarks/bench_cpu_layout.py
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""`make bench`: the C core beside DPDK, compiled into one program with the same flags, in interleaved rounds.
+"""`make bench`: the C core beside DPDK, compiled into one program with the same flags, in interleaved rounds, and then
+the Python side beside its rivals and beside C (python_bench.py).
 
 A sample is half a millisecond on one core and two on two cores. Each round takes one sample of every cell
 and of every subject: ours, DPDK, and DPDK again, whose difference from itself is the noise. Printed are
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it 
 import bench_build
 import bench_stats as stats
 import bench_table
+import python_bench
 from rich.console import Console
 
 ONE_CORE_NS, TWO_CORE_NS = 500_000, 2_000_000
@@ -98,12 +100,14 @@ def main() -> int:
         return 1
     show_ring(console, rings)
     show_mempool(console, mempools)
+    python = python_bench.run(console, quick=options.quick)
     results: dict[str, Any] = {
         "rounds": options.rounds,
         "ring_count": options.ring_count,
         "constant_n": options.constant_n,
         "ring": [cell.data(RING_FIELDS) for cell in rings],
         "mempool": [cell.data(MEMPOOL_FIELDS) for cell in mempools],
+        "python": python,
     }
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")

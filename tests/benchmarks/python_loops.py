@@ -1,0 +1,37 @@
+"""Builds loops/loops.c and loads it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+SOURCE = HERE / "loops" / "loops.c"
+LIBRARY = ROOT / "build" / "bench" / "loops.so"
+
+
+def build() -> None:
+    """Compiles the loops with the compiler and the optimisation that the C benchmark has."""
+    LIBRARY.parent.mkdir(parents=True, exist_ok=True)
+    include = f"-I{ROOT / 'native' / 'include'}"
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    flags = ["-std=gnu11", "-O3", "-Wall", "-Wextra", "-shared", "-fPIC", include]
+    subprocess.run([*compiler, *flags, str(SOURCE), "-o", str(LIBRARY)], check=True)
+
+
+def load() -> ctypes.CDLL:
+    """The built library: each function takes and gives 64-bit numbers, and runs without the GIL."""
+    library = ctypes.CDLL(str(LIBRARY))
+    u64 = ctypes.c_uint64
+    library.loops_forward.argtypes = [u64, u64, ctypes.c_void_p, u64, u64, ctypes.c_uint32, u64]
+    for name in ("loops_ping_ring", "loops_pong_ring"):
+        getattr(library, name).argtypes = [u64, u64, u64]
+    for name in ("loops_ping_line", "loops_pong_line"):
+        getattr(library, name).argtypes = [u64, u64]
+    for name in ("forward", "ping_ring", "pong_ring", "ping_line", "pong_line"):
+        getattr(library, f"loops_{name}").restype = u64
+    return library
