@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from multiprocessing.context import SpawnContext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -170,10 +171,14 @@ class Cloudtoid(Messages):
     module = "cloudtoid_interprocess"
     capacity = SLOTS * (SIZE + 16)
 
+    def queue(self) -> str:
+        """A name of this run's own: its semaphore stands beside those of others."""
+        return f"{Path(self.place).name}{self.batch}"
+
     def publisher(self) -> Any:
         from cloudtoid_interprocess import Publisher
 
-        return Publisher("bench", self.capacity, self.place)
+        return Publisher(self.queue(), self.capacity, self.place)
 
     def sender(self) -> Work:
         return send_each(self.publisher().try_send)
@@ -181,7 +186,7 @@ class Cloudtoid(Messages):
     def receiver(self) -> Work:
         from cloudtoid_interprocess import Subscriber
 
-        return receive_each(Subscriber("bench", self.capacity, self.place).try_receive)
+        return receive_each(Subscriber(self.queue(), self.capacity, self.place).try_receive)
 
 
 class CloudtoidBatch(Cloudtoid):
@@ -270,26 +275,25 @@ class Iceoryx(Messages):
     name = "iceoryx2"
     module = "iceoryx2"
 
-    def __init__(self, context: SpawnContext, place: str) -> None:
-        self.place = place
-
-    def service(self) -> Any:
+    def service(self) -> tuple[Any, Any]:
+        """A node and the service in it; both have to be kept."""
         import iceoryx2
 
         iceoryx2.set_log_level(iceoryx2.LogLevel.Error)
-        self.node = iceoryx2.NodeBuilder.new().create(iceoryx2.ServiceType.Ipc)
-        builder = self.node.service_builder(iceoryx2.ServiceName.new(f"ivshmem-bench{self.place}"))
+        node = iceoryx2.NodeBuilder.new().create(iceoryx2.ServiceType.Ipc)
+        builder = node.service_builder(iceoryx2.ServiceName.new(f"ivshmem-bench{self.place}"))
         builder = builder.publish_subscribe(Message).enable_safe_overflow(False)
-        return builder.subscriber_max_buffer_size(SLOTS).open_or_create()
+        return node, builder.subscriber_max_buffer_size(SLOTS).open_or_create()
 
     def sender(self) -> Work:
         from iceoryx2 import BackpressureStrategy as Strategy
 
-        self.kept = self.service()
-        publisher = self.kept.publisher_builder().backpressure_strategy(Strategy.RetryUntilDelivered).create()
+        kept = self.service()
+        publisher = kept[1].publisher_builder().backpressure_strategy(Strategy.RetryUntilDelivered).create()
         messages = [Message.from_buffer_copy(message) for message in MESSAGES]
 
         def send(n: int) -> int:
+            assert kept
             for _ in range(n // DISTINCT):
                 for message in messages:
                     publisher.send_copy(message)
@@ -298,15 +302,16 @@ class Iceoryx(Messages):
         return send
 
     def receiver(self) -> Work:
-        self.kept = self.service()
-        receive_sample = self.kept.subscriber_builder().buffer_size(SLOTS).create().receive
+        kept = self.service()
+        receive_sample = kept[1].subscriber_builder().buffer_size(SLOTS).create().receive
         read = ctypes.string_at
 
         def try_receive() -> bytes | None:
             sample = receive_sample()
             return None if sample is None else read(sample.payload_ptr, SIZE)
 
-        return receive_each(try_receive)
+        receive = receive_each(try_receive)
+        return lambda n: receive(n) if kept else 0
 
 
 CHANNELS: tuple[type[Messages], ...] = (

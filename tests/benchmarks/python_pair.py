@@ -5,6 +5,7 @@ Where the machine permits it they have real-time priority: what is measured is a
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import tempfile
@@ -89,7 +90,9 @@ def run_side(role: int, channels: Sequence[Channel], prefix: str, meet: Any, ord
         total = works[which](n)
         orders.send((begin, time.monotonic_ns(), total))
     app.close()
-    os._exit(0)  # a rival's threads are not worth waiting for
+    works.clear()
+    gc.collect()  # so that the rivals remove their files
+    os._exit(0)  # their threads are not worth waiting for
 
 
 class Pair:
