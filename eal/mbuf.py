@@ -236,7 +236,11 @@ class MbufPool(Mempool):
         if offset + length > pkt_len:
             return None
         copy = np.empty(length, np.uint8)
-        self._look_at(lib.ivs_mbuf_read, index, offset, length, ffi.from_buffer(copy))
+        result = self._call(lib.ivs_mbuf_read, self._reader, index, offset, length, ffi.from_buffer(copy))
+        if result == -errno.ENOSPC:  # shorter by now: a peer has changed it
+            return None
+        if result < 0:
+            self._refuse(result, index)
         return copy.tobytes()
 
     def headroom(self, index: int) -> int:
