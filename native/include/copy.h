@@ -10,16 +10,43 @@
 
 #define IVS_COPY_SHORT 64u /* bytes up to which a call of memcpy costs more than it saves */
 
-/* One move of a fixed size: read whole before it is written. */
-#define IVS_MOVE(d, s, size)                                                                                           \
-    do {                                                                                                               \
-        unsigned char moved[size];                                                                                     \
-        memcpy(moved, (s), (size));                                                                                    \
-        memcpy((d), moved, (size));                                                                                    \
-    } while (0)
+typedef unsigned char ivs_sixteen __attribute__((vector_size(16)));
 
-/* Copies `bytes`, a multiple of 4, between places that do not overlap. A length that is no multiple of the move's is
- * finished by a move that overlaps the one before. */
+IVS_INLINE void ivs_move_4(unsigned char *d, const unsigned char *s)
+{
+    uint32_t moved;
+    memcpy(&moved, s, sizeof(moved));
+    memcpy(d, &moved, sizeof(moved));
+}
+
+IVS_INLINE void ivs_move_8(unsigned char *d, const unsigned char *s)
+{
+    uint64_t moved;
+    memcpy(&moved, s, sizeof(moved));
+    memcpy(d, &moved, sizeof(moved));
+}
+
+IVS_INLINE void ivs_move_16(unsigned char *d, const unsigned char *s)
+{
+    ivs_sixteen moved;
+    memcpy(&moved, s, sizeof(moved));
+    memcpy(d, &moved, sizeof(moved));
+}
+
+IVS_INLINE void ivs_move_32(unsigned char *d, const unsigned char *s)
+{
+    ivs_move_16(d, s);
+    ivs_move_16(d + 16, s + 16);
+}
+
+IVS_INLINE void ivs_move_64(unsigned char *d, const unsigned char *s)
+{
+    ivs_move_32(d, s);
+    ivs_move_32(d + 32, s + 32);
+}
+
+/* Copies `bytes`, a multiple of 4, between places that do not overlap. Any length between a power of two and the next is
+ * two moves of the lower one, from the beginning and up to the end. */
 IVS_INLINE void ivs_copy(void *to, const void *from, size_t bytes)
 {
     unsigned char *d = (unsigned char *)to;
@@ -27,19 +54,20 @@ IVS_INLINE void ivs_copy(void *to, const void *from, size_t bytes)
 
     if (__builtin_constant_p(bytes) || bytes > IVS_COPY_SHORT) {
         memcpy(d, s, bytes);
+    } else if (bytes >= 64) {
+        ivs_move_64(d, s);
+        ivs_move_64(d + bytes - 64, s + bytes - 64);
     } else if (bytes >= 32) {
-        size_t last = bytes - 32;
-        for (size_t i = 0; i < last; i += 32)
-            IVS_MOVE(d + i, s + i, 32);
-        IVS_MOVE(d + last, s + last, 32);
+        ivs_move_32(d, s);
+        ivs_move_32(d + bytes - 32, s + bytes - 32);
     } else if (bytes >= 16) {
-        IVS_MOVE(d, s, 16);
-        IVS_MOVE(d + bytes - 16, s + bytes - 16, 16);
+        ivs_move_16(d, s);
+        ivs_move_16(d + bytes - 16, s + bytes - 16);
     } else if (bytes >= 8) {
-        IVS_MOVE(d, s, 8);
-        IVS_MOVE(d + bytes - 8, s + bytes - 8, 8);
+        ivs_move_8(d, s);
+        ivs_move_8(d + bytes - 8, s + bytes - 8);
     } else if (bytes != 0) {
-        IVS_MOVE(d, s, 4);
+        ivs_move_4(d, s);
     }
 }
 

@@ -107,7 +107,7 @@ static inline int ivs_mempool_get_refill(struct ivs_mempool *p, uint32_t *object
     if (spare != 0) { /* had < n <= cache_size: had + missing + spare fits 2 * cache_size */
         uint32_t got = ivs_mempool_take_shared(p, p->cache + had, missing + spare);
         if (got < missing) {
-            ivs_mempool_free_shared(p, p->cache + had, got);
+            (void)ivs_mempool_free_any(p, p->cache + had, got);
             return 0;
         }
         memcpy(objects, p->cache + had + got - n, (size_t)n * 4);
@@ -116,10 +116,11 @@ static inline int ivs_mempool_get_refill(struct ivs_mempool *p, uint32_t *object
     } else {
         uint32_t got = ivs_mempool_take_shared(p, objects + had, missing);
         if (got < missing) {
-            ivs_mempool_free_shared(p, objects + had, got);
+            (void)ivs_mempool_free_any(p, objects + had, got);
             return 0;
         }
-        memcpy(objects, p->cache, (size_t)had * 4);
+        if (had != 0)
+            memcpy(objects, p->cache, (size_t)had * 4);
         p->cached = 0;
     }
     if (p->slot != NULL)
@@ -127,30 +128,31 @@ static inline int ivs_mempool_get_refill(struct ivs_mempool *p, uint32_t *object
     return (int)n;
 }
 
-typedef uint32_t ivs_four __attribute__((vector_size(16)));
-
 /* Copies `n` indices behind the cached ones, and to the record, four at a time; each is read once, for it may lie where
  * a peer writes. They count only once p->cached does. False if one of them is no object's. */
 IVS_INLINE bool ivs_mempool_append(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
     uint32_t *cache = p->cache + p->cached, *record = p->slot->objects + p->cached;
-    const ivs_four end = {p->n, p->n, p->n, p->n};
-    ivs_four beyond = {0};
-    uint32_t i = 0;
+    uint32_t i = 0, beyond = 0;
 
-    for (; i + 4 <= n; i += 4) {
-        ivs_four four;
-        memcpy(&four, objects + i, sizeof(four));
-        beyond |= (ivs_four)(four >= end);
-        memcpy(cache + i, &four, sizeof(four));
-        memcpy(record + i, &four, sizeof(four));
+    if (n >= 4) {
+        const ivs_four end = {p->n, p->n, p->n, p->n};
+        ivs_four are_beyond = {0};
+        for (; i + 4 <= n; i += 4) {
+            ivs_four four = ivs_four_at(objects + i);
+            are_beyond |= (ivs_four)(four >= end);
+            memcpy(cache + i, &four, sizeof(four));
+            memcpy(record + i, &four, sizeof(four));
+        }
+        if (IVS_UNLIKELY(!ivs_four_zero(are_beyond)))
+            return false;
     }
-    for (; i < n; i++) {
+    for (uint32_t rest = n & 3; rest != 0; rest--, i++) {
         uint32_t one = objects[i];
-        beyond[0] |= one >= p->n;
+        beyond |= one >= p->n;
         cache[i] = record[i] = one;
     }
-    return (beyond[0] | beyond[1] | beyond[2] | beyond[3]) == 0;
+    return beyond == 0;
 }
 
 /* ---- get (rte_mempool_get_bulk) -------------------------------------------------------------------------------- */
@@ -170,9 +172,9 @@ IVS_INLINE int ivs_mempool_get_cached(struct ivs_mempool *p, uint32_t *objects, 
     return (int)n;
 }
 
-static inline int ivs_mempool_put_any(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
+IVS_OUTLINE int ivs_mempool_put_any(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
 
-static inline int ivs_mempool_get_marked(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
+IVS_COLD int ivs_mempool_get_marked(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
     int fault = ivs_mempool_debug_take(p, objects, n);
     if (fault == 0)
@@ -184,7 +186,7 @@ static inline int ivs_mempool_get_marked(struct ivs_mempool *p, const uint32_t *
 }
 
 /* Any get: also those that the cache cannot serve, or that are refused, or marked. */
-static inline int ivs_mempool_get_any(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
+IVS_OUTLINE int ivs_mempool_get_any(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
 {
     int32_t refuse = atomic_load_explicit(&p->refuse, memory_order_relaxed);
     if (IVS_UNLIKELY(refuse != 0))
@@ -206,48 +208,61 @@ static inline int ivs_mempool_get_any(struct ivs_mempool *p, uint32_t *objects, 
 /* Takes `n` objects, or none and returns 0, or an error that IVS_MEMPOOL_DEBUG found. */
 IVS_INLINE int ivs_mempool_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
 {
-    if (IVS_LIKELY(n <= p->cached && atomic_load_explicit(&p->ready, memory_order_relaxed) != 0))
+    if (IVS_UNLIKELY(atomic_load_explicit(&p->ready, memory_order_relaxed) == 0))
+        return ivs_mempool_get_any(p, objects, n);
+    if (IVS_LIKELY(n <= p->cached))
         return ivs_mempool_get_cached(p, objects, n);
+    if (p->cache_size == 0) {
+        ivs_mempool_count_taken(p, n);
+        if (IVS_LIKELY(ivs_mempool_take_run(p, objects, n)))
+            return (int)n;
+        ivs_mempool_count_untaken(p, n);
+    }
     return ivs_mempool_get_any(p, objects, n);
 }
 
 /* ---- put (rte_mempool_put_bulk) -------------------------------------------------------------------------------- */
 
-#define IVS_MEMPOOL_CHUNK 64u
-
-/* Puts checked objects past the cache. Indices are copied before they are looked at again, for a peer may write where
- * they lie. */
-static inline int ivs_mempool_put_shared(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
+/* Whether all are objects of this pool. */
+IVS_INLINE bool ivs_mempool_known(const struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
-    uint32_t twice = 0;
-    for (uint32_t at = 0; at < n; at += IVS_MEMPOOL_CHUNK) {
-        uint32_t some = n - at < IVS_MEMPOOL_CHUNK ? n - at : IVS_MEMPOOL_CHUNK;
-        uint32_t chunk[IVS_MEMPOOL_CHUNK], highest = 0;
-        memcpy(chunk, objects + at, (size_t)some * 4);
-        for (uint32_t i = 0; i < some; i++)
-            highest = chunk[i] > highest ? chunk[i] : highest;
-        if (IVS_UNLIKELY(highest >= p->n))
-            return -EINVAL;
-        uint32_t were = ivs_mempool_free_shared(p, chunk, some);
-        ivs_mempool_count_returned(p, some - were);
-        twice += were;
+    uint32_t i = 0, beyond = 0;
+    if (n >= 4) {
+        const ivs_four end = {p->n, p->n, p->n, p->n};
+        ivs_four are_beyond = {0};
+        for (; i + 4 <= n; i += 4)
+            are_beyond |= (ivs_four)(ivs_four_at(objects + i) >= end);
+        if (!ivs_four_zero(are_beyond))
+            return false;
     }
+    for (uint32_t rest = n & 3; rest != 0; rest--, i++)
+        beyond |= objects[i] >= p->n;
+    return beyond == 0;
+}
+
+/* Puts objects past the cache. */
+IVS_INLINE int ivs_mempool_put_shared(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
+{
+    uint32_t first = objects[0];
+    int twice;
+    if (IVS_LIKELY(first < p->n && n <= p->n - first && ivs_mempool_counts_up(objects, n, first)))
+        twice = (int)ivs_mempool_free_range(p, first, n);
+    else
+        twice = ivs_mempool_known(p, objects, n) ? ivs_mempool_free_any(p, objects, n) : -EINVAL;
+    if (IVS_UNLIKELY(twice < 0))
+        return twice;
+    ivs_mempool_count_returned(p, n - (uint32_t)twice);
     return IVS_UNLIKELY(twice != 0) ? -EALREADY : (int)n;
 }
 
 /* Any put: also those that are refused or marked, that fill the cache, or that go past it. */
-static inline int ivs_mempool_put_any(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
+IVS_OUTLINE int ivs_mempool_put_any(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
     int32_t refuse = atomic_load_explicit(&p->refuse, memory_order_relaxed);
-    uint32_t highest = 0;
     if (IVS_UNLIKELY(refuse != 0 || n == 0))
         return refuse;
-    for (uint32_t i = 0; i < n; i++)
-        highest = objects[i] > highest ? objects[i] : highest;
-    if (IVS_UNLIKELY(highest >= p->n))
-        return -EINVAL;
     if (IVS_UNLIKELY(p->debug != 0)) {
-        int fault = ivs_mempool_debug_put(p, objects, n);
+        int fault = ivs_mempool_known(p, objects, n) ? ivs_mempool_debug_put(p, objects, n) : -EINVAL;
         if (fault != 0)
             return fault;
     }
@@ -272,8 +287,9 @@ static inline int ivs_mempool_put_any(struct ivs_mempool *p, const uint32_t *obj
  * are free already (-EALREADY) the others of the same call have been put back. */
 IVS_INLINE int ivs_mempool_put_bulk(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
-    if (IVS_LIKELY(n <= p->flush_at - p->cached && n <= ivs_mempool_credit(p) &&
-                   atomic_load_explicit(&p->ready, memory_order_relaxed) != 0)) {
+    if (IVS_UNLIKELY(atomic_load_explicit(&p->ready, memory_order_relaxed) == 0 || n > ivs_mempool_credit(p)))
+        return ivs_mempool_put_any(p, objects, n);
+    if (IVS_LIKELY(n <= p->flush_at - p->cached)) {
         if (IVS_UNLIKELY(!ivs_mempool_append(p, objects, n)))
             return -EINVAL;
         p->cached += n;
@@ -281,6 +297,8 @@ IVS_INLINE int ivs_mempool_put_bulk(struct ivs_mempool *p, const uint32_t *objec
         ivs_mempool_count_returned(p, n);
         return (int)n;
     }
+    if (p->cache_size == 0)
+        return ivs_mempool_put_shared(p, objects, n);
     return ivs_mempool_put_any(p, objects, n);
 }
 

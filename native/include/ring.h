@@ -108,15 +108,16 @@ IVS_INLINE int ivs_ring_do_as(struct ivs_ring *r, enum ivs_sync sync, enum ivs_r
 IVS_INLINE int ivs_ring_do(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t esize, uint32_t n,
                            enum ivs_amount amount, uint32_t *left)
 {
-    uint64_t sync = atomic_load_explicit(&ivs_ring_side(r, role)->gate, memory_order_relaxed) - esize;
+    uint64_t gate = atomic_load_explicit(&ivs_ring_side(r, role)->gate, memory_order_relaxed);
+    uint64_t open = esize;
 
-    if (IVS_LIKELY(sync == IVS_SYNC_ST))
+    if (IVS_LIKELY(gate == open + IVS_SYNC_ST))
         return ivs_ring_do_as(r, IVS_SYNC_ST, role, objects, esize, n, amount, left);
-    if (IVS_LIKELY(sync == IVS_SYNC_MT))
+    if (IVS_LIKELY(gate == open + IVS_SYNC_MT))
         return ivs_ring_do_as(r, IVS_SYNC_MT, role, objects, esize, n, amount, left);
-    if (sync == IVS_SYNC_RTS)
+    if (gate == open + IVS_SYNC_RTS)
         return ivs_ring_do_as(r, IVS_SYNC_RTS, role, objects, esize, n, amount, left);
-    if (sync == IVS_SYNC_HTS)
+    if (gate == open + IVS_SYNC_HTS)
         return ivs_ring_do_as(r, IVS_SYNC_HTS, role, objects, esize, n, amount, left);
     return ivs_ring_refusal(r, role);
 }

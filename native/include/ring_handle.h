@@ -68,11 +68,11 @@ IVS_INLINE uint32_t ivs_ring_sync(const struct ivs_ring *r, enum ivs_ring_role r
 }
 
 /* An end's tail. acquire: pairs with the releases of ring_tail.h: who sees a tail sees the elements before it.
- * ThreadSanitizer pairs atomic operations by their address, so it is shown the whole word that HTS and RTS store. */
+ * ThreadSanitizer pairs atomic operations by their address, so it is shown the whole word that all but MT store. */
 IVS_INLINE uint32_t ivs_ring_tail(const union ivs_ring_end *end, uint32_t sync)
 {
 #ifdef IVS_TSAN
-    if (sync == IVS_SYNC_HTS || sync == IVS_SYNC_RTS)
+    if (sync != IVS_SYNC_MT)
         return (uint32_t)(atomic_load_explicit(&end->hts.raw, memory_order_acquire) >> 32);
 #endif
     (void)sync;

@@ -31,7 +31,18 @@ IVS_INLINE bool ivs_ring_fits(const struct ivs_ring *r, uint32_t bound, uint32_t
     return n <= bound && bound <= r->capacity;
 }
 
-/* `exact`: span->left is asked for, so the opposite tail is read even if what is known of it suffices. */
+/* Whether what is known of the opposite end leaves room for `n`. The limit is never further from where this handle left
+ * the head than the capacity; but threads that break the rule of ST can tear the two apart, so a number that comes from
+ * them is believed up to the capacity only. One element is never outside the ring, wherever they are. */
+IVS_INLINE bool ivs_ring_suffices(const struct ivs_ring *r, const struct ivs_ring_side *side, uint32_t head, uint32_t n)
+{
+    if (__builtin_constant_p(n) && n == 1)
+        return side->limit != head;
+    return ivs_ring_fits(r, side->limit - head, n);
+}
+
+/* The head itself moves with the tail, in ivs_ring_publish_whole: nobody else at this end could use to know it earlier.
+ * `exact`: span->left is asked for, so the opposite tail is read even if what is known of it suffices. */
 IVS_INLINE void ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own, uint32_t n,
                                     enum ivs_amount amount, bool exact, struct ivs_ring_span *span)
 {
@@ -40,7 +51,7 @@ IVS_INLINE void ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role,
     uint32_t head = atomic_load_explicit(&own->head, memory_order_relaxed);
 
     /* If another handle moved the head meanwhile, what was read of the opposite end is no bound any more. */
-    if (IVS_UNLIKELY(exact || head != side->left || !ivs_ring_fits(r, side->limit - head, n))) {
+    if (IVS_UNLIKELY(exact || head != side->left || !ivs_ring_suffices(r, side, head, n))) {
         uint32_t opposite = ivs_ring_other_tail(r, role);
         uint32_t limit = role == IVS_PRODUCER ? opposite + r->capacity : opposite;
         if (IVS_UNLIKELY(!ivs_ring_fits(r, limit - head, n))) {
@@ -56,7 +67,6 @@ IVS_INLINE void ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role,
     if (IVS_UNLIKELY(n == 0))
         return;
     side->left = head + n;
-    atomic_store_explicit(&own->head, head + n, memory_order_relaxed);
 }
 
 IVS_INLINE void ivs_ring_reserve_mt(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
@@ -133,7 +143,7 @@ IVS_COLD int ivs_ring_wait_hts(const struct ivs_ring *r, const union ivs_ring_en
 IVS_INLINE int ivs_ring_reserve_hts(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                     uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
 {
-    /* acquire: pairs with the release in ivs_ring_publish_hts by the thread that was inside before */
+    /* acquire: pairs with the release in ivs_ring_publish_whole by the thread that was inside before */
     uint64_t raw = atomic_load_explicit(&own->hts.raw, memory_order_acquire);
     uint64_t next;
     do {

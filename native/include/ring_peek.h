@@ -101,15 +101,10 @@ IVS_INLINE void ivs_ring_end(struct ivs_ring *r, enum ivs_ring_role role, uint32
     uint32_t tail = side->begun_at + n;
 
     side->begun = 0;
-    if (ivs_ring_sync(r, role) == IVS_SYNC_HTS) {
-        ivs_ring_publish_hts(own, tail);
-        return;
-    }
     side->left = tail;
-    /* relaxed: only this thread moves this head; a tail that stays needs no release */
-    atomic_store_explicit(&own->head, tail, memory_order_relaxed);
-    ivs_ring_publish_st(own, tail);
-    ivs_ring_reopen(r, role);
+    ivs_ring_publish_whole(own, tail);
+    if (ivs_ring_sync(r, role) == IVS_SYNC_ST)
+        ivs_ring_reopen(r, role);
 }
 
 IVS_INLINE int ivs_ring_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n)

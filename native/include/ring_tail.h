@@ -10,14 +10,9 @@
 #include "ring_handle.h"
 #include "wait.h"
 
-/* ST: nobody else is inside. */
-IVS_INLINE void ivs_ring_publish_st(union ivs_ring_end *own, uint32_t tail)
-{
-    atomic_store_explicit(&own->tail, tail, memory_order_release);
-}
-
-/* HTS: nobody else is inside, so the head is known too. The whole word, because the next one will read it whole. */
-IVS_INLINE void ivs_ring_publish_hts(union ivs_ring_end *own, uint32_t tail)
+/* ST and HTS: nobody else is inside, so the head is known too. Both in one store: they are read as one word by the next
+ * thread at an HTS end, and at an ST end a store is saved. */
+IVS_INLINE void ivs_ring_publish_whole(union ivs_ring_end *own, uint32_t tail)
 {
     uint64_t both = (uint64_t)tail << 32 | tail;
     atomic_store_explicit(&own->hts.raw, both, memory_order_release);
@@ -84,15 +79,12 @@ IVS_INLINE int ivs_ring_publish(const struct ivs_ring *r, enum ivs_sync sync, un
                                 const struct ivs_ring_span *span)
 {
     switch (sync) {
-    case IVS_SYNC_ST:
-        ivs_ring_publish_st(own, span->head + span->n);
-        return 0;
     case IVS_SYNC_MT:
         return ivs_ring_publish_mt(r, own, span->head, span->n);
     case IVS_SYNC_RTS:
         return ivs_ring_publish_rts(r, own);
     default:
-        ivs_ring_publish_hts(own, span->head + span->n);
+        ivs_ring_publish_whole(own, span->head + span->n);
         return 0;
     }
 }

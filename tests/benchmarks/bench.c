@@ -21,6 +21,17 @@ void *bench_memory(size_t bytes)
     return memset(memory, 0, whole);
 }
 
+static uint32_t round_now;
+
+void *bench_buffer(uint32_t thread, size_t bytes)
+{
+    static unsigned char area[2][16384] __attribute__((aligned(4096)));
+    size_t offset = round_now * 11 % 64 * 64; /* all 64 lines of a page, neighbours far apart */
+    if (thread > 1 || offset + bytes > sizeof(area[0]))
+        bench_fail("no buffer of that size");
+    return area[thread] + offset;
+}
+
 static uint64_t wanted_ns(const struct bench_cell *cell, const struct bench_options *options)
 {
     return cell->cores == BENCH_ONE_CORE ? options->one_core_ns : options->two_core_ns;
@@ -45,6 +56,7 @@ void bench_measure(struct bench_cell *cells, uint32_t n, const struct bench_opti
     for (uint32_t i = 0; i < n; i++)
         calibrate(&cells[i], wanted_ns(&cells[i], options));
     for (uint32_t round = 0; round < options->rounds; round++) {
+        round_now = round;
         for (uint32_t i = 0; i < n; i++) {
             double elements = (double)cells[i].operations * cells[i].elements_per_operation;
             for (uint32_t turn = 0; turn < BENCH_SUBJECTS; turn++) {

@@ -54,6 +54,10 @@ void bench_pair_end(void);
 /* Zeroed memory at a page boundary: all objects lie alike, so that none is lucky. Lives until the program ends. */
 void *bench_memory(size_t bytes);
 
+/* Where a thread keeps its objects during a sample: `bytes` bytes at another cache line of a page in each round, since how
+ * an address falls on those of a ring or a pool changes what a copy costs. The two threads have different ones. */
+void *bench_buffer(uint32_t thread, size_t bytes);
+
 void bench_ring(const struct bench_options *options);
 void bench_pool(const struct bench_options *options);
 

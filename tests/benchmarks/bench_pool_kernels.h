@@ -18,9 +18,10 @@ struct pool_work {
 /* Each 0 where it did what it should. `at` is an index into `objects`, which are whatever the pool calls objects. */
 typedef int (*pool_operation)(void *pool, void *objects, uint32_t at, uint32_t n);
 
-BENCH_INLINE void take_and_give(void *pool, pool_operation get, pool_operation put, uint64_t operations, uint32_t n)
+BENCH_INLINE void take_and_give(uint32_t thread, void *pool, pool_operation get, pool_operation put,
+                                uint64_t operations, uint32_t n)
 {
-    uint64_t objects[BENCH_KEEP] __attribute__((aligned(64))) = {0};
+    void *objects = bench_buffer(thread, BENCH_KEEP * sizeof(uint64_t));
     for (uint64_t i = 0; i < operations; i++) {
         for (uint32_t at = 0; at < BENCH_KEEP; at += n)
             if (get(pool, objects, at, n) != 0)
@@ -35,12 +36,12 @@ BENCH_INLINE void take_and_give(void *pool, pool_operation get, pool_operation p
     static BENCH_NOINLINE void subject##_first_##label(void *argument)                                                 \
     {                                                                                                                  \
         const struct pool_work *w = argument;                                                                          \
-        take_and_give(w->pool[0], subject##_get, subject##_put, w->operations, n);                                     \
+        take_and_give(0, w->pool[0], subject##_get, subject##_put, w->operations, n);                                     \
     }                                                                                                                  \
     static BENCH_NOINLINE void subject##_second_##label(void *argument)                                                \
     {                                                                                                                  \
         const struct pool_work *w = argument;                                                                          \
-        take_and_give(w->pool[1], subject##_get, subject##_put, w->operations, n);                                     \
+        take_and_give(1, w->pool[1], subject##_get, subject##_put, w->operations, n);                                     \
     }
 
 struct pool_kernels {

@@ -25,15 +25,16 @@ typedef int (*ring_operation)(void *ring, void *objects, uint32_t esize, uint32_
 BENCH_INLINE void alone(const struct ring_work *w, ring_operation enqueue, ring_operation dequeue, uint32_t esize,
                         uint32_t n)
 {
-    unsigned char objects[BENCH_BULK_MOST * BENCH_ESIZE_MOST] __attribute__((aligned(64))) = {0};
+    void *objects = bench_buffer(0, BENCH_BULK_MOST * BENCH_ESIZE_MOST);
     for (uint64_t i = 0; i < w->operations; i++)
         if (enqueue(w->producer, objects, esize, n) != (int)n || dequeue(w->consumer, objects, esize, n) != (int)n)
             bench_fail("a ring that one thread fills and empties was full or empty");
 }
 
-BENCH_INLINE void repeat(void *ring, ring_operation operation, uint64_t operations, uint32_t esize, uint32_t n)
+BENCH_INLINE void repeat(uint32_t thread, void *ring, ring_operation operation, uint64_t operations, uint32_t esize,
+                         uint32_t n)
 {
-    unsigned char objects[BENCH_BULK_MOST * BENCH_ESIZE_MOST] __attribute__((aligned(64))) = {0};
+    void *objects = bench_buffer(thread, BENCH_BULK_MOST * BENCH_ESIZE_MOST);
     for (uint64_t i = 0; i < operations; i++) {
         int done;
         while ((done = operation(ring, objects, esize, n)) == 0)
@@ -52,12 +53,12 @@ BENCH_INLINE void repeat(void *ring, ring_operation operation, uint64_t operatio
     static BENCH_NOINLINE void subject##_produce_##esize##_##label(void *argument)                                     \
     {                                                                                                                  \
         const struct ring_work *w = argument;                                                                          \
-        repeat(w->producer, subject##_enqueue, w->operations, esize, n);                                               \
+        repeat(0, w->producer, subject##_enqueue, w->operations, esize, n);                                               \
     }                                                                                                                  \
     static BENCH_NOINLINE void subject##_consume_##esize##_##label(void *argument)                                     \
     {                                                                                                                  \
         const struct ring_work *w = argument;                                                                          \
-        repeat(w->consumer, subject##_dequeue, w->operations, esize, n);                                               \
+        repeat(1, w->consumer, subject##_dequeue, w->operations, esize, n);                                               \
     }
 
 #define RING_KERNELS_OF_SIZE(subject, esize)                                                                           \
