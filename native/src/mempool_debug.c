@@ -30,9 +30,12 @@ void ivs_mempool_debug_format(struct ivs_mempool *p)
     }
 }
 
-/* Moves an object's cookie from one state to the other. Returns 0, or -EALREADY or -EOVERFLOW. */
+/* Moves an object's cookie from one state to the other. Returns 0, or -EALREADY or -EOVERFLOW. The index is checked here,
+ * where it was read: it may come from an array that a peer writes (-EINVAL). */
 static int move(struct ivs_mempool *p, uint32_t object, uint64_t from, uint64_t to, uint64_t owner)
 {
+    if (object >= p->n)
+        return -EINVAL;
     struct ivs_mempool_cookie *cookie = cookie_of(p, object);
     uint64_t was = from;
     int fault = 0;
@@ -74,7 +77,7 @@ int ivs_mempool_debug_put(struct ivs_mempool *p, const uint32_t *objects, uint32
         int fault = move(p, objects[i], IVS_COOKIE_TAKEN, IVS_COOKIE_FREE, 0);
         if (fault == 0)
             continue;
-        uint32_t culprit = p->culprit;
+        uint32_t culprit = p->culprit; /* what is taken back below may set it */
         while (i-- > 0) /* nothing is put back: those before are taken as they were */
             (void)move(p, objects[i], IVS_COOKIE_FREE, IVS_COOKIE_TAKEN, p->owner);
         p->culprit = culprit;
