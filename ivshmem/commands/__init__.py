@@ -1,0 +1,1 @@
+"""The commands of `ivshmem`, one a module: the module's name is the command's, and so is the function in it."""

@@ -1,0 +1,52 @@
+"""`ivshmem emulate`: a guest app without a VM."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from eal import runtime
+from eal.errors import EalError
+from ivshmem.terminal import prefix_option
+
+
+class _WithCommand(click.Command):
+    """A command whose words after `--` are another program's, options and all; they are in `ctx.meta`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = args[: args.index("--")] if "--" in args else args
+        if "--help" not in own and "-h" not in own:
+            if "--" not in args:
+                raise click.UsageError("put -- between the metadata and the command", ctx)
+            at = args.index("--")
+            ctx.meta["command"], args = args[at + 1 :], args[:at]
+            if not ctx.meta["command"]:
+                raise click.UsageError("a command is needed after --", ctx)
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_WithCommand, options_metavar="[OPTIONS]")
+@click.argument("names", nargs=-1, required=True, metavar="NAME... -- COMMAND [ARG]...")
+@prefix_option
+@click.pass_context
+def emulate(ctx: click.Context, names: tuple[str, ...], file_prefix: str | None) -> None:
+    """Run COMMAND as a guest that is given the metadata NAME..., with no VM.
+
+    Its PCI bus is a folder, its BARs are the shared files. The exit status is COMMAND's.
+
+    Example: ivshmem emulate vm0 -- python guest.py
+    """
+    from ivshmem.device import merge
+    from ivshmem.emulate import run
+    from ivshmem.state import find_metadata
+
+    command: list[str] = ctx.meta["command"]
+    root = runtime.runtime_dir()
+    devices = [device for name in names for device in find_metadata(root, name, file_prefix).devices()]
+    try:
+        sys.exit(run(merge(devices), command))
+    except EalError:
+        raise
+    except OSError as error:
+        raise click.ClickException(f"cannot run {command[0]!r}: {error.strerror}") from error
