@@ -25,6 +25,12 @@ PARTICIPANTS: int = lib.IVS_PARTICIPANTS
 SOCKET_ID_ANY = -1
 
 
+def share_word(metadata: UUID) -> int:
+    """The word by which guards name a metadata in a segment's table of participants."""
+    word: int = lib.ivs_share_word(metadata.bytes)
+    return word
+
+
 class Slot:
     """The calling thread's place in a segment's table of participants; given up when nothing holds it any more."""
 
@@ -41,12 +47,19 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """Who stands in a slot: words for thread and process (eal.process), and whether it is known to be dead."""
+    """Who stands in a slot: words for thread and process (eal.process), and whether it is known to be dead.
+
+    A guard, who answers for a process when a share is unplugged, has that share's word (`share_word`), a heartbeat that
+    counts up, and the last announcement it let go for; these are 0 for others.
+    """
 
     slot: int
     owner: int
     process: int
     dead: bool
+    heartbeat: int = 0
+    ack: int = 0
+    share: int = 0
 
 
 class Segment:
@@ -119,12 +132,13 @@ class Segment:
     def participants(self) -> list[Participant]:
         """Who has a slot now."""
         base = self.mapping.pointer()
+        seen = ffi.new("struct ivs_participant_info *")
         found = []
         for slot in range(PARTICIPANTS):
-            owner = lib.ivs_participant_owner(base, slot)
-            if owner:
-                word = lib.ivs_participant_process(base, slot)
-                found.append(Participant(slot, owner, word, process.is_dead(owner, word)))
+            lib.ivs_participant_read(base, slot, seen)
+            if seen.owner:
+                dead = process.is_dead(seen.owner, seen.process)
+                found.append(Participant(slot, seen.owner, seen.process, dead, seen.heartbeat, seen.ack, seen.share))
         return found
 
     def close(self) -> None:

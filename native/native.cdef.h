@@ -95,6 +95,18 @@ int ivs_participant_adopt(void *base, int slot, uint64_t dead, uint64_t owner, u
 int ivs_participant_release(void *base, int slot, uint64_t owner);
 uint64_t ivs_participant_owner(const void *base, int slot);
 uint64_t ivs_participant_process(const void *base, int slot);
+struct ivs_participant_info {
+    uint64_t owner;
+    uint64_t process;
+    uint64_t heartbeat;
+    uint32_t ack;
+    uint32_t share;
+};
+void ivs_participant_read(const void *base, int slot, struct ivs_participant_info *info);
+uint32_t ivs_share_word(const uint8_t *uuid);
+int ivs_participant_guard(void *base, int slot, uint64_t owner, uint32_t share);
+int ivs_participant_beat(void *base, int slot, uint64_t owner);
+int ivs_participant_acknowledge(void *base, int slot, uint64_t owner, uint32_t announcement);
 
 /* table.h */
 struct ivs_table_info {

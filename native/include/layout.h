@@ -28,7 +28,8 @@
 #define IVS_RING_MAGIC     UINT64_C(0x474e524d48535649) /* "IVSHMRNG" */
 #define IVS_MEMPOOL_MAGIC  UINT64_C(0x4c4f504d48535649) /* "IVSHMPOL" */
 
-#define IVS_SEGMENT_VERSION 1u
+#define IVS_SEGMENT_VERSION 2u /* 1 had no ivs_participant.share: a reader takes it too, and finds 0 there */
+#define IVS_SEGMENT_OLDEST 1u
 #define IVS_TABLE_VERSION 1u
 #define IVS_RING_VERSION 1u
 #define IVS_MEMPOOL_VERSION 1u
@@ -40,19 +41,21 @@
 
 /* ---- segment ------------------------------------------------------------------------------------------- */
 
-/* One thread of one process of one machine that works on objects of the segment. Claimed by a compare-and-swap
- * of `owner` from 0, so that a slot is never taken without saying by whom. */
+/* One thread of one process of one machine that works on objects of the segment, or the guard of a process: who answers
+ * for it when a share that it has mapped is to be unplugged. Claimed by a compare-and-swap of `owner` from 0, so that a
+ * slot is never taken without saying by whom. */
 struct ivs_participant {
     _Atomic uint64_t owner;     /* 0 free, else machine << 32 | thread id; machine: hash of boot id, pid namespace */
     _Atomic uint64_t process;   /* its process id << 40 | that process's start in clock ticks since boot */
-    _Atomic uint64_t heartbeat; /* counts up while the participant lives; 0: it does not beat */
-    _Atomic uint32_t ack;       /* the last unplug announcement that it let go for */
-    uint32_t reserved;
+    _Atomic uint64_t heartbeat; /* a guard's: counts up from 1 as long as its process lives; 0: it does not beat */
+    _Atomic uint32_t ack;       /* a guard's: the last unplug announcement (ivs_table_file.leaving) it let go for */
+    _Atomic uint32_t share;     /* not 0: the guard of a process that has mapped this share, see ivs_share_word */
 };
 IVS_ASSERT_SIZE(ivs_participant, 32);
 IVS_ASSERT_AT(ivs_participant, process, 8);
 IVS_ASSERT_AT(ivs_participant, heartbeat, 16);
 IVS_ASSERT_AT(ivs_participant, ack, 24);
+IVS_ASSERT_AT(ivs_participant, share, 28);
 
 struct ivs_segment {
     /* line 0 and 1: identity, written once; crc covers both lines with magic and crc as 0 */

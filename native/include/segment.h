@@ -42,4 +42,24 @@ int ivs_participant_release(void *base, int slot, uint64_t owner);
 uint64_t ivs_participant_owner(const void *base, int slot);
 uint64_t ivs_participant_process(const void *base, int slot);
 
+/* What stands in a slot, as in struct ivs_participant. */
+struct ivs_participant_info {
+    uint64_t owner;
+    uint64_t process;
+    uint64_t heartbeat;
+    uint32_t ack;
+    uint32_t share;
+};
+void ivs_participant_read(const void *base, int slot, struct ivs_participant_info *info);
+
+/* The word by which guards name a metadata: the first 4 bytes of its uuid, or 1 where these are 0. */
+uint32_t ivs_share_word(const uint8_t *uuid);
+
+/* Makes a slot that was claimed the guard of a share, with a heartbeat of 1. Look at ivs_table_leaving afterwards. */
+int ivs_participant_guard(void *base, int slot, uint64_t owner, uint32_t share);
+
+/* One more heartbeat; and what a guard says when its process has let go of the share. -EINVAL: not `owner`'s slot. */
+int ivs_participant_beat(void *base, int slot, uint64_t owner);
+int ivs_participant_acknowledge(void *base, int slot, uint64_t owner, uint32_t announcement);
+
 #endif

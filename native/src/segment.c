@@ -53,7 +53,7 @@ int ivs_segment_check(const void *base, uint64_t length, struct ivs_segment_info
     if (atomic_load_explicit(&shared->magic, memory_order_acquire) != IVS_SEGMENT_MAGIC)
         return IVS_FAULT_MAGIC;
     memcpy(&s, base, sizeof(s));
-    if (s.version != IVS_SEGMENT_VERSION || s.header_size != IVS_HEADER_SIZE)
+    if (s.version < IVS_SEGMENT_OLDEST || s.version > IVS_SEGMENT_VERSION || s.header_size != IVS_HEADER_SIZE)
         return IVS_FAULT_VERSION;
     if (s.crc != identity_crc(&s))
         return IVS_FAULT_CRC;
@@ -105,6 +105,8 @@ static void settle(struct ivs_participant *p, uint64_t process)
 {
     atomic_store_explicit(&p->process, process, memory_order_relaxed);
     atomic_store_explicit(&p->heartbeat, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->ack, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->share, 0, memory_order_relaxed);
 }
 
 int ivs_participant_claim(void *base, uint64_t owner, uint64_t process)
@@ -141,6 +143,7 @@ int ivs_participant_release(void *base, int slot, uint64_t owner)
     if (atomic_load_explicit(&p->owner, memory_order_relaxed) != owner)
         return -EINVAL;
     /* before the slot is free: the next owner must not be taken for this process while it has not settled */
+    atomic_store_explicit(&p->share, 0, memory_order_relaxed);
     atomic_store_explicit(&p->process, 0, memory_order_relaxed);
     /* release: pairs with the acquire in ivs_participant_claim */
     return atomic_compare_exchange_strong_explicit(&p->owner, &owner, 0, memory_order_release, memory_order_relaxed)
@@ -156,4 +159,63 @@ uint64_t ivs_participant_owner(const void *base, int slot)
 uint64_t ivs_participant_process(const void *base, int slot)
 {
     return atomic_load_explicit(&participant(base, slot)->process, memory_order_relaxed);
+}
+
+void ivs_participant_read(const void *base, int slot, struct ivs_participant_info *info)
+{
+    const struct ivs_participant *p = participant(base, slot);
+
+    info->owner = atomic_load_explicit(&p->owner, memory_order_acquire);
+    /* acquire: pairs with the release in ivs_participant_guard, so that a share word comes with its first heartbeat */
+    info->share = atomic_load_explicit(&p->share, memory_order_acquire);
+    info->process = atomic_load_explicit(&p->process, memory_order_relaxed);
+    info->heartbeat = atomic_load_explicit(&p->heartbeat, memory_order_relaxed);
+    /* acquire: pairs with the release in ivs_participant_acknowledge: what was let go of before is let go of */
+    info->ack = atomic_load_explicit(&p->ack, memory_order_acquire);
+}
+
+uint32_t ivs_share_word(const uint8_t *uuid)
+{
+    uint32_t word = (uint32_t)uuid[0] | (uint32_t)uuid[1] << 8 | (uint32_t)uuid[2] << 16 | (uint32_t)uuid[3] << 24;
+    return word != 0 ? word : 1;
+}
+
+/* The slot, if it is still `owner`'s: a peer may have written anything there. */
+static struct ivs_participant *own_slot(void *base, int slot, uint64_t owner)
+{
+    if (slot < 0 || slot >= (int)IVS_PARTICIPANTS)
+        return NULL;
+    struct ivs_participant *p = participant(base, slot);
+    return atomic_load_explicit(&p->owner, memory_order_relaxed) == owner ? p : NULL;
+}
+
+int ivs_participant_guard(void *base, int slot, uint64_t owner, uint32_t share)
+{
+    struct ivs_participant *p = own_slot(base, slot, owner);
+    if (p == NULL)
+        return -EINVAL;
+    atomic_store_explicit(&p->heartbeat, 1, memory_order_relaxed);
+    /* sequentially consistent: pairs with ivs_table_set_leaving. Either the host's look at the slots sees this guard, or
+     * the guard's look at `leaving`, which follows, sees the announcement. */
+    atomic_store(&p->share, share);
+    return 0;
+}
+
+int ivs_participant_beat(void *base, int slot, uint64_t owner)
+{
+    struct ivs_participant *p = own_slot(base, slot, owner);
+    if (p == NULL)
+        return -EINVAL;
+    atomic_fetch_add_explicit(&p->heartbeat, 1, memory_order_relaxed);
+    return 0;
+}
+
+int ivs_participant_acknowledge(void *base, int slot, uint64_t owner, uint32_t announcement)
+{
+    struct ivs_participant *p = own_slot(base, slot, owner);
+    if (p == NULL)
+        return -EINVAL;
+    /* release: pairs with the acquire in ivs_participant_read */
+    atomic_store_explicit(&p->ack, announcement, memory_order_release);
+    return 0;
 }

@@ -204,10 +204,11 @@ int ivs_table_publish(void *base, uint64_t size, void *table, uint64_t length)
 
 void ivs_table_set_leaving(void *base, uint32_t number)
 {
-    atomic_store_explicit(&((struct ivs_table_file *)base)->leaving, number, memory_order_release);
+    /* sequentially consistent, as the load below: pairs with ivs_participant_guard */
+    atomic_store(&((struct ivs_table_file *)base)->leaving, number);
 }
 
 uint32_t ivs_table_leaving(const void *base)
 {
-    return atomic_load_explicit(&((const struct ivs_table_file *)base)->leaving, memory_order_acquire);
+    return atomic_load(&((const struct ivs_table_file *)base)->leaving);
 }

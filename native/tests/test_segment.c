@@ -123,6 +123,39 @@ static void test_participants(void)
     free(segment);
 }
 
+static void test_guards(void)
+{
+    const uint8_t uuid[16] = {0x78, 0x56, 0x34, 0x12, 0xff}, none[16] = {0};
+    struct ivs_participant_info seen;
+    unsigned char *segment = make();
+
+    CHECK_EQ(ivs_share_word(uuid), 0x12345678);
+    CHECK_EQ(ivs_share_word(none), 1);
+    CHECK_EQ(ivs_participant_claim(segment, 7, 77), 0);
+    ivs_participant_read(segment, 0, &seen);
+    CHECK(seen.owner == 7 && seen.process == 77 && seen.heartbeat == 0 && seen.ack == 0 && seen.share == 0);
+    CHECK_EQ(ivs_participant_guard(segment, 0, 7, 0x12345678), 0);
+    CHECK_EQ(ivs_participant_beat(segment, 0, 7), 0);
+    CHECK_EQ(ivs_participant_acknowledge(segment, 0, 7, 3), 0);
+    ivs_participant_read(segment, 0, &seen);
+    CHECK(seen.owner == 7 && seen.process == 77 && seen.heartbeat == 2 && seen.ack == 3 && seen.share == 0x12345678);
+    /* not his, or no slot */
+    CHECK_EQ(ivs_participant_guard(segment, 0, 8, 1), -EINVAL);
+    CHECK_EQ(ivs_participant_beat(segment, 0, 8), -EINVAL);
+    CHECK_EQ(ivs_participant_acknowledge(segment, 0, 8, 4), -EINVAL);
+    CHECK_EQ(ivs_participant_beat(segment, 64, 7), -EINVAL);
+    CHECK_EQ(ivs_participant_beat(segment, -1, 7), -EINVAL);
+    /* who comes next is no guard */
+    CHECK_EQ(ivs_participant_adopt(segment, 0, 7, 9, 99), 0);
+    ivs_participant_read(segment, 0, &seen);
+    CHECK(seen.owner == 9 && seen.process == 99 && seen.heartbeat == 0 && seen.ack == 0 && seen.share == 0);
+    CHECK_EQ(ivs_participant_guard(segment, 0, 9, 1), 0);
+    CHECK_EQ(ivs_participant_release(segment, 0, 9), 0);
+    ivs_participant_read(segment, 0, &seen);
+    CHECK(seen.owner == 0 && seen.share == 0);
+    free(segment);
+}
+
 static void test_fault_texts(void)
 {
     for (int fault = -1; fault <= IVS_FAULT_COUNT; fault++) {
@@ -142,6 +175,7 @@ int main(void)
     RUN(test_each_flipped_bit_of_the_identity);
     RUN(test_retired);
     RUN(test_participants);
+    RUN(test_guards);
     RUN(test_fault_texts);
     return check_result();
 }

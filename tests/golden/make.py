@@ -33,6 +33,7 @@ SEGMENT_UUID = UUID("00112233-4455-6677-8899-aabbccddeeff")
 FILE_UUID = UUID("f0e1d2c3-b4a5-9687-7869-5a4b3c2d1e0f")
 ADDRESS = 0x2345_0000_0000
 EPOCH = 1_700_000_000
+GUARD = 0x0C0C0C0C_00000003
 
 SEGMENT = SegmentRecord(SEGMENT_UUID, MIB, PAGE, ADDRESS, 0, "cameras", EPOCH)
 OWN_SEGMENT = SegmentRecord(
@@ -61,15 +62,18 @@ def bytes_of(mapping: Mapping) -> bytes:
 
 
 def segment_header() -> bytes:
-    """A segment's header page, with a participant in slot 1."""
+    """A segment's header page, with a participant in slot 1 and a guard in slot 2."""
     page = zeroed(PAGE)
     info = ffi.new("struct ivs_segment_info *")
     info.uuid, info.size, info.page_size = SEGMENT.uuid.bytes, SEGMENT.size, SEGMENT.page_size
     info.host_address, info.epoch, info.socket_id = SEGMENT.host_address, SEGMENT.epoch, SEGMENT.socket_id
     info.group = SEGMENT.group.encode()
     lib.ivs_segment_format(page.pointer(), info)
-    for owner in (0x0A0A0A0A_00000001, 0x0B0B0B0B_00000002):
+    for owner in (0x0A0A0A0A_00000001, 0x0B0B0B0B_00000002, GUARD):
         lib.ivs_participant_claim(page.pointer(), owner, owner & 0xFFFF)
+    lib.ivs_participant_guard(page.pointer(), 2, GUARD, lib.ivs_share_word(SEGMENT.uuid.bytes))
+    lib.ivs_participant_beat(page.pointer(), 2, GUARD)
+    lib.ivs_participant_acknowledge(page.pointer(), 2, GUARD, 5)
     lib.ivs_participant_release(page.pointer(), 0, 0x0A0A0A0A_00000001)
     return bytes_of(page)
 

@@ -43,13 +43,15 @@ def test_a_format_is_made_as_ever(name: str) -> None:
     )
 
 
-def test_segment_header_is_read() -> None:
-    page = mapped("segment-header-1")
+@pytest.mark.parametrize("version", [1, 2])
+def test_segment_header_is_read(version: int) -> None:
+    page = mapped(f"segment-header-{version}")
     whole = MAKE["zeroed"](MAKE["SEGMENT"].size)
     whole.view(0, len(page.view()))[:] = page.view()
     assert read_header(whole, "golden") == MAKE["SEGMENT"]
-    (participant,) = Segment(MAKE["SEGMENT"], whole, "", socket_id=-1).participants()
-    assert (participant.slot, participant.owner, participant.process) == (1, 0x0B0B0B0B_00000002, 2)
+    found = Segment(MAKE["SEGMENT"], whole, "", socket_id=-1).participants()
+    assert (found[0].slot, found[0].owner, found[0].process) == (1, 0x0B0B0B0B_00000002, 2)
+    assert [(p.slot, p.heartbeat, p.ack, p.share) for p in found] == [(1, 0, 0, 0), (2, 2, 5, 0x33221100)][:version]
 
 
 def test_metadata_is_read() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -13,6 +13,7 @@ import eal
 from eal import process
 from eal._native import ffi, lib
 from eal.mapping import Mapping
+from eal.segment import share_word
 from eal.table import METADATA_MAGIC, REGISTRY_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile, encode
 
 # Field -> byte offset in layout.h, for the structures that Python writes itself.
@@ -112,7 +113,7 @@ def test_segment_header(primary: eal.Eal) -> None:
     head = file_of(segment)[:4096]
     assert struct.unpack_from("<8sII16sQQQiIQ32s", head) == (
         b"IVSHMSEG",
-        1,
+        2,
         4096,
         segment.uuid.bytes,
         4 << 20,
@@ -147,6 +148,18 @@ def test_participants_are_32_bytes_from_2048_on(primary: eal.Eal) -> None:
     assert lib.ivs_participant_claim(base, 1, 1) < 0
     slots = [struct.unpack_from("<QQQII", file_of(segment), 2048 + 32 * i) for i in range(64)]
     assert slots == [(1000 + i, 2000 + i, 0, 0, 0) for i in range(64)]
+
+
+def test_guard_words_are_in_the_last_sixteen_bytes(primary: eal.Eal) -> None:
+    segment = primary.segment_create(2 << 20)
+    base = segment.mapping.pointer()
+    lib.ivs_participant_claim(base, 1000, 2000)
+    word = share_word(UUID("0df0adba-0000-0000-0000-000000000000"))
+    lib.ivs_participant_guard(base, 0, 1000, word)
+    lib.ivs_participant_acknowledge(base, 0, 1000, 7)
+    assert struct.unpack_from("<QQQII", file_of(segment), 2048) == (1000, 2000, 1, 7, 0xBAADF00D)
+    (seen,) = segment.participants()
+    assert (seen.heartbeat, seen.ack, seen.share) == (1, 7, 0xBAADF00D)
 
 
 def test_owner_word_is_machine_and_thread_id(primary: eal.Eal) -> None:
