@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from eal.mbuf import MbufPool
     from eal.mempool import Mempool, MempoolFlag
     from eal.memzone import Memzone
-    from eal.ring import Ring, RingFlag
+    from eal.ring import Ring
+    from eal.ring_format import RingFlag
     from eal.ring_zc import ZeroCopy
     from eal.segment import SOCKET_ID_ANY, Segment
     from eal.topology import lcores
@@ -46,7 +47,7 @@ _HOME = {
     "Segment": "eal.segment",
     "SOCKET_ID_ANY": "eal.segment",
     "Ring": "eal.ring",
-    "RingFlag": "eal.ring",
+    "RingFlag": "eal.ring_format",
     "Burst": "eal.burst",
     "ZeroCopy": "eal.ring_zc",
     "MbufPool": "eal.mbuf",

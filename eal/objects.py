@@ -14,7 +14,8 @@ from eal.mempool import Mempool, format_mempool, mempool_memsize
 from eal.memzone import Memzone
 from eal.names import POOL_PREFIX, RING_PREFIX, check_name, check_user_zone
 from eal.pages import Ownership, check_mode
-from eal.ring import Ring, RingFlag, format_ring, ring_memsize
+from eal.ring import Ring
+from eal.ring_format import RingFlag, format_ring, ring_memsize
 from eal.segment import SOCKET_ID_ANY, Segment
 from eal.table import Entry, Kind
 

@@ -6,14 +6,13 @@ import errno
 import operator
 import time
 import weakref
-from enum import IntFlag
 from typing import TYPE_CHECKING, Any, TextIO
 
 from eal._native import ffi, lib
 from eal.burst import CLOSED, CLOSED_HELD, Burst, hold
 from eal.errors import Corrupt, Invalid, InvalidType
 from eal.handle import own, raise_for
-from eal.names import pack_name
+from eal.ring_format import RingFlag
 from eal.ring_zc import CONSUMER, PRODUCER, ZeroCopy
 from eal.table import fault_text
 
@@ -34,63 +33,10 @@ _from_buffer, _CHARS = ffi.from_buffer, ffi.typeof("char[]")
 _ALL = slice(None)
 
 
-class RingFlag(IntFlag):
-    """How the ends of a ring are synchronised (DPDK: RING_F_*). No flag: any number of threads (MT) at an end.
-
-    SP_ENQ, SC_DEQ: one thread at that end. EXACT_SZ: holds exactly `count`. RTS and HTS: any number of threads,
-    where they may be preempted while they work.
-    """
-
-    SP_ENQ = 0x1
-    SC_DEQ = 0x2
-    EXACT_SZ = 0x4
-    MP_RTS_ENQ = 0x8
-    MC_RTS_DEQ = 0x10
-    MP_HTS_ENQ = 0x20
-    MC_HTS_DEQ = 0x40
-
-
-def _info(name: str, count: int, elem_size: int, flags: int) -> tuple[Any, int]:
-    """The C core's plan of a ring and the bytes it takes. Raises Invalid and says what does not fit."""
-    for what, value in (("count", count), ("elem_size", elem_size), ("flags", flags)):
-        if not isinstance(value, int):
-            raise InvalidType(f"ring {name!r}: {what} is an int, not {type(value).__name__}")
-        if not 0 <= value < 1 << 32:
-            raise Invalid(f"ring {name!r}: {what} {value} is out of range")
-    info = ffi.new("struct ivs_ring_info *")
-    info.name = pack_name(name)
-    info.count, info.elem_size, info.flags = count, elem_size, flags
-    need = lib.ivs_ring_plan(info)
-    if need < 0:
-        if elem_size == 0 or elem_size % 4:
-            raise Invalid(f"ring {name!r}: elem_size {elem_size} is not a multiple of 4")
-        if flags & ~0x7F or _contradict(flags):
-            raise Invalid(f"ring {name!r}: flags {flags:#x} are unknown or contradict each other (one of ST, RTS, HTS)")
-        raise Invalid(f"ring {name!r}: count {count} is not a power of two: use one, or RingFlag.EXACT_SZ")
-    return info, need
-
-
 def _no_array(array: Any, error: Exception) -> str:
     if isinstance(array, list | tuple):
         return "an array is a buffer such as a numpy array, not a list"
     return f"not a C-contiguous buffer that can be used: {error}"
-
-
-def _contradict(flags: int) -> bool:
-    return any((flags & mask).bit_count() > 1 for mask in (0x29, 0x52))
-
-
-def ring_memsize(name: str, count: int, elem_size: int, flags: int) -> int:
-    """Bytes that a ring takes (DPDK: rte_ring_get_memsize_elem). Raises Invalid."""
-    return _info(name, count, elem_size, flags)[1]
-
-
-def format_ring(zone: Memzone, name: str, count: int, elem_size: int, flags: int) -> None:
-    """Makes an empty ring in a zone that is long enough."""
-    info, _ = _info(name, count, elem_size, flags)
-    result = lib.ivs_ring_create(zone.segment.mapping.pointer(zone.offset), zone.length, info)
-    if result < 0:
-        raise_for(result, "ring", name, {errno.ENOSPC: f"does not fit its zone of {zone.length} bytes"})
 
 
 class Ring:
@@ -294,23 +240,46 @@ class Ring:
             raise_for(result, "ring", self.name)
         return result
 
+    # The same, and what DPDK's functions give through their last argument.
+
+    def enqueue_bulk_left(self, array: Any) -> tuple[int, int]:
+        """As `enqueue_bulk`; gives the free space that is left too (rte_ring_enqueue_bulk_elem's free_space)."""
+        return self._move(PRODUCER, lib.IVS_BULK, *self._elements(array))
+
+    def enqueue_burst_left(self, array: Any) -> tuple[int, int]:
+        """As `enqueue_burst`; gives the free space that is left too (rte_ring_enqueue_burst_elem's free_space)."""
+        return self._move(PRODUCER, lib.IVS_BURST, *self._elements(array))
+
+    def dequeue_bulk_left(self, out: Any) -> tuple[int, int]:
+        """As `dequeue_bulk`; gives how many elements are left too (rte_ring_dequeue_bulk_elem's available)."""
+        return self._move(CONSUMER, lib.IVS_BULK, *self._elements(out, True))
+
+    def dequeue_burst_left(self, out: Any) -> tuple[int, int]:
+        """As `dequeue_burst`; gives how many elements are left too (rte_ring_dequeue_burst_elem's available)."""
+        return self._move(CONSUMER, lib.IVS_BURST, *self._elements(out, True))
+
+    def _move(self, role: int, amount: int, pointer: Any, n: int) -> tuple[int, int]:
+        left = ffi.new("uint32_t *")
+        return self._done(lib.ivs_call_move(self._ring, role, pointer, n, amount, left)), left[0]
+
     def burst(self, n: int) -> Burst:
         """A preallocated array of `n` elements for this ring, for calls that cost as little as can be."""
         return Burst(self, n)
 
-    def enqueue_zc(self, n: int) -> ZeroCopy:
-        """A context manager that reserves up to `n` slots, to be written where they lie.
+    def enqueue_zc(self, n: int, *, bulk: bool = False) -> ZeroCopy:
+        """A context manager that reserves up to `n` slots, or with `bulk` all or none, to be written where they lie.
 
         At ST and HTS ends; at others it raises Invalid when it is entered. While it lasts, other operations at that end
-        raise InUse (ST) or wait (HTS). (DPDK: rte_ring_enqueue_zc_burst_elem_start)
+        raise InUse (ST) or wait (HTS). (DPDK: rte_ring_enqueue_zc_{burst,bulk}_elem_start)
         """
-        return ZeroCopy(self, PRODUCER, n)
+        return ZeroCopy(self, PRODUCER, n, bulk)
 
-    def dequeue_zc(self, n: int) -> ZeroCopy:
-        """A context manager that gives up to `n` elements where they lie (rte_ring_dequeue_zc_burst_elem); as a peek,
-        with `commit` of fewer (rte_ring_dequeue_burst_elem_start). Raises as `enqueue_zc`.
+    def dequeue_zc(self, n: int, *, bulk: bool = False) -> ZeroCopy:
+        """A context manager that gives up to `n` elements, or with `bulk` all or none, where they lie
+        (rte_ring_dequeue_zc_{burst,bulk}_elem_start); as a peek, with `commit` of fewer
+        (rte_ring_dequeue_{burst,bulk}_elem_start). Raises as `enqueue_zc`.
         """
-        return ZeroCopy(self, CONSUMER, n)
+        return ZeroCopy(self, CONSUMER, n, bulk)
 
     # --- settings and state for people --------------------------------------------------------------------
 

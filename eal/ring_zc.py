@@ -27,21 +27,23 @@ class ZeroCopy:
     """Up to `n` reserved slots or elements, as numpy views of the ring's own memory, while a `with` block lasts
     (DPDK: struct rte_ring_zc_data).
 
-    `n` is how many were got (0: the ring is full or empty), `first` and `second` are where they lie: two pieces where
-    they go over the ring's end, of uint32, uint64, or uint8 of shape `(k, elem_size)`. `commit(k)` says that the first
-    `k` are done; without it the block's end commits all, and an exception none. The views mean nothing afterwards.
+    `n` is how many were got (0: the ring is full or empty) and `left` how many there are beside them. `first` and
+    `second` are where they lie: two pieces where they go over the ring's end, of uint32, uint64, or uint8 of shape
+    `(k, elem_size)`. `commit(k)` says that the first `k` are done; without it the block's end commits all, and an
+    exception none. The views mean nothing afterwards.
     """
 
     first: np.ndarray[Any, Any]
     second: np.ndarray[Any, Any]
 
-    def __init__(self, ring: Ring, role: int, n: int) -> None:
+    def __init__(self, ring: Ring, role: int, n: int, bulk: bool) -> None:
         if not isinstance(n, int) or not 0 <= n < 1 << 32:
             raise Invalid(f"ring {ring.name!r}: {n!r} elements cannot be reserved")
-        self.n = 0
+        self.n = self.left = 0
         self._ring = ring
         self._role = role
         self._wanted = n
+        self._amount = lib.IVS_BULK if bulk else lib.IVS_BURST
         self._handle: Any = None  # while the block lasts
 
     def __enter__(self) -> ZeroCopy:
@@ -49,10 +51,11 @@ class ZeroCopy:
             raise Invalid(f"ring {self._ring.name!r}: this zero-copy operation was begun already")
         handle = self._ring._open()
         place = ffi.new("struct ivs_ring_zc *")
-        got = lib.ivs_call_zc_start(handle, self._role, self._wanted, place)
+        left = ffi.new("uint32_t *")
+        got = lib.ivs_call_zc_start(handle, self._role, self._wanted, self._amount, place, left)
         if got < 0:
             raise_for(got, "ring", self._ring.name, _TEXTS)
-        self.n = got
+        self.n, self.left = got, left[0]
         self._handle = handle
         try:
             self.first, self.second = self._piece(place.first, place.n1), self._piece(place.second, place.n2)

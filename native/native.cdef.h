@@ -150,13 +150,17 @@ int ivs_call_enqueue_one(struct ivs_ring *r, const void *object);
 int ivs_call_dequeue_one(struct ivs_ring *r, void *object);
 uint32_t ivs_call_count(const struct ivs_ring *r);
 enum ivs_ring_role { IVS_PRODUCER, IVS_CONSUMER, ... };
+enum ivs_amount { IVS_BULK, IVS_BURST, ... };
 struct ivs_ring_zc {
     void *first;
     void *second;
     uint32_t n1;
     uint32_t n2;
 };
-int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, struct ivs_ring_zc *zc);
+int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_amount amount,
+                  uint32_t *left);
+int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_amount amount,
+                      struct ivs_ring_zc *zc, uint32_t *left);
 int ivs_call_zc_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n);
 uint32_t ivs_ring_htd_max(const struct ivs_ring *r, enum ivs_ring_role role);
 int ivs_ring_set_htd_max(struct ivs_ring *r, enum ivs_ring_role role, uint32_t value);

@@ -4,13 +4,16 @@
 
 #include "mempool.h"
 #include "ring_peek.h"
-#include "ring_peek.h"
 
 /* Return values as in ring.h. `objects` has n elements of the ring's own element size. */
 int ivs_call_enqueue_bulk(struct ivs_ring *r, const void *objects, uint32_t n);
 int ivs_call_enqueue_burst(struct ivs_ring *r, const void *objects, uint32_t n);
 int ivs_call_dequeue_bulk(struct ivs_ring *r, void *objects, uint32_t n);
 int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n);
+
+/* Any of the four; `left` gets the space or the elements that are left. */
+int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_amount amount,
+                  uint32_t *left);
 
 /* One number, at rings whose elements have 4 or 8 bytes. -ERANGE: the value needs more than 4 bytes. */
 int ivs_call_enqueue_number(struct ivs_ring *r, uint64_t value);
@@ -41,8 +44,9 @@ int ivs_call_dequeue_zc_finish(struct ivs_ring *r, uint32_t n);
 
 uint32_t ivs_call_count(const struct ivs_ring *r);
 
-/* Zero-copy at either end (ring_peek.h): as many as there are up to n, and the end of it. */
-int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, struct ivs_ring_zc *zc);
+/* Zero-copy at either end (ring_peek.h), and the end of it. */
+int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_amount amount,
+                      struct ivs_ring_zc *zc, uint32_t *left);
 int ivs_call_zc_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n);
 
 int ivs_call_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n);

@@ -41,6 +41,12 @@ int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n)
     FOR_ELEM_SIZE(r, ivs_ring_dequeue_burst)
 }
 
+int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_amount amount,
+                  uint32_t *left)
+{
+    return ivs_ring_do(r, role, objects, r->elem_size, n, amount, left);
+}
+
 int ivs_call_enqueue_one(struct ivs_ring *r, const void *objects)
 {
     const uint32_t n = 1;
@@ -149,9 +155,10 @@ uint32_t ivs_call_count(const struct ivs_ring *r)
     return ivs_ring_count(r);
 }
 
-int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, struct ivs_ring_zc *zc)
+int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_amount amount,
+                      struct ivs_ring_zc *zc, uint32_t *left)
 {
-    return ivs_ring_zc_start(r, role, r->elem_size, n, IVS_BURST, zc, NULL);
+    return ivs_ring_zc_start(r, role, r->elem_size, n, amount, zc, left);
 }
 
 int ivs_call_zc_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n)

@@ -22,7 +22,8 @@ from eal._native import ffi, lib
 from eal.mapping import Mapping
 from eal.mempool import format_mempool, mempool_memsize
 from eal.memzone import Memzone
-from eal.ring import Ring, format_ring, ring_memsize
+from eal.ring import Ring
+from eal.ring_format import format_ring, ring_memsize
 from eal.segment import Segment
 from eal.table import METADATA_MAGIC, REGISTRY_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile
 

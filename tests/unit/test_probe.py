@@ -22,7 +22,7 @@ from eal.memzone import Memzone
 from eal.pages import Backend, Ownership
 from eal.pci import scan
 from eal.probe import Findings, Prober
-from eal.ring import format_ring, ring_memsize
+from eal.ring_format import format_ring, ring_memsize
 from eal.segment import Segment, create_segment
 from eal.table import METADATA_MAGIC, Entry, Kind, Table, TableFile, encode
 

@@ -18,7 +18,8 @@ from eal import RingFlag
 from eal._native import lib
 from eal.mapping import Mapping
 from eal.memzone import Memzone
-from eal.ring import Ring, format_ring, ring_memsize
+from eal.ring import Ring
+from eal.ring_format import format_ring, ring_memsize
 from eal.segment import Segment
 from eal.table import Entry, Kind, SegmentRecord
 

@@ -194,3 +194,35 @@ def test_the_dump_tells_the_state() -> None:
         "  used=2",
         "  avail=5",
     ]
+
+
+# --- what is left, and all or none ----------------------------------------------------------------------------------
+
+
+def test_bulk_reserves_all_or_none(flags: RingFlag) -> None:
+    ring = eal.ring_create("r", 8, flags=flags)
+    with ring.enqueue_zc(8, bulk=True) as slots:
+        assert (slots.n, slots.left, len(slots.first)) == (0, 7, 0)
+    with ring.enqueue_zc(4, bulk=True) as slots:
+        assert (slots.n, slots.left) == (4, 3)
+        slots.first[:] = [1, 2, 3, 4]
+    with ring.dequeue_zc(5, bulk=True) as elements:
+        assert (elements.n, elements.left) == (0, 4)
+    with ring.dequeue_zc(3, bulk=True) as elements:
+        assert (elements.first.tolist(), elements.left) == ([1, 2, 3], 1)
+    assert ring.dequeue() == 4
+
+
+@pytest.mark.parametrize("sync", [ST, HTS, RTS, RingFlag(0)], ids=["ST", "HTS", "RTS", "MT"])
+def test_operations_tell_what_is_left(sync: RingFlag) -> None:
+    ring = eal.ring_create("r", 8, flags=sync)
+    numbers = np.arange(5, dtype=np.uint64)
+    assert ring.enqueue_bulk_left(numbers) == (5, 2)
+    assert ring.enqueue_bulk_left(numbers) == (0, 2)
+    assert ring.enqueue_burst_left(numbers) == (2, 0)
+    out = np.zeros(3, np.uint64)
+    assert ring.dequeue_bulk_left(out) == (3, 4)
+    assert out.tolist() == [0, 1, 2]
+    assert ring.dequeue_bulk_left(np.zeros(5, np.uint64)) == (0, 4)
+    assert ring.dequeue_burst_left(np.zeros(6, np.uint64)) == (4, 0)
+    assert ring.dequeue_burst_left(out) == (0, 0)
