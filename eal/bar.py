@@ -17,26 +17,31 @@ class Bar:
     def __init__(self, device: PciDevice) -> None:
         self.device = device
         self._enabled_here = False
-        if not device.resource.exists():
-            raise Detached(
-                f"{device.address}: no BAR2 with an address: plugged where no window was large enough for it?"
-            )
-        self._enable()
+        self._fd = self._open()
         try:
-            self._fd = os.open(device.resource, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            self.restore()
-            raise Denied(f"{device.address}: cannot open {device.resource}: {error.strerror}") from error
+            self._enable()
+        except BaseException:
+            self.close()
+            raise
         found = os.fstat(self._fd)
         self.size = found.st_size
         self._block = found.st_blksize  # on hugetlbfs a page, and munmap takes no part of one
 
+    def _open(self) -> int:
+        try:
+            return os.open(str(self.device.resource), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise Detached(
+                f"{self.device.address}: no BAR2 with an address: plugged where no window was large enough for it?"
+            ) from error
+        except OSError as error:
+            raise Denied(f"{self.device.address}: cannot open {self.device.resource}: {error.strerror}") from error
+
     def _enable(self) -> None:
         """The kernel leaves memory decoding of an unbound device off."""
-        enable = self.device.path / "enable"
         try:
-            if int(enable.read_text()) == 0:
-                enable.write_text("1")
+            if int(self.device.read("enable")) == 0:
+                (self.device.path / "enable").write_text("1")
                 self._enabled_here = True
         except (FileNotFoundError, ValueError):
             pass  # nothing to switch

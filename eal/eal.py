@@ -110,7 +110,7 @@ class Eal(Objects):
     def _set_up(self, registry: Registry) -> None:
         given = self.options
         self._heap = Heap(self.directory, registry, self._choose_backend, 0, self.lock)
-        self.findings = Findings() if given.no_pci else Prober(self._holder_of_name).probe(scan(given.sysfs_root))
+        self.findings = Findings() if given.no_pci else Prober(self._first_in_use).probe(scan(given.sysfs_root))
         self._shares = self.findings.shares
         guest = bool(self._shares) or bool(given.sysfs_root or os.environ.get("EAL_SYSFS_ROOT"))
         self._heap.base = given.base_virtaddr or base_address(self.file_prefix, guest=guest)
@@ -125,8 +125,12 @@ class Eal(Objects):
     def _choose_backend(self) -> pages.Backend:
         return pages.choose(huge_dir=self.options.huge_dir, no_huge=self.options.no_huge)
 
-    def _holder_of_name(self, entry: Entry) -> str | None:
-        return f"file_prefix {self.file_prefix!r}" if self._registry_entry(entry.kind, entry.name) else None
+    def _first_in_use(self, entries: Iterable[Entry]) -> tuple[Entry, str] | None:
+        """The first of these objects whose kind and name this prefix has in its registry."""
+        for entry in entries if self.registry_table.entries else ():
+            if self._registry_entry(entry.kind, entry.name):
+                return entry, f"file_prefix {self.file_prefix!r}"
+        return None
 
     def _run_on(self, lcores: list[int]) -> None:
         """DPDK pins each lcore's thread; Python's threads are the app's own, so all of them get the whole set."""

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NoReturn
 
 from eal import cpulist
@@ -76,6 +77,7 @@ def _address(text: str) -> int:
         raise Invalid(f"{text!r} is not an address such as 0x200000000000") from error
 
 
+@cache
 def _parser() -> _Parser:
     parser = _Parser(prog="EAL", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     add = parser.add_argument

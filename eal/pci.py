@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -21,16 +22,24 @@ class PciDevice:
     address: str
     path: Path
 
-    @property
+    @cached_property
     def resource(self) -> Path:
         """The file through which BAR2, the memory, is mapped."""
         return self.path / f"resource{MEMORY_BAR}"
+
+    def read(self, name: str) -> str:
+        """What one of the small files in its folder says. Raises OSError. (A third of the time of Path.read_text.)"""
+        fd = os.open(f"{self.path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, 4096).decode()
+        finally:
+            os.close(fd)
 
     @property
     def numa_node(self) -> int:
         """The NUMA node the device says it is on; -1 where it says nothing."""
         try:
-            return int((self.path / "numa_node").read_text())
+            return int(self.read("numa_node"))
         except (OSError, ValueError):
             return -1
 
@@ -38,7 +47,7 @@ class PciDevice:
     def bar_size(self) -> int:
         """Bytes of BAR2 by the device's `resource` file; 0 where it has none, or none with an address."""
         try:
-            line = (self.path / "resource").read_text().splitlines()[MEMORY_BAR]
+            line = self.read("resource").splitlines()[MEMORY_BAR]
             start, end, _ = (int(number, 16) for number in line.split())
         except (OSError, ValueError, IndexError):
             return 0
@@ -70,14 +79,13 @@ def _by_pyudev() -> list[PciDevice]:
 def _by_sysfs(root: Path) -> list[PciDevice]:
     folder = root / "bus/pci/devices"
     try:
-        return [PciDevice(entry.name, entry) for entry in folder.iterdir()]
+        return [PciDevice(name, folder / name) for name in os.listdir(folder)]
     except FileNotFoundError:
         return []
 
 
 def _is_ivshmem(device: PciDevice) -> bool:
     try:
-        ids = [int((device.path / name).read_text(), 16) for name in ("vendor", "device")]
+        return int(device.read("vendor"), 16) == VENDOR and int(device.read("device"), 16) == DEVICE
     except (OSError, ValueError):
         return False
-    return ids == [VENDOR, DEVICE]

@@ -30,10 +30,10 @@ class Share:
     segments: list[Segment]
 
     def __post_init__(self) -> None:
-        self._index = {(entry.kind, entry.name): entry for entry in self.table.entries}
+        self.index = by_name(self.table)
 
     def find(self, kind: Kind, name: str) -> Entry | None:
-        return self._index.get((kind, name))
+        return self.index.get((kind, name))
 
     def segment_of(self, entry: Entry) -> Segment:
         return self.segments[entry.segment]
@@ -73,13 +73,14 @@ class _Carrier:
 class Prober:
     """Sorts devices by what is in them, then takes each metadata whose segments are all there."""
 
-    def __init__(self, in_use: Callable[[Entry], str | None]) -> None:
-        """`in_use` says who has an object of this kind and name already, such as "this prefix", or gives None."""
+    def __init__(self, in_use: Callable[[Iterable[Entry]], tuple[Entry, str] | None]) -> None:
+        """`in_use` gives the first object whose kind and name somebody has already, and who has it, or None."""
         self._in_use = in_use
         self.findings = Findings()
         self._metadata: list[tuple[PciDevice, TableFile]] = []
         self._carriers: dict[UUID, list[_Carrier]] = {}
         self._segments: dict[UUID, Segment] = {}
+        self._writable: set[UUID] = set()  # segments that any metadata of this machine gives to be written to
 
     def probe(self, devices: Iterable[PciDevice]) -> Findings:
         """Looks at every device. A bad one rejects itself and never takes another one down with it."""
@@ -90,9 +91,10 @@ class Prober:
                 except EalError as error:
                     self.findings.reject(device.address, error)
             wanted = self._read_tables()
+            self._writable = {s.uuid for _, _, table in wanted for s in table.segments if not s.readonly}
             for device, file, table in wanted:
                 try:
-                    self._accept(device, file, table, wanted)
+                    self._accept(device, file, table)
                 except EalError as error:
                     self.findings.reject(device.address, error, file.info.name)
         finally:
@@ -130,7 +132,7 @@ class Prober:
                 self.findings.reject(device.address, error, TableFile.readable_name(whole, METADATA_MAGIC))
             return False
         if magic == lib.IVS_SEGMENT_MAGIC:
-            record = _header(bar, device)
+            record = read_header(head, f"device {device.address}", bar.size)
             self._carriers.setdefault(record.uuid, []).append(_Carrier(device, bar, record))
             return True
         bar.restore()
@@ -149,13 +151,7 @@ class Prober:
                 self.findings.reject(device.address, error, file.info.name)
         return tables
 
-    def _accept(
-        self,
-        device: PciDevice,
-        file: TableFile,
-        table: Table,
-        wanted: list[tuple[PciDevice, TableFile, Table]],
-    ) -> None:
+    def _accept(self, device: PciDevice, file: TableFile, table: Table) -> None:
         name = file.info.name
         self._check_conflicts(file, table)
         for record in table.segments:
@@ -164,34 +160,34 @@ class Prober:
                     f"metadata {name!r} needs segment {record.uuid} of {record.size} bytes, which no device carries: "
                     "give the VM all devices of the metadata's command line"
                 )
-        segments = [self._map(record, wanted, name) for record in table.segments]
+        segments = [self._map(record, name) for record in table.segments]
         self.findings.shares.append(Share(name, device.address, file.info.uuid, file, table, segments))
 
     def _check_conflicts(self, file: TableFile, table: Table) -> None:
         name = file.info.name
-        places = {(entry.kind, entry.name): place_of(table, entry) for entry in table.entries}
-        if len(places) != len(table.entries):
+        mine = by_name(table)
+        if len(mine) != len(table.entries):
             raise Corrupt(f"metadata {name!r} names one object twice")
         for share in self.findings.shares:
             if share.uuid == file.info.uuid:
                 raise Exists(f"metadata {name!r} is on device {share.address} too: that one is used")
-            for entry in share.table.entries:
-                if places.get((entry.kind, entry.name), place_of(share.table, entry)) != place_of(share.table, entry):
+            for key in sorted(mine.keys() & share.index.keys()):
+                if place_of(table, mine[key]) != place_of(share.table, share.index[key]):
                     raise Exists(
                         f"metadata {name!r} and metadata {share.name!r} (device {share.address}) both have a "
-                        f"{entry.kind.name.lower()} {entry.name!r}, and they are different objects: rename one"
+                        f"{key[0].name.lower()} {key[1]!r}, and they are different objects: rename one"
                     )
-        for entry in table.entries:
-            if (holder := self._in_use(entry)) is not None:
-                raise Exists(
-                    f"metadata {name!r} has a {entry.kind.name.lower()} {entry.name!r}, and so has {holder}: rename one"
-                )
+        if taken := self._in_use(table.entries):
+            entry, holder = taken
+            raise Exists(
+                f"metadata {name!r} has a {entry.kind.name.lower()} {entry.name!r}, and so has {holder}: rename one"
+            )
 
-    def _map(self, record: SegmentRecord, wanted: list[tuple[PciDevice, TableFile, Table]], name: str) -> Segment:
+    def _map(self, record: SegmentRecord, name: str) -> Segment:
         """The segment of a record, mapped once for each uuid: writable if any metadata of this machine says so."""
         if record.uuid in self._segments:
             return self._segments[record.uuid]
-        writable = any(s.uuid == record.uuid and not s.readonly for _, _, table in wanted for s in table.segments)
+        writable = record.uuid in self._writable
         carrier = self._carrier(record, writable)
         if (carrier.record.size, carrier.record.group) != (record.size, record.group):
             raise Corrupt(
@@ -211,15 +207,15 @@ class Prober:
         return carriers[0]
 
 
-def _header(bar: Bar, device: PciDevice) -> SegmentRecord:
-    """A segment's header, read from as much of the BAR as there is."""
-    return read_header(bar.map(bar.size, writable=False), f"device {device.address}")
-
-
 def _takes_writes(bar: Bar) -> bool:
     """Whether writes reach the segment: QEMU drops them without a word where the device is read-only."""
     page: Mapping = bar.map(HEADER_SIZE, writable=True)
     return bool(lib.ivs_segment_takes_writes(page.pointer()))
+
+
+def by_name(table: Table) -> dict[tuple[Kind, str], Entry]:
+    """The objects of a table by kind and name."""
+    return {(entry.kind, entry.name): entry for entry in table.entries}
 
 
 def place_of(table: Table, entry: Entry) -> tuple[UUID, int, int]:

@@ -10,7 +10,8 @@ from uuid import uuid4
 
 from eal.errors import Corrupt, Denied, Exists, NotFound
 from eal.mapping import Mapping
-from eal.table import REGISTRY_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile
+from eal.segment import HEADER_SIZE
+from eal.table import REGISTRY_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile, table_room
 
 REGISTRY_SIZE = 32 << 20  # two tables of 16 MiB, about 170,000 objects; the file is sparse
 _NAME = "registry"
@@ -81,6 +82,8 @@ def create_registry(path: Path, *, last_epoch: int) -> Registry:
     fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         os.ftruncate(fd, REGISTRY_SIZE)
+        for at in (0, HEADER_SIZE + table_room(REGISTRY_SIZE)):
+            os.pwrite(fd, bytes(HEADER_SIZE), at)  # on a disk: a first write through the mapping takes milliseconds
         mapping = Mapping(fd, REGISTRY_SIZE, what=str(path))
     finally:
         os.close(fd)

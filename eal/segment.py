@@ -180,12 +180,12 @@ def create_segment(
     return Segment(record, mapping, record.path, socket_id=socket_id)
 
 
-def read_header(mapping: Mapping, what: str) -> SegmentRecord:
-    """What a segment's header says of it. Raises Corrupt with the reason. `mapping` may be its first page alone if
-    `Mapping.length` is not below the size.
+def read_header(mapping: Mapping, what: str, length: int = 0) -> SegmentRecord:
+    """What a segment's header says of it. Raises Corrupt with the reason. `mapping` may be of its first page alone;
+    `length` then says how many bytes there are to be mapped.
     """
     info = ffi.new("struct ivs_segment_info *")
-    fault = lib.ivs_segment_check(mapping.pointer(), mapping.length, info)
+    fault = lib.ivs_segment_check(mapping.pointer(), length or mapping.length, info)
     if fault:
         raise Corrupt(f"{what}: segment with {fault_text(fault)}")
     try:
