@@ -114,8 +114,8 @@ class Eal(Objects):
         self._shares = self.findings.shares
         guest = bool(self._shares) or bool(given.sysfs_root or os.environ.get("EAL_SYSFS_ROOT"))
         self._heap.base = given.base_virtaddr or base_address(self.file_prefix, guest=guest)
-        insists = given.huge_dir is not None or given.no_huge is False
-        if insists or (self.proc_type == "primary" and not guest):
+        self._heap.insists = given.huge_dir is not None or given.no_huge is not None
+        if (self._heap.insists and not given.no_huge) or (self.proc_type == "primary" and not guest):
             _ = self._heap.backend  # says now what is wrong, or that there are no hugepages
         if self.lcores is not None:
             self._run_on(self.lcores)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from uuid import UUID, uuid4
 
+from eal import pages
 from eal.errors import Exists, Invalid, InvalidType, NoMemory
-from eal.pages import MIB, Backend, Ownership
+from eal.pages import MIB, Backend, Ownership, Progress
 from eal.registry import Registry
 from eal.runtime import PrefixDir
 from eal.segment import HEADER_SIZE, SOCKET_ID_ANY, Segment, create_segment, open_segment
 from eal.table import Entry, Kind, SegmentRecord, Table
+
+log = logging.getLogger(__name__)
 
 CACHE_LINE = 64
 SMALLEST_SEGMENT = 2 * MIB
@@ -42,6 +47,11 @@ def align_up(value: int, to: int) -> int:
     return -(-value // to) * to
 
 
+def smallest_segment(need: int, page_size: int) -> int:
+    """The size of the smallest segment that is made for `need` bytes, header and all."""
+    return max(power_of_two_above(need), SMALLEST_SEGMENT, page_size)
+
+
 def find_room(table: Table, segment: int, length: int, align: int) -> int | None:
     """The lowest offset in a segment of the table where `length` bytes are free, or None."""
     at = align_up(HEADER_SIZE, align)
@@ -63,6 +73,7 @@ class Heap:
     base: int
     lock: Callable[[], AbstractContextManager[None]]  # gives the context manager that holds the CHANGE lock
     segments: dict[UUID, Segment] = field(default_factory=dict)  # those that this process has mapped
+    insists: bool = True  # whether somebody chose the kind of pages; else tmpfs is taken where hugepages run out
 
     @cached_property
     def backend(self) -> Backend:
@@ -113,17 +124,36 @@ class Heap:
         return len(table.segments), align_up(HEADER_SIZE, align), True
 
     def grow(self, table: Table, group: str, socket_id: int, need: int) -> Segment:
-        """A new segment for a group: as large as the group so far where pages suffice, else as needed."""
-        smallest = max(power_of_two_above(need), SMALLEST_SEGMENT, self.backend.page_size)
+        """A new segment for a group, of the same pages: as large as the group so far where these suffice, else as
+        needed.
+        """
         of_group = [record for record in table.segments if record.group == group]
-        wanted = power_of_two_above(min(sum(r.size for r in of_group), GROWTH_LIMIT) or smallest)
         ownership = self._ownership(of_group)
-        if wanted > smallest:
-            try:
-                return self.create_segment(wanted, group=group, socket_id=socket_id, ownership=ownership)
-            except NoMemory:
-                pass  # then a smaller one, or its error
-        return self.create_segment(smallest, group=group, socket_id=socket_id, ownership=ownership)
+
+        def make(backend: Backend) -> Segment:
+            smallest = smallest_segment(need, backend.page_size)
+            wanted = power_of_two_above(min(sum(r.size for r in of_group), GROWTH_LIMIT) or smallest)
+            where = {"group": group, "socket_id": socket_id, "ownership": ownership, "backend": backend}
+            if wanted > smallest:
+                try:
+                    return self.create_segment(wanted, **where)  # type: ignore[arg-type]
+                except NoMemory:
+                    pass  # then a smaller one, or its error
+            return self.create_segment(smallest, **where)  # type: ignore[arg-type]
+
+        return self._with_pages(pages.backend_of(of_group[0]) if of_group else self.backend, make)
+
+    def _with_pages(self, backend: Backend, make: Callable[[Backend], Segment]) -> Segment:
+        """Makes a segment of a backend's pages. Hugepages that nobody insisted on may have gone since they were chosen:
+        then of tmpfs.
+        """
+        try:
+            return make(backend)
+        except NoMemory as error:
+            if self.insists or not backend.huge:
+                raise
+            log.warning("falling back to tmpfs (%s), which costs TLB misses: %s", pages.SHM_DIR, error)
+        return make(pages.tmpfs())
 
     @staticmethod
     def _ownership(of_group: list[SegmentRecord]) -> Ownership:
@@ -133,19 +163,35 @@ class Heap:
         found = os.stat(of_group[0].path)
         return Ownership(found.st_mode & 0o777, found.st_uid, found.st_gid)
 
-    def create_segment(self, size: int, *, group: str, socket_id: int, ownership: Ownership) -> Segment:
+    def create_segment(
+        self,
+        size: int,
+        *,
+        group: str,
+        socket_id: int,
+        ownership: Ownership,
+        backend: Backend | None = None,
+        progress: Progress | None = None,
+    ) -> Segment:
         """A new segment of exactly `size` bytes (a power of two, whole pages). Raises Invalid or NoMemory."""
-        if size != power_of_two_above(size) or size < max(2 * HEADER_SIZE, self.backend.page_size):
+        if backend is None:
+            return self._with_pages(
+                self.backend,
+                lambda chosen: self.create_segment(
+                    size, group=group, socket_id=socket_id, ownership=ownership, backend=chosen, progress=progress
+                ),
+            )
+        if size != power_of_two_above(size) or size < max(2 * HEADER_SIZE, backend.page_size):
             raise Invalid(
-                f"a segment of {size} bytes cannot be: a power of two of at least {self.backend.page_size} is "
+                f"a segment of {size} bytes cannot be: a power of two of at least {backend.page_size} is "
                 "needed, because a PCI BAR must be one"
             )
         with self.lock():
             table = self.registry.table
             uuid = uuid4()
             segment = create_segment(
-                self.backend,
-                self.backend.folder / self._file_name(uuid),
+                backend,
+                self._path(backend, uuid),
                 uuid,
                 size,
                 group=group,
@@ -153,15 +199,16 @@ class Heap:
                 epoch=table.epoch,
                 hint=self._next_address(table, size),
                 ownership=ownership,
+                progress=progress,
             )
             self.registry.add_segment(segment.record)
             self.segments[uuid] = segment
             return segment
 
-    def _file_name(self, uuid: UUID) -> str:
+    def _path(self, backend: Backend, uuid: UUID) -> Path:
         name = self.directory.file_name(uuid.hex, "seg")
         # A starting DPDK removes what matches *map_* from hugetlbfs.
-        return name.replace("map_", "map%5F") if self.backend.huge else name
+        return backend.folder / (name.replace("map_", "map%5F") if backend.huge else name)
 
     def _next_address(self, table: Table, size: int) -> int:
         end = max((s.host_address + s.size for s in table.segments if s.host_address >= self.base), default=0)

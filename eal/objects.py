@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from eal import dtypes
+from eal import dtypes, pages
 from eal.directory import Directory
 from eal.errors import Invalid, InvalidType
 from eal.mbuf import DEFAULT_DATA_ROOM, MbufPool, format_mbuf_pool, mbuf_pool_memsize
 from eal.mempool import Mempool, format_mempool, mempool_memsize
 from eal.memzone import Memzone
 from eal.names import POOL_PREFIX, RING_PREFIX, check_name, check_user_zone
-from eal.pages import Ownership, check_mode
+from eal.pages import Ownership, Progress, check_mode
 from eal.ring import Ring
 from eal.ring_format import RingFlag, format_ring, ring_memsize
 from eal.segment import SOCKET_ID_ANY, Segment
@@ -144,19 +145,31 @@ class Objects(Directory):
         mode: int = 0o600,
         user: str | int | None = None,
         user_group: str | int | None = None,
+        page_size: int | None = None,
+        huge_dir: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
     ) -> Segment:
         """Makes a segment of `size` bytes (a power of two) for a group, before zones are reserved from it.
 
-        `mode`, `user` and `user_group` say who may open its file, because QEMU often runs as another user; later
-        segments of the group get the same. Raises Invalid, NoMemory, Denied, or NotFound for an unknown user.
+        `mode`, `user` and `user_group` say who may open its file, because QEMU often runs as another user; `page_size`
+        in bytes or `huge_dir` say of which pages it is (None: as `eal.init` chose); `socket_id` on which NUMA node.
+        Later segments of the group get the same. `progress` is called with the number of bytes whenever some more are
+        taken. Raises Invalid, NoMemory, Denied, or NotFound for an unknown user or pages that are not to be had.
         """
         self._check()
         self._check_place(group=group, socket_id=socket_id)
         if not isinstance(size, int):
             raise InvalidType(f"the size of a segment is an int, not {type(size).__name__}")
         check_mode(mode, "segment")
-        ownership = Ownership(mode, user, user_group)
-        return self._heap.create_segment(size, group=group, socket_id=socket_id, ownership=ownership)
+        backend = pages.choose(huge_dir=huge_dir, page_size=page_size) if huge_dir or page_size else None
+        return self._heap.create_segment(
+            size,
+            group=group,
+            socket_id=socket_id,
+            ownership=Ownership(mode, user, user_group),
+            backend=backend,
+            progress=progress,
+        )
 
     # --- rings --------------------------------------------------------------------------------------------
 

@@ -5,17 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from eal import cpulist
 from eal.errors import Denied, EalError, Invalid, NoMemory, NotFound, from_errno
 from eal.mapping import Mapping
+
+if TYPE_CHECKING:
+    from eal.table import SegmentRecord
 
 log = logging.getLogger(__name__)
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SHM_DIR = Path("/dev/shm")
 HUGEPAGES = Path("/sys/kernel/mm/hugepages")
+NODES = Path("/sys/devices/system/node")
+CHUNK = 64 * MIB  # taken at once; between two of these progress is told, and a signal is heard
 _SUFFIXES = {"k": KIB, "m": MIB, "g": GIB}
 HOW_TO_GET_HUGEPAGES = (
     "echo 512 > /proc/sys/vm/nr_hugepages && mkdir -p /dev/hugepages && "
@@ -34,15 +42,27 @@ class Backend:
     huge: bool
     reserved: int = 0
 
-    def free_pages(self) -> int:
-        """Pages that can be had now: free hugepages that nobody reserved, or what the tmpfs has left."""
+    def free_pages(self, node: int | None = None) -> int:
+        """Pages that can be had now: free hugepages that nobody reserved, or what the tmpfs has left. With `node`, no
+        more hugepages than are free there.
+        """
         found = os.statvfs(self.folder)
         if not self.huge:
             return found.f_bavail * found.f_frsize // self.page_size
         pool = HUGEPAGES / f"hugepages-{self.page_size // KIB}kB"
         free = int((pool / "free_hugepages").read_text()) - int((pool / "resv_hugepages").read_text())
         free += max(self.reserved // self.page_size - (found.f_blocks - found.f_bfree), 0)
+        if node is not None:
+            free = min(free, int((self._pool_of(node) / "free_hugepages").read_text()))
         return min(free, found.f_bavail) if found.f_blocks else free  # no blocks: mounted without a limit
+
+    def _pool_of(self, node: int) -> Path:
+        return NODES / f"node{node}" / "hugepages" / f"hugepages-{self.page_size // KIB}kB"
+
+    def how_to_get_more(self, node: int | None = None) -> str:
+        if not self.huge:
+            return "free some space there, or make it larger"
+        return HOW_TO_GET_HUGEPAGES if node is None else f"echo 512 > {self._pool_of(node)}/nr_hugepages"
 
 
 def parse_size(text: str) -> int:
@@ -82,21 +102,35 @@ def tmpfs() -> Backend:
     return Backend(SHM_DIR, os.sysconf("SC_PAGE_SIZE"), huge=False)
 
 
-def choose(*, huge_dir: str | os.PathLike[str] | None = None, no_huge: bool | None = None) -> Backend:
-    """The backend for a process (DPDK's --huge-dir and --no-huge).
+def choose(
+    *, huge_dir: str | os.PathLike[str] | None = None, no_huge: bool | None = None, page_size: int | None = None
+) -> Backend:
+    """The backend for a process or a group (DPDK's --huge-dir and --no-huge).
 
-    `no_huge`: True takes tmpfs; False insists on hugepages and raises NotFound without; None takes hugepages where
-    they can be had, otherwise tmpfs with a warning that names the commands to get some.
+    `page_size` in bytes insists on pages of that size. `no_huge`: True takes tmpfs; False insists on hugepages and
+    raises NotFound without; None takes hugepages where they can be had, otherwise tmpfs with a warning that names the
+    commands to get some.
     """
     if no_huge:
         if huge_dir is not None:
             raise Invalid("huge_dir and no_huge contradict each other: leave one out")
         return tmpfs()
     if huge_dir is not None:
-        return _named(Path(huge_dir))
+        backend = _named(Path(huge_dir))
+        if page_size not in (None, backend.page_size):
+            raise Invalid(f"huge_dir {huge_dir} has pages of {backend.page_size} bytes, not {page_size}: leave one out")
+        return backend
+    if page_size == tmpfs().page_size:
+        return tmpfs()
     usable = [b for b in hugetlbfs_mounts() if os.access(b.folder, os.W_OK) and b.free_pages() > 0]
-    if usable:
-        return usable[0]
+    for backend in usable:
+        if page_size in (None, backend.page_size):
+            return backend
+    if page_size is not None:
+        raise NotFound(
+            f"no hugetlbfs with free pages of {page_size} bytes that this user may write to. To get one of 2 MiB: "
+            f"{HOW_TO_GET_HUGEPAGES}"
+        )
     if no_huge is False:
         raise NotFound(f"no hugetlbfs with free pages that this user may write to. To get one: {HOW_TO_GET_HUGEPAGES}")
     log.warning(
@@ -105,6 +139,16 @@ def choose(*, huge_dir: str | os.PathLike[str] | None = None, no_huge: bool | No
         HOW_TO_GET_HUGEPAGES,
     )
     return tmpfs()
+
+
+def backend_of(record: SegmentRecord) -> Backend:
+    """The backend that a segment was made of, so that more of the same can be."""
+    folder = Path(record.path).parent
+    if record.page_size == tmpfs().page_size:
+        return replace(tmpfs(), folder=folder)
+    mounted = [b for b in hugetlbfs_mounts() if b.page_size == record.page_size and folder.is_relative_to(b.folder)]
+    mount = max(mounted, key=lambda b: len(b.folder.parts), default=Backend(folder, record.page_size, huge=True))
+    return replace(mount, folder=folder)
 
 
 def _named(folder: Path) -> Backend:
@@ -146,6 +190,9 @@ class Ownership:
             ) from error
 
 
+Progress = Callable[[int], object]  # is told of so many bytes more whose pages were taken
+
+
 def create(
     backend: Backend,
     path: Path,
@@ -154,11 +201,15 @@ def create(
     hint: int = 0,
     ownership: Ownership | None = None,
     bind: int | None = None,
+    progress: Progress | None = None,
 ) -> Mapping:
     """Makes a file of `size` bytes, maps it and takes every page of it now, bound to NUMA node `bind` if given.
 
-    Too few pages: raises NoMemory. Whatever fails, no file is left behind.
+    Too few pages, or pages on another node than that: raises NoMemory. A node that is not there: Invalid. Whatever
+    fails, no file is left behind.
     """
+    if bind is not None:
+        check_node(bind)
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
@@ -168,16 +219,66 @@ def create(
         mapping = Mapping(fd, size, hint=hint, what=str(path))
         if bind is not None:
             _bind(mapping, bind, path)
-        _take_pages(backend, fd, mapping)
+        _take_pages(backend, fd, mapping, progress)
+        if bind is not None:
+            _check_place(backend, mapping, bind)
         (ownership or Ownership()).apply(fd, path)
         return mapping
     except BaseException as error:
         os.unlink(path)
         if isinstance(error, NoMemory) or (isinstance(error, OSError) and not isinstance(error, EalError)):
-            raise NoMemory(_shortage(backend, size, error)) from error
+            raise NoMemory(_shortage(backend, size, bind, error)) from error
         raise
     finally:
         os.close(fd)
+
+
+def _take_pages(backend: Backend, fd: int, mapping: Mapping, progress: Progress | None) -> None:
+    """Takes all pages now: a page that cannot be had later would be a SIGBUS. tmpfs by fallocate, which fails
+    cleanly; hugetlbfs has reserved them in mmap.
+    """
+    from eal._native import lib
+
+    step = max(CHUNK, backend.page_size)
+    for at in range(0, mapping.length, step):
+        size = min(step, mapping.length - at)
+        if not backend.huge:
+            os.posix_fallocate(fd, at, size)
+        result = lib.ivs_populate(mapping.address + at, size, backend.page_size)
+        if result < 0:
+            raise from_errno(result, f"cannot take the pages: {os.strerror(-result)}")
+        if progress is not None:
+            progress(size)
+
+
+def _shortage(backend: Backend, size: int, node: int | None, error: BaseException) -> str:
+    need = size // backend.page_size
+    kind = f"{backend.page_size // KIB} KiB {'hugepages' if backend.huge else 'pages'}"
+    where = f"{backend.folder}" if node is None else f"{backend.folder} on NUMA node {node}"
+    try:
+        free = str(backend.free_pages(node))
+    except OSError:
+        free = "an unknown number"
+    return f"{need} {kind} are needed in {where}, {free} can be had ({error}): {backend.how_to_get_more(node)}"
+
+
+# --- NUMA -------------------------------------------------------------------------------------------------------
+
+
+def nodes_with_memory() -> frozenset[int]:
+    """The NUMA nodes that memory can be bound to; none where the kernel knows nothing of nodes."""
+    try:
+        return cpulist.parse_list((NODES / "has_memory").read_text())
+    except FileNotFoundError:
+        return frozenset()
+
+
+def check_node(node: int) -> None:
+    """Raises Invalid for a NUMA node without memory, or one that is not there."""
+    there = nodes_with_memory()
+    if node not in there:
+        names = ", ".join(map(str, sorted(there))) or "none that this kernel knows of"
+        raise Invalid(f"there is no memory on NUMA node {node} of this machine; nodes with memory: {names}")
 
 
 def _bind(mapping: Mapping, node: int, path: Path) -> None:
@@ -185,28 +286,16 @@ def _bind(mapping: Mapping, node: int, path: Path) -> None:
 
     result = lib.ivs_bind(mapping.address, mapping.length, node)
     if result < 0:
-        raise Invalid(f"cannot bind {path} to NUMA node {node}: {os.strerror(-result)}")
+        reason = os.strerror(-result)
+        raise from_errno(result, f"cannot bind {path} to NUMA node {node}: {reason} (is the node in its cpuset?)")
 
 
-def _take_pages(backend: Backend, fd: int, mapping: Mapping) -> None:
-    """Takes all pages now: a page that cannot be had later would be a SIGBUS. tmpfs by fallocate, which fails
-    cleanly; hugetlbfs has reserved them in mmap.
-    """
+def _check_place(backend: Backend, mapping: Mapping, node: int) -> None:
+    """What the kernel made of the binding: raises NoMemory where any page lies on another node."""
     from eal._native import lib
 
-    if not backend.huge:
-        os.posix_fallocate(fd, 0, mapping.length)
-    result = lib.ivs_populate(mapping.address, mapping.length, backend.page_size)
-    if result < 0:
-        raise from_errno(result, f"cannot take the pages: {os.strerror(-result)}")
-
-
-def _shortage(backend: Backend, size: int, error: BaseException) -> str:
-    need = size // backend.page_size
-    kind = f"{backend.page_size // KIB} KiB {'hugepages' if backend.huge else 'pages'}"
-    advice = HOW_TO_GET_HUGEPAGES if backend.huge else "free some space there, or make it larger"
-    try:
-        free = str(backend.free_pages())
-    except OSError:
-        free = "an unknown number"
-    return f"{need} {kind} are needed in {backend.folder}, {free} can be had ({error}): {advice}"
+    elsewhere = lib.ivs_count_elsewhere(mapping.address, mapping.length, backend.page_size, node)
+    if elsewhere < 0:
+        raise from_errno(elsewhere, f"cannot tell where the pages lie: {os.strerror(-elsewhere)}")
+    if elsewhere:
+        raise NoMemory(f"{elsewhere} of them came to lie on other nodes")

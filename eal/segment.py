@@ -15,7 +15,7 @@ from eal._native import ffi, lib
 from eal.errors import Corrupt, Denied, NotFound
 from eal.mapping import Mapping
 from eal.names import pack_name, unpack_name
-from eal.pages import Backend, Ownership, create
+from eal.pages import Backend, Ownership, Progress, create
 from eal.table import SegmentRecord, fault_text
 
 log = logging.getLogger(__name__)
@@ -161,10 +161,11 @@ def create_segment(
     epoch: int,
     hint: int,
     ownership: Ownership,
+    progress: Progress | None = None,
 ) -> Segment:
     """Makes a segment file, takes its pages and writes its header. Raises NoMemory for too few pages."""
     bind = None if socket_id == SOCKET_ID_ANY else socket_id
-    mapping = create(backend, path, size, hint=hint, ownership=ownership, bind=bind)
+    mapping = create(backend, path, size, hint=hint, ownership=ownership, bind=bind, progress=progress)
     record = SegmentRecord(
         uuid, size, backend.page_size, mapping.address, socket_id, group, epoch, path=os.fspath(path)
     )

@@ -73,6 +73,7 @@ int ivs_unmap(uint64_t address, uint64_t length);
 int ivs_populate(uint64_t address, uint64_t length, uint64_t page_size);
 int ivs_bind(uint64_t address, uint64_t length, int node);
 int ivs_node_of(uint64_t address);
+int64_t ivs_count_elsewhere(uint64_t address, uint64_t length, uint64_t page_size, int node);
 void ivs_zero(void *base, uint64_t offset, uint64_t length);
 
 /* segment.h */

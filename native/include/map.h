@@ -20,6 +20,9 @@ int ivs_bind(uint64_t address, uint64_t length, int node);
 /* The NUMA node of the page at `address` (get_mempolicy), or a negative errno. */
 int ivs_node_of(uint64_t address);
 
+/* How many pages of a range that was populated do not lie on `node` (move_pages). Or a negative errno. */
+int64_t ivs_count_elsewhere(uint64_t address, uint64_t length, uint64_t page_size, int node);
+
 /* Fills `length` bytes from base + offset on with zero bytes. */
 void ivs_zero(void *base, uint64_t offset, uint64_t length);
 

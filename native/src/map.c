@@ -77,6 +77,33 @@ int ivs_node_of(uint64_t address)
     return result == 0 ? node : -errno;
 }
 
+/* The node of one page; a hugetlbfs page is not always known to move_pages. */
+static int node_of_page(uint64_t address, int status)
+{
+    return status >= 0 ? status : ivs_node_of(address);
+}
+
+int64_t ivs_count_elsewhere(uint64_t address, uint64_t length, uint64_t page_size, int node)
+{
+    enum { BATCH = 512 };
+    void *pages[BATCH];
+    int status[BATCH];
+    int64_t elsewhere = 0;
+
+    for (uint64_t at = 0; at < length;) {
+        unsigned long count = 0;
+        for (uint64_t next = at; count < BATCH && next < length; next += page_size)
+            pages[count++] = pointer(address + next);
+        /* without target nodes it moves nothing and says where each page is */
+        if (syscall(SYS_move_pages, 0, count, pages, NULL, status, 0) < 0)
+            return -errno;
+        for (unsigned long i = 0; i < count; i++)
+            elsewhere += node_of_page(address + at + i * page_size, status[i]) != node;
+        at += count * page_size;
+    }
+    return elsewhere;
+}
+
 void ivs_zero(void *base, uint64_t offset, uint64_t length)
 {
     memset((unsigned char *)base + offset, 0, length);

@@ -336,3 +336,18 @@ def test_a_node_that_is_not_there(primary: eal.Eal, socket_id: int) -> None:
         primary.memzone_reserve("z", 64, socket_id=socket_id)
     assert (primary.segments(), primary.memzones()) == ([], [])
     assert [name for name in os.listdir("/dev/shm") if primary.file_prefix in name] == []
+
+
+def test_pages_that_came_to_lie_elsewhere(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel is asked where they are; nothing is left of a segment that is not where it was bound to."""
+    monkeypatch.setattr(pages, "nodes_with_memory", lambda: {0, 1})
+    monkeypatch.setattr(pages, "_bind", lambda *_: None)
+    with pytest.raises(eal.NoMemory, match=r"512 4 KiB pages .* on NUMA node 1, .*\(512 of them came to lie on other"):
+        primary.memzone_reserve("z", 64, socket_id=1)
+    assert (primary.segments(), primary.memzones()) == ([], [])
+    assert [name for name in os.listdir("/dev/shm") if primary.file_prefix in name] == []
+
+
+def test_a_node_that_is_not_there_names_those_that_are(primary: eal.Eal) -> None:
+    with pytest.raises(eal.Invalid, match=r"^there is no memory on NUMA node 7 of this machine; nodes with memory: 0"):
+        primary.segment_create(2 * MIB, socket_id=7)
