@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -47,8 +48,8 @@ class Backend:
         more hugepages than are free there.
         """
         found = os.statvfs(self.folder)
-        if not self.huge:
-            return found.f_bavail * found.f_frsize // self.page_size
+        if not self.huge:  # a tmpfs may be as large as the memory that others have, too
+            return min(found.f_bavail * found.f_frsize, _available_memory()) // self.page_size
         pool = HUGEPAGES / f"hugepages-{self.page_size // KIB}kB"
         free = int((pool / "free_hugepages").read_text()) - int((pool / "resv_hugepages").read_text())
         free += max(self.reserved // self.page_size - (found.f_blocks - found.f_bfree), 0)
@@ -92,10 +93,19 @@ def _unescape(field: str) -> str:
 
 
 def _default_hugepage() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("Hugepagesize:"):
-            return int(line.split()[1]) * KIB
-    return 2 * MIB
+    return _meminfo().get("Hugepagesize", 2 * MIB)
+
+
+def _available_memory() -> int:
+    """Bytes that can be taken before the kernel has to end somebody."""
+    found = _meminfo()
+    return found["MemAvailable"] + found["SwapFree"]
+
+
+def _meminfo() -> dict[str, int]:
+    """/proc/meminfo in bytes, without what it counts in pages."""
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) * KIB for words in lines if words[-1] == "kB"}
 
 
 def tmpfs() -> Backend:
@@ -239,6 +249,8 @@ def _take_pages(backend: Backend, fd: int, mapping: Mapping, progress: Progress 
     """
     from eal._native import lib
 
+    if not backend.huge and backend.free_pages() * backend.page_size < mapping.length:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # before others are starved of all that is left
     step = max(CHUNK, backend.page_size)
     for at in range(0, mapping.length, step):
         size = min(step, mapping.length - at)
