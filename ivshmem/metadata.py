@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import threading
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import eal
 from eal import leftovers, pages, runtime
@@ -124,8 +125,10 @@ class Metadata:
         return devices_of(file, self.path, self._owner.registry_table)
 
     def qemu_args(self) -> list[str]:
-        """Options for a QEMU command line. Those of several metadata may follow each other in one."""
-        return qemu.direct_args(self.devices())
+        """Options for a QEMU command line. Those of several metadata may follow each other in one, for each sits on a
+        bridge of its own; more than 12 have to be planned together, by `ivshmem.qemu_args`. Raises as that does.
+        """
+        return qemu_args(self)
 
     def cmdline(self) -> str:
         """The same, quoted for a shell (rte_ivshmem_metadata_cmdline_generate)."""
@@ -235,7 +238,7 @@ def metadata_create(
     owner = eal.current()
     with owner.lock(), _names_lock(owner.directory.root):
         _claim_name(owner.directory, name)
-        uuid = uuid4()
+        uuid = _new_uuid(owner.directory.root)
         path = pages.SHM_DIR / owner.directory.file_name(uuid.hex, "md")
         mapping = pages.create(pages.tmpfs(), path, capacity, ownership=Ownership(mode, user, group))
         file = TableFile.format(mapping, METADATA_MAGIC, name, uuid, epoch=owner.epoch)
@@ -260,6 +263,21 @@ def _claim_name(mine: PrefixDir, name: str) -> None:
         remove_files(link, Path(os.readlink(link)))
 
 
+def _new_uuid(root: Path) -> UUID:
+    """A random uuid whose place on a VM's root bus is the one that the fewest other metadata have."""
+    taken = Counter(map(qemu.place_of, _uuids(root)))
+    place = min(range(len(qemu.PLACES)), key=lambda number: taken[number])
+    return next(uuid for uuid in iter(uuid4, None) if qemu.place_of(uuid) == place)
+
+
+def _uuids(root: Path) -> Iterator[UUID]:
+    """Of all metadata of a runtime directory, from the names of their files."""
+    for directory in runtime.prefixes(root):
+        for name in directory.metadata_names():
+            with suppress(OSError, ValueError):  # being removed, or not ours
+                yield UUID(os.readlink(directory.metadata_link(name)).split(".")[-2])
+
+
 def metadata_lookup(name: str) -> Metadata:
     """A metadata that this prefix has already, after `recover` or in a secondary. Raises NotFound or Corrupt."""
     check_name(name, "metadata")
@@ -275,8 +293,10 @@ def metadata_lookup(name: str) -> Metadata:
 
 
 def qemu_args(*metadata: Metadata, plug: str | None = None) -> list[str]:
-    """Options for one VM that gets all these metadata: each segment once, on bridges where devices are many.
+    """Options for one VM that gets all these metadata: each segment once, on bridges of their own.
 
-    `plug`, a size such as "1G", reserves room for what is plugged while the VM runs.
+    `plug`, a size such as "1G", reserves room for what is plugged while the VM runs. Raises Invalid for more devices
+    than PCI has bus numbers for (some 7,000), NotFound where a file is gone.
     """
-    return qemu.vm_args(merge(device for one in metadata for device in one.devices()), plug)
+    devices = merge(device for one in metadata for device in one.devices())
+    return qemu.vm_args(devices, plug, qemu.place_of(*(one.uuid for one in metadata)))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from uuid import UUID
 
 from eal.errors import Invalid
 from eal.segment import SOCKET_ID_ANY
 from ivshmem.device import Device
 
-DIRECT_LIMIT = 16  # devices that QEMU may place on the root bus itself, beside the VM's other ones
-PER_BRIDGE = 31
-# Bridges sit at the upper end of the root bus: in the first free slots they would collide with addresses that the
-# user gives to other devices later on the command line.
-FIRST_BRIDGE_SLOT, LAST_BRIDGE_SLOT = 0x18, 0x1D
+PER_BUS = 31  # devices on a bridge: its slots 1 to 31
+# Slots of the root bus for bridges: high ones, because in the first free slots they would collide with addresses that
+# the user gives to other devices. Those of a q35's own devices, and of its USB at 0x1d, are not among them.
+PLACES = (0x1C, 0x1B, *range(0x19, 0x0F, -1))
+PLUG_SLOT = 0x1A
 PLUG_BRIDGE = "ivs-plug"
+MOST_BRIDGES = 240  # PCI has 256 bus numbers, one a bridge; the VM's other bridges and root ports need some
 
 
 def quote(value: str) -> str:
@@ -37,47 +39,62 @@ def backend_args(device: Device) -> list[str]:
     return ["-object", ",".join(options)]
 
 
-def device_args(device: Device, place: str = "") -> list[str]:
-    """A device with its backend; `place` is a bus and an address on it, such as "bus=b,addr=1"."""
-    options = [f"ivshmem-plain,id={device.id}-dev", f"memdev={device.id}", *([place] if place else [])]
-    return [*backend_args(device), "-device", ",".join(options)]
+def device_args(device: Device, where: str) -> list[str]:
+    """A device with its backend; `where` is a bus and an address on it, such as "bus=b,addr=1"."""
+    return [*backend_args(device), "-device", f"ivshmem-plain,id={device.id}-dev,memdev={device.id},{where}"]
 
 
-def direct_args(devices: Sequence[Device]) -> list[str]:
-    """All devices on the root bus, placed by QEMU."""
-    return [word for device in devices for word in device_args(device)]
+def vm_args(devices: Sequence[Device], plug: str | None = None, place: int = 0) -> list[str]:
+    """All devices of a VM, on bridges of their own; with `plug`, a size such as "1G", also a bridge whose window has
+    room for that much to be plugged into the running VM. `place` is a number of PLACES: where the first bridge sits.
 
-
-def vm_args(devices: Sequence[Device], plug: str | None = None) -> list[str]:
-    """All devices of a VM, on bridges of their own where they are many; with `plug`, a size such as "1G", also a bridge
-    whose window has room for that much to be plugged into the running VM.
-
-    Raises Invalid for more devices than fit, or a `plug` that is no size.
+    Raises Invalid for more devices than PCI has buses for, or a `plug` that is no size.
     """
     if plug is not None and not _is_size(plug):
         raise Invalid(f"plug {plug!r}: a size such as '1G' or '256M'")
-    bridges = 0 if len(devices) <= DIRECT_LIMIT else -(-len(devices) // PER_BRIDGE)
-    most = LAST_BRIDGE_SLOT - FIRST_BRIDGE_SLOT + (plug is None)
-    if bridges > most:
-        raise Invalid(f"{len(devices)} devices for one VM: at most {most * PER_BRIDGE} fit; put more into one metadata")
-    args = []
-    for number in range(bridges):
-        args += _bridge_args(number, f"ivs-bridge{number}")
-        for slot, device in enumerate(devices[number * PER_BRIDGE : (number + 1) * PER_BRIDGE], start=1):
-            args += device_args(device, f"bus=ivs-bridge{number},addr={slot:#x}")
-    if not bridges:
-        args += direct_args(devices)
+    args = _placed_args(devices, place)
     if plug is not None:
-        args += _bridge_args(bridges, PLUG_BRIDGE, f",pref64-reserve={plug},mem-reserve=4M")
+        args += _bridge_args(PLUG_BRIDGE, 255, f"addr={PLUG_SLOT:#x},pref64-reserve={plug},mem-reserve=4M")
     return args
 
 
-def _bridge_args(number: int, name: str, more: str = "") -> list[str]:
-    """A bridge. Its chassis number is above those that a user's own root ports start from."""
-    return [
-        "-device",
-        f"pci-bridge,id={name},chassis_nr={100 + number},shpc=off,addr={FIRST_BRIDGE_SLOT + number:#x}{more}",
-    ]
+def _placed_args(devices: Sequence[Device], place: int) -> list[str]:
+    """Devices on a tree of bridges, numbered as a heap is: slot by slot, bus by bus stand first the bridges, which open
+    another bus each, and then the devices.
+    """
+    if not devices:
+        return []
+    bridges = max(1, -(-(len(devices) - 1) // (PER_BUS - 1)))
+    if bridges > MOST_BRIDGES:
+        raise Invalid(
+            f"{len(devices)} devices for one VM: they need {bridges} bridges, and PCI's 256 bus numbers leave room for "
+            f"{MOST_BRIDGES}, so for {MOST_BRIDGES * (PER_BUS - 1) + 1} devices; put more objects into one group"
+        )
+    names = [f"ivs-bus{place}", *(f"ivs-bus{place}-{number}" for number in range(1, bridges))]
+    places = [f"addr={PLACES[place]:#x}"]
+    places += [f"bus={name},addr={slot:#x}" for name in names for slot in range(1, PER_BUS + 1)]
+    args = []
+    for number, name in enumerate(names):
+        args += _bridge_args(name, _chassis(place, number), places[number])
+    for device, where in zip(devices, places[bridges:], strict=False):
+        args += device_args(device, where)
+    return args
+
+
+def place_of(*metadata: UUID) -> int:
+    """Where the bridge of these metadata sits. One has a place of its own, in its uuid, so that the options of several
+    may follow each other (design note 25); those that are planned together take the first.
+    """
+    return metadata[0].int % len(PLACES) if len(set(metadata)) == 1 else 0
+
+
+def _chassis(place: int, number: int) -> int:
+    """A chassis number, 1 to 254: above those that a user's own bridges start from, apart for different places."""
+    return (99 + place * (254 // len(PLACES)) + number) % 254 + 1
+
+
+def _bridge_args(name: str, chassis: int, options: str) -> list[str]:
+    return ["-device", f"pci-bridge,id={name},chassis_nr={chassis},shpc=off,{options}"]
 
 
 def _is_size(text: object) -> bool:

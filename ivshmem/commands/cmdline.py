@@ -1,4 +1,4 @@
-"""`ivshmem cmdline`: the QEMU options that give a metadata to a VM."""
+"""`ivshmem cmdline`: the QEMU options that give metadata to a VM."""
 
 from __future__ import annotations
 
@@ -11,18 +11,25 @@ from ivshmem.terminal import json_option, prefix_option, print_json
 
 
 @click.command()
-@click.argument("name")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--plug", metavar="SIZE", help="Reserve room for so much to be plugged while the VM runs, such as 1G.")
 @prefix_option
 @json_option
-def cmdline(name: str, file_prefix: str | None, as_json: bool) -> None:
-    """Print the QEMU options that give the metadata NAME to a VM.
+def cmdline(names: tuple[str, ...], plug: str | None, file_prefix: str | None, as_json: bool) -> None:
+    """Print the QEMU options that give the metadata NAME... to one VM.
+
+    The options of one command make a whole VM. Those of several commands may follow each other if each names one
+    metadata.
 
     Example: eval "qemu-system-x86_64 -m 512 $(ivshmem cmdline vm0)"
     """
-    from ivshmem.qemu import direct_args
+    from ivshmem.device import merge
+    from ivshmem.qemu import place_of, vm_args
     from ivshmem.state import find_metadata
 
-    args = direct_args(find_metadata(runtime.runtime_dir(), name, file_prefix).devices())
+    found = [find_metadata(runtime.runtime_dir(), name, file_prefix) for name in names]
+    devices = merge(device for one in found for device in one.devices())
+    args = vm_args(devices, plug, place_of(*(one.file.info.uuid for one in found)))
     if as_json:
         print_json(args)
     else:

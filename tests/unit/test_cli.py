@@ -155,7 +155,7 @@ def test_a_shell_can_complete(shell: str, monkeypatch: pytest.MonkeyPatch) -> No
         (["ls", "surplus"], "Got unexpected extra argument (surplus)"),
         (["ls", "--no-such-option"], "No such option '--no-such-option'."),
         (["dump"], "Missing argument 'NAME'."),
-        (["cmdline"], "Missing argument 'NAME'."),
+        (["cmdline"], "Missing argument 'NAME...'."),
         (["dump", "a", "b"], "Got unexpected extra argument (b)"),
         (["ls", "--file-prefix"], "Option '--file-prefix' requires an argument."),
         (["demo", "--messages", "0"], "Invalid value for '--messages': 0 is not in the range 1<=x<=1000000000."),
@@ -295,6 +295,17 @@ def test_the_example_of_cmdlines_help_works_in_a_shell(runtime_dir: Path, tmp_pa
         run = subprocess.run(["sh", "-c", example], capture_output=True, text=True, env={**os.environ, "PATH": path})
         assert run.returncode == 0, run.stderr
         assert json.loads(run.stdout) == ["-m", "512", *metadata.qemu_args()]
+
+
+def test_cmdline_of_several_metadata_is_a_whole_vm(primary: eal.Eal) -> None:
+    made = [ivshmem.metadata_create(name) for name in ("vm0", "vm1")]
+    for metadata in made:
+        metadata.add_memzone(eal.memzone_reserve(metadata.name, 64))
+    assert json.loads(good("cmdline", "vm1", "--json")) == made[1].qemu_args()
+    words = ["cmdline", "vm0", "vm1", "--plug", "256M"]
+    assert json.loads(good(*words, "--json")) == ivshmem.qemu_args(*made, plug="256M")
+    assert shlex.split(good(*words)) == ivshmem.qemu_args(*made, plug="256M")
+    assert error_of("cmdline", "vm0", "--plug", "much") == "plug 'much': a size such as '1G' or '256M'"
 
 
 def test_cmdline_of_a_file_that_is_gone(primary: eal.Eal) -> None:
