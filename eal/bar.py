@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
-from pathlib import Path
 
+from eal.caching import WRITE_BACK, map_write_back, memory_types
 from eal.errors import Corrupt, Denied, Detached, EalError, InUse
+from eal.lockdown import HOW_TO_LIFT, lockdown
 from eal.mapping import Mapping
 from eal.pci import PciDevice
+
+log = logging.getLogger(__name__)
+
+HOW_TO_LET_USERS_IN = "run as root, or install the udev rule of docs/nonroot.md in the guest"
 
 
 class Bar:
@@ -32,10 +38,13 @@ class Bar:
             return os.open(str(self.device.resource), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise Detached(
-                f"{self.device.address}: no BAR2 with an address: plugged where no window was large enough for it?"
+                f"{self.device.address}: no BAR2 with an address: plugged where no window was large enough for it? "
+                "Boot the VM with ivshmem.qemu_args(..., plug=SIZE), which reserves one"
             ) from error
         except OSError as error:
-            raise Denied(f"{self.device.address}: cannot open {self.device.resource}: {error.strerror}") from error
+            raise Denied(
+                f"{self.device.address}: cannot open {self.device.resource}: {error.strerror}: {HOW_TO_LET_USERS_IN}"
+            ) from error
 
     def _enable(self) -> None:
         """The kernel leaves memory decoding of an unbound device off."""
@@ -46,7 +55,9 @@ class Bar:
         except (FileNotFoundError, ValueError):
             pass  # nothing to switch
         except OSError as error:
-            raise Denied(f"{self.device.address}: cannot enable the device: {error.strerror}") from error
+            raise Denied(
+                f"{self.device.address}: cannot enable the device: {error.strerror}: {HOW_TO_LET_USERS_IN}"
+            ) from error
 
     def restore(self) -> None:
         """Puts the device back into the state it was found in."""
@@ -55,14 +66,32 @@ class Bar:
             self._enabled_here = False
 
     def map(self, length: int, *, writable: bool, hint: int = 0) -> Mapping:
-        """Maps the first `length` bytes, or somewhat more. Raises Corrupt where the BAR is smaller."""
-        if length > self.size:
-            raise Corrupt(f"{self.device.address}: {length} bytes are needed, BAR2 has {self.size}: truncated?")
-        length = min(-(-length // self._block) * self._block, self.size)
+        """Maps the first `length` bytes, or somewhat more, as the kernel does. Raises Corrupt where the BAR is smaller.
+
+        Where another process holds the BAR write-back, so does this mapping: the kernel allows one type at a time.
+        """
+        length = self._whole_pages(length)
         try:
             return Mapping(self._fd, length, writable=writable, hint=hint, what=f"BAR2 of {self.device.address}")
         except EalError as error:
+            if error.code == errno.EINVAL and self.held_write_back():
+                return self.map_write_back(length, writable=writable, hint=hint)
             raise _explain(self.device, error) from error
+
+    def map_write_back(self, length: int, *, writable: bool, hint: int = 0) -> Mapping:
+        """The same through /dev/mem. Raises what eal.caching.map_write_back does."""
+        length = self._whole_pages(length)
+        what = f"BAR2 of {self.device.address}"
+        return map_write_back(self.device.bar_start, length, writable=writable, hint=hint, what=what)
+
+    def held_write_back(self) -> bool:
+        """Whether any process maps this BAR write-back now, as far as the kernel tells."""
+        return not self.device.emulated and WRITE_BACK in (memory_types(self.device.bar_start, self.size) or ())
+
+    def _whole_pages(self, length: int) -> int:
+        if length > self.size:
+            raise Corrupt(f"{self.device.address}: {length} bytes are needed, BAR2 has {self.size}: truncated?")
+        return min(-(-length // self._block) * self._block, self.size)
 
     def close(self) -> None:
         """Closes the file; mappings stay."""
@@ -70,18 +99,19 @@ class Bar:
 
 
 def _explain(device: PciDevice, error: EalError) -> EalError:
-    code = getattr(error, "code", 0)
-    if code == errno.EINVAL:
-        driver = device.path / "driver"
-        name = driver.resolve().name if driver.exists() else "a driver"
-        return InUse(f"{device.address}: BAR2 is claimed by {name}: unbind it ({driver}/unbind)")
-    if code == errno.EPERM and _locked_down():
-        return Denied(f"{device.address}: kernel lockdown forbids mapping BARs: boot with lockdown=none")
+    """The error that says what stands in the way of a mapping, where that can be told."""
+    if error.code == errno.EINVAL:
+        if device.driver:
+            return InUse(
+                f"{device.address}: BAR2 is claimed by driver {device.driver}: "
+                f"echo {device.address} > /sys/bus/pci/drivers/{device.driver}/unbind"
+            )
+        return InUse(
+            f"{device.address}: BAR2 is claimed by a driver, or another process maps it write-back "
+            "(bar_access='devmem'): unbind the driver; run this process as root, which can follow the other one"
+        )
+    if error.code == errno.EPERM:
+        mode = lockdown()
+        said = f"kernel lockdown {mode} forbids" if mode not in (None, "none") else "the kernel (lockdown?) forbids"
+        return Denied(f"{device.address}: {said} mapping BARs: {HOW_TO_LIFT}")
     return error
-
-
-def _locked_down() -> bool:
-    try:
-        return "[none]" not in Path("/sys/kernel/security/lockdown").read_text()
-    except OSError:
-        return False

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Protocol
 
 from eal import leftovers, options, pages, runtime
+from eal.bar_access import BarAccess, Choice
 from eal.errors import Closed, EalError, InUse, Invalid, NotFound
 from eal.heap import Heap, base_address
 from eal.locks import Lock, LockFile
@@ -110,7 +111,11 @@ class Eal(Objects):
     def _set_up(self, registry: Registry) -> None:
         given = self.options
         self._heap = Heap(self.directory, registry, self._choose_backend, 0, self.lock)
-        self.findings = Findings() if given.no_pci else Prober(self._first_in_use).probe(scan(given.sysfs_root))
+        primary = self.proc_type == "primary"
+        self._bar_access = BarAccess(self.directory.bar_access, given.bar_access, primary=primary, lock=self.lock)
+        self.findings = Findings()
+        if not given.no_pci:
+            self.findings = Prober(self._first_in_use, self._bar_access.map).probe(scan(given.sysfs_root))
         self._shares = self.findings.shares
         guest = bool(self._shares) or bool(given.sysfs_root or os.environ.get("EAL_SYSFS_ROOT"))
         self._heap.base = given.base_virtaddr or base_address(self.file_prefix, guest=guest)
@@ -163,6 +168,11 @@ class Eal(Objects):
     @property
     def rejections(self) -> list[Rejection]:
         return list(self.findings.rejections)
+
+    @property
+    def bar_access(self) -> Choice:
+        """How the prefix maps BARs of segments: `.access` ("auto" while there is none), `.why` and `.fallbacks`."""
+        return self._bar_access.choice
 
     @property
     def closed(self) -> bool:
@@ -286,6 +296,7 @@ def init(
     lcores: Iterable[int] | None = None,
     base_virtaddr: int | None = None,
     sysfs_root: str | os.PathLike[str] | None = None,
+    bar_access: str | None = None,
     recover: bool = False,
     stall_timeout: float | None = None,
 ) -> Eal:
@@ -296,6 +307,8 @@ def init(
 
     - file_prefix: "rte" by default. proc_type: "auto" (secondary if a primary lives), "primary" or "secondary".
     - memory: MiB to take at the start. huge_dir, no_huge: see `eal.pages.choose`. base_virtaddr: where segments start.
+    - bar_access: how BARs of segments are mapped, as the primary says: "sysfs", "devmem" (write-back through /dev/mem,
+      for processors that obey the guest's caching type), or "auto", which measures.
     - lcores: CPUs to run on. sysfs_root: a tree instead of /sys. recover: take up what a dead primary left.
     - stall_timeout: seconds, 1.0 by default, after which a peer that does not finish is given up.
 
@@ -311,6 +324,7 @@ def init(
         "lcores": None if lcores is None else list(lcores),
         "base_virtaddr": base_virtaddr,
         "sysfs_root": sysfs_root,
+        "bar_access": bar_access,
         "recover": recover,
         "stall_timeout": stall_timeout,
     }

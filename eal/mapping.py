@@ -10,14 +10,16 @@ from eal.errors import Closed, from_errno
 
 
 class Mapping:
-    """`length` bytes of an open file, mapped shared from offset 0.
+    """`length` bytes of an open file, mapped shared from `offset` on.
 
     `hint` is the address wanted; it is used where that range is free (MAP_FIXED_NOREPLACE). `release()` gives
     up this object's own hold: the pages are unmapped when the last view of them is gone.
     """
 
-    def __init__(self, fd: int, length: int, *, writable: bool = True, hint: int = 0, what: str = "") -> None:
-        address = lib.ivs_map(fd, length, int(writable), hint)
+    def __init__(
+        self, fd: int, length: int, *, writable: bool = True, hint: int = 0, what: str = "", offset: int = 0
+    ) -> None:
+        address = lib.ivs_map(fd, offset, length, int(writable), hint)
         if address < 0:
             reason = os.strerror(-address)
             raise from_errno(address, f"cannot map {length} bytes of {what or f'descriptor {fd}'}: {reason}")

@@ -14,6 +14,7 @@ from eal import cpulist
 from eal.errors import Invalid, InvalidType
 
 PROC_TYPES = ("auto", "primary", "secondary")
+BAR_ACCESSES = ("auto", "sysfs", "devmem")
 
 # DPDK's levels by name and number, and Python's.
 _LEVELS = {
@@ -44,6 +45,7 @@ class Options:
     base_virtaddr: int | None = None
     log_level: str | None = None
     sysfs_root: str | os.PathLike[str] | None = None
+    bar_access: str = "auto"
     no_pci: bool = False
     recover: bool = False
     stall_timeout: float = 1.0
@@ -90,6 +92,7 @@ def _parser() -> _Parser:
     add("--huge-dir")
     add("--no-huge", action="store_true")
     add("--no-pci", action="store_true")
+    add("--bar-access", choices=BAR_ACCESSES)  # ours alone
     add("--base-virtaddr", type=_address)
     add("--socket-mem", type=_socket_mem)
     add("--log-level", type=str)
@@ -119,6 +122,8 @@ def parse(argv: Sequence[str] | None, keywords: dict[str, Any]) -> Options:
 def _check(options: Options) -> None:
     if options.proc_type not in PROC_TYPES:
         raise Invalid(f"proc_type {options.proc_type!r}: one of {', '.join(PROC_TYPES)}")
+    if options.bar_access not in BAR_ACCESSES:
+        raise Invalid(f"bar_access {options.bar_access!r}: one of {', '.join(BAR_ACCESSES)}")
     for what, mib in [("memory", options.memory or 0), *(("socket_mem", m) for m in options.socket_mem)]:
         if not isinstance(mib, int) or mib < 0:
             raise Invalid(f"{what} {mib!r}: a number of MiB")

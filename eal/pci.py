@@ -44,14 +44,35 @@ class PciDevice:
             return -1
 
     @property
+    def bar_start(self) -> int:
+        """The physical address of BAR2; 0 where it has none."""
+        return self._bar()[0]
+
+    @property
     def bar_size(self) -> int:
         """Bytes of BAR2 by the device's `resource` file; 0 where it has none, or none with an address."""
+        return self._bar()[1]
+
+    def _bar(self) -> tuple[int, int]:
         try:
             line = self.read("resource").splitlines()[MEMORY_BAR]
             start, end, _ = (int(number, 16) for number in line.split())
         except (OSError, ValueError, IndexError):
-            return 0
-        return end - start + 1 if end > start else 0
+            return 0, 0
+        return (start, end - start + 1) if end > start else (0, 0)
+
+    @property
+    def driver(self) -> str | None:
+        """The driver that is bound to the device, if any."""
+        try:
+            return os.path.basename(os.readlink(self.path / "driver"))
+        except OSError:
+            return None
+
+    @property
+    def emulated(self) -> bool:
+        """Whether this is a folder that plays a device: its BAR has no physical address."""
+        return not self.path.is_relative_to(SYSFS)
 
 
 def scan(sysfs_root: str | os.PathLike[str] | None = None) -> list[PciDevice]:

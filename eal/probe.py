@@ -73,9 +73,16 @@ class _Carrier:
 class Prober:
     """Sorts devices by what is in them, then takes each metadata whose segments are all there."""
 
-    def __init__(self, in_use: Callable[[Iterable[Entry]], tuple[Entry, str] | None]) -> None:
-        """`in_use` gives the first object whose kind and name somebody has already, and who has it, or None."""
+    def __init__(
+        self,
+        in_use: Callable[[Iterable[Entry]], tuple[Entry, str] | None],
+        map_segment: Callable[..., Mapping] = Bar.map,
+    ) -> None:
+        """`in_use` gives the first object whose kind and name somebody has already, and who has it, or None.
+        `map_segment` maps the segments that are used, with the arguments of Bar.map.
+        """
         self._in_use = in_use
+        self._map_segment = map_segment
         self.findings = Findings()
         self._metadata: list[tuple[PciDevice, TableFile]] = []
         self._carriers: dict[UUID, list[_Carrier]] = {}
@@ -194,7 +201,8 @@ class Prober:
                 f"{carrier.device.address}: segment {record.uuid} has {carrier.record.size} bytes and group "
                 f"{carrier.record.group!r}, metadata {name!r} says {record.size} and {record.group!r}"
             )
-        mapping = carrier.bar.map(record.size, writable=writable, hint=carrier.record.host_address)
+        hint = carrier.record.host_address
+        mapping = self._map_segment(carrier.bar, record.size, writable=writable, hint=hint)
         segment = Segment(carrier.record, mapping, str(carrier.device.resource), socket_id=carrier.device.numa_node)
         self._segments[record.uuid] = segment
         return segment

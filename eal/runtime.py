@@ -91,6 +91,11 @@ class PrefixDir:
         return self.path / "registry"
 
     @property
+    def bar_access(self) -> Path:
+        """How the prefix's processes map BARs: see eal.bar_access."""
+        return self.path / "bar_access"
+
+    @property
     def metadata(self) -> Path:
         return self.path / "metadata"
 

@@ -67,8 +67,12 @@ const char *ivs_fault_text(int fault);
 /* crc32c.h */
 uint32_t ivs_crc32c(uint32_t crc, const void *data, size_t length);
 
+/* latency.h */
+uint64_t ivs_time_loads(const void *word, uint32_t rounds);
+uint64_t ivs_time_atomics(void *word, uint32_t rounds);
+
 /* map.h */
-int64_t ivs_map(int fd, uint64_t length, int writable, uint64_t hint);
+int64_t ivs_map(int fd, uint64_t offset, uint64_t length, int writable, uint64_t hint);
 int ivs_unmap(uint64_t address, uint64_t length);
 int ivs_populate(uint64_t address, uint64_t length, uint64_t page_size);
 int ivs_bind(uint64_t address, uint64_t length, int node);

@@ -4,6 +4,7 @@
 #include "fault.h"
 #include "held.h"
 #include "jit.h"
+#include "latency.h"
 #include "map.h"
 #include "mbuf_calls.h"
 #include "segment.h"

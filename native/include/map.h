@@ -4,9 +4,9 @@
 
 #include <stdint.h>
 
-/* Maps `length` bytes of `fd` from offset 0, shared. At `hint` if that range is free and hint is not 0, anywhere
+/* Maps `length` bytes of `fd` from `offset` on, shared. At `hint` if that range is free and hint is not 0, anywhere
  * otherwise. Returns the address, or a negative errno. */
-int64_t ivs_map(int fd, uint64_t length, int writable, uint64_t hint);
+int64_t ivs_map(int fd, uint64_t offset, uint64_t length, int writable, uint64_t hint);
 
 /* Unmaps; returns 0 or a negative errno. */
 int ivs_unmap(uint64_t address, uint64_t length);

@@ -22,19 +22,19 @@ static void *pointer(uint64_t address)
     return (void *)(uintptr_t)address;
 }
 
-int64_t ivs_map(int fd, uint64_t length, int writable, uint64_t hint)
+int64_t ivs_map(int fd, uint64_t offset, uint64_t length, int writable, uint64_t hint)
 {
     int prot = PROT_READ | (writable ? PROT_WRITE : 0);
     void *at = MAP_FAILED;
 
     if (hint != 0) {
-        at = mmap(pointer(hint), length, prot, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+        at = mmap(pointer(hint), length, prot, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, (off_t)offset);
         /* a kernel before 4.17 takes the flag for a mere hint and may map elsewhere: that is as good as no hint */
         if (at == MAP_FAILED && errno != EEXIST && errno != ENOMEM && errno != EINVAL && errno != EPERM)
             return -errno;
     }
     if (at == MAP_FAILED)
-        at = mmap(NULL, length, prot, MAP_SHARED, fd, 0);
+        at = mmap(NULL, length, prot, MAP_SHARED, fd, (off_t)offset);
     return at == MAP_FAILED ? -errno : (int64_t)(uintptr_t)at;
 }
 

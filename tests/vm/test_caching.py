@@ -1,0 +1,76 @@
+"""How BARs are mapped in a real VM, by the kernel's own list of memory types."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import eal
+import ivshmem
+from ivshmem.device import Device
+from ivshmem.qemu import device_args
+from ivshmem.vm import VM, VmConfig
+
+pytestmark = [pytest.mark.vm]
+
+SCRIPT = Path(__file__).parents[1] / "guests" / "caching.py"
+RUNS = 4  # of one process alone in the guest
+WRITE_BACK, UNCACHED = ["write-back"], ["uncached-minus"]
+
+
+def above_4_gib(devices: list[Device]) -> list[str]:
+    """QEMU's options: all devices behind a bridge with a window that is too large for the addresses below 4 GiB."""
+    args = ["-device", "pci-bridge,id=high,chassis_nr=50,shpc=off,addr=0x10,pref64-reserve=1G,mem-reserve=4M"]
+    for slot, device in enumerate(devices, start=1):
+        args += device_args(device, f"bus=high,addr={slot}")
+    return args
+
+
+def test_the_types_that_the_kernel_lists(primary: eal.Eal) -> None:
+    metadata = ivshmem.metadata_create("vm0")
+    metadata.add_memzone(eal.memzone_reserve("first", 4096, group="first"))
+    metadata.add_memzone(eal.memzone_reserve("second", 4096))
+    wire = eal.ring_create("wire", 16, group="first")
+    metadata.add_ring(wire)
+    for number in range(RUNS):
+        wire.enqueue(number + 100)
+
+    with VM(VmConfig([sys.executable, "-P", str(SCRIPT)], qemu_args=above_4_gib(metadata.devices()))) as vm:
+        lines = [json.loads(line) for line in vm.lines() if line.startswith("{")]
+        output = vm.wait().output
+    assert len(lines) == RUNS + 1, output
+    sysfs, devmem, auto, held, several = lines
+    alone = lines[:RUNS]
+
+    assert [found["number"] for found in alone] == [100, 101, 102, 103]
+    assert eal.memzone_lookup("first").array("<u8")[1] == 2 * (100 + RUNS - 1)
+    assert not any(any(found["relocated"]) for found in alone)
+    assert [found["after"] for found in alone[:3]] == [{"first": [], "second": []}] * 3  # nothing stays mapped
+
+    assert sysfs["choice"] == {"access": "sysfs", "why": "asked for", "fallbacks": {}}
+    assert sysfs["during"] == {"first": UNCACHED, "second": UNCACHED}
+
+    assert devmem["during"] == {"first": WRITE_BACK, "second": WRITE_BACK}
+    assert devmem["choice"] == {"access": "devmem", "why": "asked for", "fallbacks": {}}
+
+    # TCG caches whatever the guest says, which is measured.
+    assert auto["choice"]["access"] == "sysfs"
+    assert "the processor caches BARs all the same: a load takes" in auto["choice"]["why"]
+    assert auto["during"] == {"first": UNCACHED, "second": UNCACHED}
+
+    # While somebody holds it through sysfs, /dev/mem gives uncached memory without a word. It is noticed.
+    assert held["during"] == {"first": UNCACHED, "second": WRITE_BACK}
+    (address, reason), *others = held["choice"]["fallbacks"].items()
+    assert (address, others) == (held["addresses"]["first"], [])
+    assert "another process holds it uncached-minus" in reason
+
+    assert several["types"] == {"first": WRITE_BACK, "second": WRITE_BACK}
+    followers = {"role": "secondary", "access": "devmem", "first": WRITE_BACK}
+    assert several["a secondary"] == several["one that wants sysfs"] == followers
+    assert several["another prefix"] == {"role": "primary", "access": "devmem", "first": WRITE_BACK}
+    # A range has one type at a time: who wants sysfs meanwhile has to take the other one too.
+    assert several["one with sysfs"] == {"role": "primary", "access": "sysfs", "first": WRITE_BACK}
+    assert bytes(eal.memzone_lookup("first").buf[64:69]) == b"child"
