@@ -130,7 +130,7 @@ void ivs_table_set_leaving(void *base, uint32_t number);
 uint32_t ivs_table_leaving(const void *base);
 
 /* ring.h and calls.h */
-struct ivs_ring { ...; };
+struct ivs_ring { uint64_t owner; ...; };
 struct ivs_ring_info {
     char name[32];
     uint32_t count;
@@ -169,6 +169,16 @@ int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, e
 int ivs_call_zc_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n);
 uint32_t ivs_ring_htd_max(const struct ivs_ring *r, enum ivs_ring_role role);
 int ivs_ring_set_htd_max(struct ivs_ring *r, enum ivs_ring_role role, uint32_t value);
+struct ivs_ring_end_info {
+    uint64_t owner;
+    uint64_t word;
+    uint32_t head;
+    uint32_t tail;
+    uint32_t sync;
+    uint32_t half_moved;
+};
+void ivs_ring_look(const struct ivs_ring *r, enum ivs_ring_role role, struct ivs_ring_end_info *info);
+int ivs_ring_mend(struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_ring_end_info *seen);
 int ivs_ring_dump(const struct ivs_ring *r, char *text, uint32_t size);
 int ivs_call_status(void);
 

@@ -11,10 +11,10 @@
  * Operations return the number of elements (0: full or empty), or a negative errno: -ETIMEDOUT a peer began and did
  * not finish within `stall_ns`; -EINVAL `esize` is not the ring's; -EBUSY this handle is between the start and the
  * finish of a peek (ring_peek.h); or what ivs_ring_refuse set (-EACCES the mapping is read-only, -ESHUTDOWN the handle
- * was closed).
+ * was closed). After -ETIMEDOUT a handle fails at once, until that peer has finished (ring_stall.h).
  *
- * Progress: ST is wait-free. MT and HTS block behind a peer that is between its head's move and its tail's. RTS blocks
- * only when the head is htd_max ahead of the tail.
+ * Progress: ST is wait-free, but for the first operation after another handle's. MT and HTS block behind a peer that is
+ * between its head's move and its tail's. RTS blocks only when the head is htd_max ahead of the tail.
  */
 #ifndef IVS_RING_H
 #define IVS_RING_H
@@ -66,14 +66,18 @@ IVS_INLINE void ivs_ring_read(const struct ivs_ring *r, uint32_t head, void *obj
  * `esize` is the element size; written as a constant it makes the copy as short as it can be. `left`, where not
  * NULL, receives the free slots (or the elements) that remain. */
 
-/* Why an end's gate does not fit `esize`. */
+/* Why an end's gate does not fit `esize`; 0 where it was shut by a stall that is over, and is open again. */
 IVS_COLD int ivs_ring_refusal(struct ivs_ring *r, enum ivs_ring_role role)
 {
-    const struct ivs_ring_side *side = ivs_ring_side(r, role);
+    if (ivs_ring_resumes(r, role))
+        return 0;
+    uint64_t gate = atomic_load_explicit(&ivs_ring_side(r, role)->gate, memory_order_relaxed);
     int32_t refuse = atomic_load_explicit(&r->refuse, memory_order_relaxed);
     if (refuse != 0)
         return refuse;
-    return atomic_load_explicit(&side->gate, memory_order_relaxed) == IVS_GATE_BEGUN ? -EBUSY : -EINVAL;
+    if (gate == IVS_GATE_STALLED)
+        return -ETIMEDOUT;
+    return gate == IVS_GATE_BEGUN ? -EBUSY : -EINVAL;
 }
 
 IVS_INLINE void ivs_ring_move(const struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_ring_span *span,
@@ -98,8 +102,10 @@ IVS_INLINE int ivs_ring_do_as(struct ivs_ring *r, enum ivs_sync sync, enum ivs_r
         return result;
     if (left)
         *left = span.left;
-    if (IVS_UNLIKELY(span.n == 0))
-        return 0;
+    if (IVS_UNLIKELY(span.n == 0)) {
+        bool doubtful = sync == IVS_SYNC_MT && n != 0 && ivs_ring_half_moved(own, IVS_SYNC_MT);
+        return IVS_UNLIKELY(doubtful) ? ivs_ring_doubt(r, role) : 0;
+    }
     ivs_ring_move(r, role, &span, objects, esize, n, amount);
     result = ivs_ring_publish(r, sync, own, &span);
     return IVS_UNLIKELY(result != 0) ? result : (int)span.n;
@@ -108,18 +114,21 @@ IVS_INLINE int ivs_ring_do_as(struct ivs_ring *r, enum ivs_sync sync, enum ivs_r
 IVS_INLINE int ivs_ring_do(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t esize, uint32_t n,
                            enum ivs_amount amount, uint32_t *left)
 {
-    uint64_t gate = atomic_load_explicit(&ivs_ring_side(r, role)->gate, memory_order_relaxed);
     uint64_t open = esize;
-
-    if (IVS_LIKELY(gate == open + IVS_SYNC_ST))
-        return ivs_ring_do_as(r, IVS_SYNC_ST, role, objects, esize, n, amount, left);
-    if (IVS_LIKELY(gate == open + IVS_SYNC_MT))
-        return ivs_ring_do_as(r, IVS_SYNC_MT, role, objects, esize, n, amount, left);
-    if (gate == open + IVS_SYNC_RTS)
-        return ivs_ring_do_as(r, IVS_SYNC_RTS, role, objects, esize, n, amount, left);
-    if (gate == open + IVS_SYNC_HTS)
-        return ivs_ring_do_as(r, IVS_SYNC_HTS, role, objects, esize, n, amount, left);
-    return ivs_ring_refusal(r, role);
+    int refusal;
+    do {
+        uint64_t gate = atomic_load_explicit(&ivs_ring_side(r, role)->gate, memory_order_relaxed);
+        if (IVS_LIKELY(gate == open + IVS_SYNC_ST))
+            return ivs_ring_do_as(r, IVS_SYNC_ST, role, objects, esize, n, amount, left);
+        if (IVS_LIKELY(gate == open + IVS_SYNC_MT))
+            return ivs_ring_do_as(r, IVS_SYNC_MT, role, objects, esize, n, amount, left);
+        if (gate == open + IVS_SYNC_RTS)
+            return ivs_ring_do_as(r, IVS_SYNC_RTS, role, objects, esize, n, amount, left);
+        if (gate == open + IVS_SYNC_HTS)
+            return ivs_ring_do_as(r, IVS_SYNC_HTS, role, objects, esize, n, amount, left);
+        refusal = ivs_ring_refusal(r, role);
+    } while (IVS_UNLIKELY(refusal == 0));
+    return refusal;
 }
 
 IVS_INLINE int ivs_ring_enqueue_bulk(struct ivs_ring *r, const void *objects, uint32_t esize, uint32_t n,
@@ -184,6 +193,21 @@ int ivs_ring_reset(struct ivs_ring *r);
  * the ring share. UINT32_MAX and -ENOTSUP at other ends. */
 uint32_t ivs_ring_htd_max(const struct ivs_ring *r, enum ivs_ring_role role);
 int ivs_ring_set_htd_max(struct ivs_ring *r, enum ivs_ring_role role, uint32_t value);
+
+/* An end as it lies in memory, for who looks at it or repairs it. A snapshot. */
+struct ivs_ring_end_info {
+    uint64_t owner; /* ST: who took the end over last, as ivs_ring.owner; 0: not recorded */
+    uint64_t word;  /* the tail's, which changes with each finished operation */
+    uint32_t head;
+    uint32_t tail;
+    uint32_t sync;       /* enum ivs_sync */
+    uint32_t half_moved; /* 1: somebody is between the move of the head and that of the tail, or died there */
+};
+void ivs_ring_look(const struct ivs_ring *r, enum ivs_ring_role role, struct ivs_ring_end_info *info);
+
+/* Undoes what was begun and not finished at an ST end: head := tail, if both still are as `seen`. For who knows that
+ * its owner is dead. Returns 1, 0 if the end moved meanwhile, or a negative errno: -ENOTSUP at other ends. */
+int ivs_ring_mend(struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_ring_end_info *seen);
 
 /* Writes what rte_ring_dump prints to `text`, no more than `size` bytes with the NUL. Returns the length that all of it
  * has, or a negative errno. */

@@ -14,11 +14,16 @@ struct ivs_ring_side {
     uint32_t begun_at; /* peek: the first index that ivs_ring_*_start reserved */
     uint32_t limit; /* ST: how far the head may go by the opposite tail as last read: void if it is not at `left` */
     uint32_t begun; /* peek: how many */
-    uint8_t pad[IVS_CACHE_LINE - 24];
+    /* slow paths alone (ring_stall.h) */
+    _Atomic uint64_t stalled_at; /* the tail's word when a wait for a peer was given up */
+    _Atomic uint64_t doubted_at; /* MT: the same when a peer was first seen inside while there was nothing to do */
+    _Atomic uint64_t doubt_since; /* and the time of that; 0: never */
+    uint8_t pad[IVS_CACHE_LINE - 48];
 };
 
-#define IVS_GATE_SHUT UINT64_MAX        /* refused, for the reason in `refuse` */
-#define IVS_GATE_BEGUN (UINT64_MAX - 8) /* an ST end between start and finish */
+#define IVS_GATE_SHUT UINT64_MAX           /* refused, for the reason in `refuse` */
+#define IVS_GATE_BEGUN (UINT64_MAX - 8)    /* an ST end between start and finish */
+#define IVS_GATE_STALLED (UINT64_MAX - 16) /* a peer inside was given up, and its tail may not have moved since */
 
 /* Filled by ivs_ring_attach. What it says of the ring's geometry was checked then and is never read again. */
 struct ivs_ring {
@@ -32,7 +37,9 @@ struct ivs_ring {
     uint32_t prod_sync; /* enum ivs_sync */
     uint32_t cons_sync;
     _Atomic int32_t refuse; /* 0, or the negative errno that every operation returns */
-    uint8_t pad[IVS_CACHE_LINE - 52];
+    /* Who works ST ends by this handle: machine << 32 | process id, which is ivs_participant.owner of its main thread.
+     * Written to the ring when an end is taken over, so that what a dead one left half done can be undone. 0: not said. */
+    uint64_t owner;
     struct ivs_ring_side prod;
     struct ivs_ring_side cons;
 };

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include "ring_handle.h"
+#include "ring_stall.h"
 #include "wait.h"
 
 /* Sets `span` for a head at `head` while the opposite tail is at `opposite`. A bound above the capacity comes from a
@@ -43,15 +44,21 @@ IVS_INLINE bool ivs_ring_suffices(const struct ivs_ring *r, const struct ivs_rin
 
 /* The head itself moves with the tail, in ivs_ring_publish_whole: nobody else at this end could use to know it earlier.
  * `exact`: span->left is asked for, so the opposite tail is read even if what is known of it suffices. */
-IVS_INLINE void ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own, uint32_t n,
-                                    enum ivs_amount amount, bool exact, struct ivs_ring_span *span)
+IVS_INLINE int ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own, uint32_t n,
+                                   enum ivs_amount amount, bool exact, struct ivs_ring_span *span)
 {
     struct ivs_ring_side *side = ivs_ring_side(r, role);
     /* relaxed: only this thread moves this head */
     uint32_t head = atomic_load_explicit(&own->head, memory_order_relaxed);
 
     /* If another handle moved the head meanwhile, what was read of the opposite end is no bound any more. */
-    if (IVS_UNLIKELY(exact || head != side->left || !ivs_ring_suffices(r, side, head, n))) {
+    if (IVS_UNLIKELY(head != side->left)) {
+        int result = ivs_ring_take_over(r, role);
+        if (result != 0)
+            return result;
+        head = side->left;
+    }
+    if (IVS_UNLIKELY(exact || !ivs_ring_suffices(r, side, head, n))) {
         uint32_t opposite = ivs_ring_other_tail(r, role);
         uint32_t limit = role == IVS_PRODUCER ? opposite + r->capacity : opposite;
         if (IVS_UNLIKELY(!ivs_ring_fits(r, limit - head, n))) {
@@ -65,8 +72,9 @@ IVS_INLINE void ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role,
     span->n = n;
     span->left = side->limit - head - n;
     if (IVS_UNLIKELY(n == 0))
-        return;
+        return 0;
     side->left = head + n;
+    return 0;
 }
 
 IVS_INLINE void ivs_ring_reserve_mt(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
@@ -84,13 +92,13 @@ IVS_INLINE void ivs_ring_reserve_mt(const struct ivs_ring *r, enum ivs_ring_role
 }
 
 /* Waits until the head at *head is not too far ahead of the tail; reads it anew meanwhile. */
-IVS_COLD int ivs_ring_wait_rts(const struct ivs_ring *r, const union ivs_ring_end *own, uint32_t htd_max,
-                               uint64_t *head)
+IVS_COLD int ivs_ring_wait_rts(struct ivs_ring *r, enum ivs_ring_role role, uint32_t htd_max, uint64_t *head)
 {
+    const union ivs_ring_end *own = ivs_ring_own(r, role);
     struct ivs_wait wait = IVS_WAIT_INIT(r->stall_ns);
     do {
         if (!ivs_wait_step(&wait))
-            return -ETIMEDOUT;
+            return ivs_ring_stall(r, role);
         *head = atomic_load_explicit(&own->rts.head, memory_order_acquire);
     } while ((uint32_t)(*head >> 32) - ivs_ring_tail(own, IVS_SYNC_RTS) > htd_max);
     return 0;
@@ -104,7 +112,7 @@ IVS_INLINE uint64_t ivs_ring_rts_sum(uint64_t word, uint32_t n)
     return IVS_UNLIKELY((uint32_t)sum == 0) ? sum - (UINT64_C(1) << 32) : sum;
 }
 
-IVS_INLINE int ivs_ring_reserve_rts(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
+IVS_INLINE int ivs_ring_reserve_rts(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                     uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
 {
     /* a setting that all share; nonsense there makes us wait or not, and a wait has an end */
@@ -114,7 +122,7 @@ IVS_INLINE int ivs_ring_reserve_rts(const struct ivs_ring *r, enum ivs_ring_role
     uint64_t next;
     do {
         if (IVS_UNLIKELY((uint32_t)(head >> 32) - ivs_ring_tail(own, IVS_SYNC_RTS) > htd_max)) {
-            int result = ivs_ring_wait_rts(r, own, htd_max, &head);
+            int result = ivs_ring_wait_rts(r, role, htd_max, &head);
             if (result != 0)
                 return result;
         }
@@ -128,19 +136,20 @@ IVS_INLINE int ivs_ring_reserve_rts(const struct ivs_ring *r, enum ivs_ring_role
 }
 
 /* Waits until nobody is inside an HTS end, that is until the two halves of its word are equal. */
-IVS_COLD int ivs_ring_wait_hts(const struct ivs_ring *r, const union ivs_ring_end *own, uint64_t *raw)
+IVS_COLD int ivs_ring_wait_hts(struct ivs_ring *r, enum ivs_ring_role role, uint64_t *raw)
 {
+    const union ivs_ring_end *own = ivs_ring_own(r, role);
     struct ivs_wait wait = IVS_WAIT_INIT(r->stall_ns);
     do {
         if (!ivs_wait_step(&wait))
-            return -ETIMEDOUT;
+            return ivs_ring_stall(r, role);
         *raw = atomic_load_explicit(&own->hts.raw, memory_order_acquire);
     } while ((uint32_t)*raw != (uint32_t)(*raw >> 32));
     return 0;
 }
 
 /* HTS: head and tail are one word; the head moves only while both are equal, so one thread at a time is inside. */
-IVS_INLINE int ivs_ring_reserve_hts(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
+IVS_INLINE int ivs_ring_reserve_hts(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                     uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
 {
     /* acquire: pairs with the release in ivs_ring_publish_whole by the thread that was inside before */
@@ -148,7 +157,7 @@ IVS_INLINE int ivs_ring_reserve_hts(const struct ivs_ring *r, enum ivs_ring_role
     uint64_t next;
     do {
         if (IVS_UNLIKELY((uint32_t)raw != (uint32_t)(raw >> 32))) {
-            int result = ivs_ring_wait_hts(r, own, &raw);
+            int result = ivs_ring_wait_hts(r, role, &raw);
             if (result != 0)
                 return result;
         }
@@ -168,8 +177,7 @@ IVS_INLINE int ivs_ring_reserve(struct ivs_ring *r, enum ivs_sync sync, enum ivs
 {
     switch (sync) {
     case IVS_SYNC_ST:
-        ivs_ring_reserve_st(r, role, own, n, amount, exact, span);
-        return 0;
+        return ivs_ring_reserve_st(r, role, own, n, amount, exact, span);
     case IVS_SYNC_MT:
         ivs_ring_reserve_mt(r, role, own, n, amount, span);
         return 0;

@@ -29,11 +29,6 @@ struct ivs_ring_zc {
     uint32_t n2;
 };
 
-IVS_INLINE uint64_t ivs_ring_open_gate(const struct ivs_ring *r, enum ivs_ring_role role)
-{
-    return (uint64_t)r->elem_size + ivs_ring_sync(r, role);
-}
-
 /* Opens an ST end's gate again, unless it was shut meanwhile. */
 IVS_INLINE void ivs_ring_reopen(struct ivs_ring *r, enum ivs_ring_role role)
 {
@@ -49,19 +44,22 @@ IVS_INLINE int ivs_ring_start_st(struct ivs_ring *r, enum ivs_ring_role role, ui
     if (!atomic_compare_exchange_strong_explicit(&ivs_ring_side(r, role)->gate, &gate, IVS_GATE_BEGUN,
                                                  memory_order_relaxed, memory_order_relaxed))
         return ivs_ring_refusal(r, role);
-    ivs_ring_reserve_st(r, role, ivs_ring_own(r, role), n, amount, true, span);
+    int result = ivs_ring_reserve_st(r, role, ivs_ring_own(r, role), n, amount, true, span);
     if (span->n == 0)
         ivs_ring_reopen(r, role);
-    return 0;
+    return result == 0 ? 0 : ivs_ring_stall(r, role);
 }
 
 IVS_INLINE int ivs_ring_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t esize, uint32_t n,
                               enum ivs_amount amount, uint32_t *left, struct ivs_ring_span *span)
 {
     struct ivs_ring_side *side = ivs_ring_side(r, role);
-    uint64_t sync = atomic_load_explicit(&side->gate, memory_order_relaxed) - esize;
+    uint64_t gate = atomic_load_explicit(&side->gate, memory_order_relaxed);
     int result;
 
+    if (IVS_UNLIKELY(gate == IVS_GATE_STALLED) && ivs_ring_resumes(r, role))
+        gate = ivs_ring_open_gate(r, role);
+    uint64_t sync = gate - esize;
     *span = (struct ivs_ring_span){0};
     if (sync == IVS_SYNC_ST)
         result = ivs_ring_start_st(r, role, n, amount, span);

@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "ring_handle.h"
+#include "ring_stall.h"
 #include "wait.h"
 
 /* ST and HTS: nobody else is inside, so the head is known too. Both in one store: they are read as one word by the next
@@ -18,23 +19,29 @@ IVS_INLINE void ivs_ring_publish_whole(union ivs_ring_end *own, uint32_t tail)
     atomic_store_explicit(&own->hts.raw, both, memory_order_release);
 }
 
-/* Waits for the peers that were inside before us. */
-IVS_COLD int ivs_ring_wait_mt(const struct ivs_ring *r, const union ivs_ring_end *own, uint32_t head)
+/* Waits for the peers that were inside before us. Where they do not come out, what we reserved is given back if nobody
+ * reserved more behind it: then a peer that was only slow finds the end as it left it, and nothing is lost. */
+IVS_COLD int ivs_ring_wait_mt(struct ivs_ring *r, union ivs_ring_end *own, uint32_t head, uint32_t n)
 {
     struct ivs_wait wait = IVS_WAIT_INIT(r->stall_ns);
     do {
-        if (!ivs_wait_step(&wait))
-            return -ETIMEDOUT;
+        if (!ivs_wait_step(&wait)) {
+            uint32_t next = head + n;
+            /* release: pairs with the acquire in ivs_ring_reserve_mt: who reserves this anew comes after our copying */
+            (void)atomic_compare_exchange_strong_explicit(&own->head, &next, head, memory_order_release,
+                                                          memory_order_relaxed);
+            return ivs_ring_stall(r, own == &r->shared->prod ? IVS_PRODUCER : IVS_CONSUMER);
+        }
     } while (ivs_ring_tail(own, IVS_SYNC_MT) != head);
     return 0;
 }
 
 /* MT: tails move in the order of heads. The acquire in ivs_ring_tail makes who sees our tail also see the elements of
  * the peers before us. */
-IVS_INLINE int ivs_ring_publish_mt(const struct ivs_ring *r, union ivs_ring_end *own, uint32_t head, uint32_t n)
+IVS_INLINE int ivs_ring_publish_mt(struct ivs_ring *r, union ivs_ring_end *own, uint32_t head, uint32_t n)
 {
     if (IVS_UNLIKELY(ivs_ring_tail(own, IVS_SYNC_MT) != head)) {
-        int result = ivs_ring_wait_mt(r, own, head);
+        int result = ivs_ring_wait_mt(r, own, head, n);
         if (result != 0)
             return result;
     }
@@ -75,7 +82,7 @@ IVS_INLINE int ivs_ring_publish_rts(const struct ivs_ring *r, union ivs_ring_end
     return ivs_ring_wait_tail_rts(r, own, tail);
 }
 
-IVS_INLINE int ivs_ring_publish(const struct ivs_ring *r, enum ivs_sync sync, union ivs_ring_end *own,
+IVS_INLINE int ivs_ring_publish(struct ivs_ring *r, enum ivs_sync sync, union ivs_ring_end *own,
                                 const struct ivs_ring_span *span)
 {
     switch (sync) {

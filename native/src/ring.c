@@ -268,11 +268,42 @@ int ivs_ring_set_htd_max(struct ivs_ring *r, enum ivs_ring_role role, uint32_t v
     return 0;
 }
 
-static uint32_t head_of(const union ivs_ring_end *end, uint32_t sync)
+void ivs_ring_look(const struct ivs_ring *r, enum ivs_ring_role role, struct ivs_ring_end_info *info)
 {
-    if (sync == IVS_SYNC_RTS)
-        return (uint32_t)(atomic_load_explicit(&end->rts.head, memory_order_relaxed) >> 32);
-    return atomic_load_explicit(&end->head, memory_order_relaxed);
+    const union ivs_ring_end *own = ivs_ring_own(r, role);
+    uint32_t sync = ivs_ring_sync(r, role);
+    const _Atomic uint64_t *owner = role == IVS_PRODUCER ? &r->shared->prod_owner : &r->shared->cons_owner;
+
+    *info = (struct ivs_ring_end_info){.sync = sync};
+    info->owner = atomic_load_explicit(owner, memory_order_relaxed);
+    if (sync == IVS_SYNC_RTS) {
+        info->word = atomic_load_explicit(&own->rts.tail, memory_order_acquire);
+        uint64_t head = atomic_load_explicit(&own->rts.head, memory_order_acquire);
+        info->head = (uint32_t)(head >> 32);
+        info->tail = (uint32_t)(info->word >> 32);
+        info->half_moved = (uint32_t)head != (uint32_t)info->word;
+    } else {
+        uint64_t raw = atomic_load_explicit(&own->hts.raw, memory_order_acquire);
+        info->head = (uint32_t)raw;
+        info->tail = (uint32_t)(raw >> 32);
+        info->word = info->tail;
+        info->half_moved = info->head != info->tail;
+    }
+}
+
+int ivs_ring_mend(struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_ring_end_info *seen)
+{
+    int32_t refuse = atomic_load_explicit(&r->refuse, memory_order_relaxed);
+    uint64_t raw = (uint64_t)seen->tail << 32 | seen->head;
+
+    if (refuse != 0)
+        return refuse;
+    if (ivs_ring_sync(r, role) != IVS_SYNC_ST)
+        return -ENOTSUP;
+    /* release: pairs with the acquire in ivs_ring_take_over */
+    return atomic_compare_exchange_strong_explicit(&ivs_ring_own(r, role)->hts.raw, &raw,
+                                                   (uint64_t)seen->tail << 32 | seen->tail, memory_order_acq_rel,
+                                                   memory_order_relaxed);
 }
 
 /* A name as a peer may have left it: what is not printable becomes a question mark. */
@@ -289,6 +320,7 @@ int ivs_ring_dump(const struct ivs_ring *r, char *text, uint32_t size)
 {
     static const char *const syncs[] = {"MT", "ST", "MT_RTS", "MT_HTS"};
     const struct ivs_ring_shared *ring = r->shared;
+    struct ivs_ring_end_info prod, cons;
     char name[IVS_NAME_SIZE];
     int32_t refuse = atomic_load_explicit(&r->refuse, memory_order_relaxed);
 
@@ -296,12 +328,12 @@ int ivs_ring_dump(const struct ivs_ring *r, char *text, uint32_t size)
         return refuse;
     printable_name(ring, name);
     uint32_t used = ivs_ring_count(r);
+    ivs_ring_look(r, IVS_PRODUCER, &prod);
+    ivs_ring_look(r, IVS_CONSUMER, &cons);
     return snprintf(text, size,
                     "ring <%s>\n  flags=%" PRIx32 "\n  size=%" PRIu32 "\n  capacity=%" PRIu32 "\n  elem_size=%" PRIu32
                     "\n  prod=%s ph=%" PRIu32 " pt=%" PRIu32 "\n  cons=%s ch=%" PRIu32 " ct=%" PRIu32
                     "\n  used=%" PRIu32 "\n  avail=%" PRIu32 "\n",
-                    name, ring->flags, r->size, r->capacity, r->elem_size, syncs[r->prod_sync & 3],
-                    head_of(&ring->prod, r->prod_sync), ivs_ring_tail(&ring->prod, r->prod_sync),
-                    syncs[r->cons_sync & 3], head_of(&ring->cons, r->cons_sync),
-                    ivs_ring_tail(&ring->cons, r->cons_sync), used, r->capacity - used);
+                    name, ring->flags, r->size, r->capacity, r->elem_size, syncs[prod.sync & 3], prod.head, prod.tail,
+                    syncs[cons.sync & 3], cons.head, cons.tail, used, r->capacity - used);
 }
