@@ -6,8 +6,9 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from eal.errors import Closed, Corrupt, Denied, Exists, InUse, Invalid, InvalidType, NotFound
-from eal.heap import Heap
+from eal import recover
+from eal.errors import Closed, Corrupt, Denied, EalError, Exists, InUse, Invalid, InvalidType, NotFound
+from eal.heap import CACHE_LINE, Heap, check_align
 from eal.mbuf import attach_pool
 from eal.memzone import Memzone
 from eal.metadata import holders
@@ -60,6 +61,23 @@ class Directory:
         for what, (there, asked) in pairs.items():
             if there != asked:
                 raise Exists(f"{kind} {name!r} exists with another {what}: {there} there, {asked} asked for")
+
+    def _check_same_place(
+        self, kind: str, zone: Memzone, *, group: str, socket_id: int, align: int = CACHE_LINE, flags: int | None = None
+    ) -> None:
+        """That a zone which is there lies where it was asked for; SOCKET_ID_ANY is anywhere. Where objects of shares
+        lie is their host's choice. Raises Exists.
+        """
+        if zone.segment.uuid not in self._heap.segments:
+            return
+        pairs: dict[str, tuple[object, object]] = {
+            "group": (zone.segment.group, group),
+            "align": (zone.align, max(check_align(align), CACHE_LINE)),
+            "flags": (zone.flags, zone.flags if flags is None else flags),
+        }
+        if socket_id != SOCKET_ID_ANY:
+            pairs["socket_id"] = (zone.host_socket_id, socket_id)
+        self._check_same(kind, zone.entry.name, pairs)
 
     def _registry_entry(self, kind: Kind, name: str) -> Entry | None:
         return self._heap.registry.find(kind, name)
@@ -137,16 +155,33 @@ class Directory:
         key = (entry.kind, entry.name)
         known = self._handles.get(key)
         if known is not None and known[0] is zone:
+            self._mend(known[1])
             return known[1]
         handle: Any
         if entry.kind == Kind.RING:
             handle = Ring(zone, entry.name, self._stall_timeout)
         else:
             handle = attach_pool(zone, entry.name)
+        self._mend(handle)
         if known is None:
             return self._handles.setdefault(key, (zone, handle))[1]
         self._handles[key] = (zone, handle)
         return handle
+
+    def _mend(self, handle: Any) -> None:
+        """Undoes what a dead process of this machine left half done at a ring's ends."""
+        if isinstance(handle, Ring) and recover.needs_mending(handle):
+            with self._change():
+                recover.mend(handle)
+
+    def _mend_own_rings(self) -> None:
+        """The same for all rings of the prefix. One that cannot be attached is left for who asks for it."""
+        for entry in self._heap.registry.table.entries:
+            if entry.kind == Kind.RING:
+                try:
+                    self._handle(self._own_zone(entry))
+                except EalError as error:
+                    log.warning("%s", error)
 
     def _free(self, entry: Entry, handle: Any) -> None:
         what = f"{entry.kind.name.lower()} {entry.name!r}"

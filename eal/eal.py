@@ -20,6 +20,7 @@ from eal.objects import Objects
 from eal.pages import MIB, Ownership
 from eal.pci import scan
 from eal.probe import Findings, Prober, Rejection, Share
+from eal.recover import raise_metadata_epochs
 from eal.registry import Registry, create_registry, open_registry
 from eal.segment import SOCKET_ID_ANY
 from eal.table import Entry, Table
@@ -104,6 +105,7 @@ class Eal(Objects):
         if self.directory.registry.exists() and (recover or (kept and wish == "auto")):
             registry = open_registry(self.directory.registry)
             registry.raise_epoch()
+            raise_metadata_epochs(self.directory, registry.table.epoch)
             return "primary", registry
         leftovers.remove(self.directory, keep_folder=True)
         return "primary", create_registry(self.directory.registry, last_epoch=last.epoch if last else 0)
@@ -126,6 +128,8 @@ class Eal(Objects):
             self._run_on(self.lcores)
         if self.proc_type == "primary" and not registry.table.segments:
             self._take_memory()
+        if self.proc_type == "primary":
+            self._mend_own_rings()
 
     def _choose_backend(self) -> pages.Backend:
         return pages.choose(huge_dir=self.options.huge_dir, no_huge=self.options.no_huge)

@@ -97,7 +97,7 @@ class Heap:
 
         Raises Invalid, Exists, or NoMemory (nothing is changed then).
         """
-        align = max(_check_align(align), CACHE_LINE)
+        align = max(check_align(align), CACHE_LINE)
         _check_length(length)
         with self.lock():
             table = self.registry.table
@@ -227,7 +227,8 @@ class Heap:
             self.registry.remove(entry)
 
 
-def _check_align(align: object) -> int:
+def check_align(align: object) -> int:
+    """Gives an alignment in bytes back. Raises Invalid for what is no power of two, or too large."""
     if not isinstance(align, int) or align < 1 or align & (align - 1) or align > ALIGN_LIMIT:
         raise Invalid(f"align {align!r}: a power of two up to {ALIGN_LIMIT} is needed")
     return align

@@ -46,6 +46,7 @@ class Objects(Directory):
         with self._change():
             if zone := self._existing(Kind.MEMZONE, name, exist_ok):
                 self._check_same("memzone", name, {"length": (zone.length, length)})
+                self._check_same_place("memzone", zone, group=group, socket_id=socket_id, align=align, flags=flags)
                 return zone
             return self._reserve(name, length, socket_id=socket_id, align=align, group=group, flags=flags)
 
@@ -75,6 +76,7 @@ class Objects(Directory):
         with self._change():
             if zone := self._existing(Kind.MEMZONE, name, exist_ok):
                 self._check_same("memzone", name, {"dtype": (zone.entry.dtype, text), "shape": (zone.shape, dims)})
+                self._check_same_place("memzone", zone, group=group, socket_id=socket_id, align=align, flags=flags)
                 return zone
             return self._reserve(
                 name,
@@ -202,6 +204,7 @@ class Objects(Directory):
                 capacity = count if flags & RingFlag.EXACT_SZ else count - 1
                 asked = {"elem_size": (ring.elem_size, elem_size), "flags": (ring.flags, RingFlag(flags))}
                 self._check_same("ring", name, {**asked, "capacity": (ring.capacity, capacity)})
+                self._check_same_place("ring", zone, group=group, socket_id=socket_id)
                 return ring
             entry = self._heap.reserve(
                 name, Kind.RING, length, socket_id=socket_id, group=group, flags=flags, fill=fill
@@ -266,6 +269,7 @@ class Objects(Directory):
                 pool: Mempool = self._handle(zone)
                 asked = {"n": (pool.n, n), "elt_size": (pool.elt_size, elt_size), "flags": (pool.flags, flags)}
                 self._check_same("mempool", name, {**asked, "cache_size": (pool.cache_size, cache_size)})
+                self._check_same_place("mempool", zone, group=group, socket_id=socket_id)
                 return pool
             entry = self._heap.reserve(
                 name, Kind.MEMPOOL, length, socket_id=socket_id, group=group, flags=flags, fill=fill
@@ -309,6 +313,7 @@ class Objects(Directory):
             self._check_same("mempool", name, {"flags": (pool.flags, kept), "n": (pool.n, n)})
             sizes = {"cache_size": (pool.cache_size, cache_size), "private_size": (pool.private_size, private_size)}
             self._check_same("mempool", name, {**sizes, "data_room": (pool.data_room, data_room)})
+            self._check_same_place("mempool", zone, group=group, socket_id=socket_id)
             return pool
 
     def mempool_lookup(self, name: str) -> Mempool:

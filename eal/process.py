@@ -27,6 +27,26 @@ def owner() -> int:
     return machine_id() << _TID_BITS | threading.get_native_id()
 
 
+def process_owner() -> int:
+    """The word of this process as a whole, which is its main thread's: what stands at an ST end of a ring."""
+    return machine_id() << _TID_BITS | os.getpid()
+
+
+def local_pid(owner: int) -> int | None:
+    """The thread or process id in an owner word of this machine; None for others, and for 0, which is nobody's."""
+    return owner & ((1 << _TID_BITS) - 1) if owner >> _TID_BITS == machine_id() else None
+
+
+def who(owner: int) -> str:
+    """An owner word as text."""
+    if owner == 0:
+        return "nobody"
+    pid = local_pid(owner)
+    if pid is None:
+        return f"machine {owner >> _TID_BITS:08x} thread {owner & ((1 << _TID_BITS) - 1)}"
+    return f"thread {pid} of this machine"
+
+
 def identity() -> int:
     """The word by which this process stands beside it: process id << 40 | start in clock ticks since boot."""
     pid = os.getpid()

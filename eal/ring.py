@@ -8,10 +8,12 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, TextIO
 
+from eal import process
 from eal._native import ffi, lib
 from eal.burst import CLOSED, CLOSED_HELD, Burst, hold
 from eal.errors import Corrupt, Invalid, InvalidType
 from eal.handle import own, raise_for
+from eal.ring_end import EndState, end_state, undo
 from eal.ring_format import RingFlag
 from eal.ring_zc import CONSUMER, PRODUCER, ZeroCopy
 from eal.table import fault_text
@@ -65,6 +67,7 @@ class Ring:
         found = ffi.string(info.name).decode(errors="replace")
         if found != name:
             raise Corrupt(f"ring {name!r}: the ring in its zone is called {found!r}")
+        self._ring.owner = process.process_owner()
         self.elem_size: int = info.elem_size
         self.size: int = info.size
         self.capacity: int = info.capacity
@@ -341,6 +344,14 @@ class Ring:
         self._done(lib.ivs_ring_reset(self._ring))
 
     # --- for the Eal --------------------------------------------------------------------------------------
+
+    def end(self, role: str) -> EndState:
+        """The state of the "producer" or "consumer" end. Raises Closed."""
+        return end_state(self._open(), role)
+
+    def undo(self, role: str, seen: EndState) -> bool:
+        """Undoes what was begun and not finished at an ST end (eal.recover). False if it is not as `seen` any more."""
+        return self._done(undo(self._open(), role, seen)) == 1
 
     def refuse(self, code: int) -> None:
         """From now on every operation fails with this errno."""

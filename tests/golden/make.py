@@ -110,6 +110,7 @@ def ring() -> bytes:
         made.enqueue(bytes(range(number, number + 12)))
     for _ in range(2):
         made.dequeue()
+    zone.buf[80:96] = bytes(16)  # who worked the ends: this process, which is another one each time
     return bytes(zone.buf)
 
 

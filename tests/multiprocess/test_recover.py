@@ -1,0 +1,276 @@
+"""Recovery: what a dead process left half done at the ends of rings, and what a host that starts again tells others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eal
+import ivshmem
+from eal import RingFlag, process
+from eal.metadata import open_metadata
+
+Peers = Callable[..., Any]
+
+ST = RingFlag.SP_ENQ | RingFlag.SC_DEQ
+FLAGS = {"MT": 0, "RTS": RingFlag.MP_RTS_ENQ | RingFlag.MC_RTS_DEQ, "HTS": RingFlag.MP_HTS_ENQ | RingFlag.MC_HTS_DEQ}
+OWNER_AT = {"producer": 80, "consumer": 88}
+END_AT = {"producer": 128, "consumer": 256}
+
+# A process that has a ring with 1, 2, 3 in it, and is inside one end as a DPDK program would be: the head alone moved.
+VICTIM = """
+import struct, sys
+import eal
+prefix, role, flags, half = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "half"
+made = eal.init(file_prefix=prefix, no_huge=True)
+ring = eal.ring_create("ring", 64, flags=flags, exist_ok=True)
+for number in range(5):
+    assert ring.enqueue(number)
+assert [ring.dequeue(), ring.dequeue()] == [0, 1]
+at = {"producer": 128, "consumer": 256}[role]
+buf = ring.memzone.buf
+if half and flags & 0x18:
+    (head,) = struct.unpack_from("<Q", buf, at + 16)
+    struct.pack_into("<Q", buf, at + 16, head + (20 << 32) + 1)
+elif half:
+    (head,) = struct.unpack_from("<I", buf, at)
+    struct.pack_into("<I", buf, at, head + 3)
+print("ready")
+sys.stdin.readline()
+"""
+
+
+def init(prefix: str, **keywords: Any) -> eal.Eal:
+    return eal.init(["--no-pci"], file_prefix=prefix, no_huge=True, stall_timeout=0.2, **keywords)
+
+
+def drained(ring: eal.Ring) -> list[int]:
+    return [ring.dequeue() for _ in range(ring.count)]  # type: ignore[misc]
+
+
+def until(deadline: float, operate: Callable[[], Any]) -> None:
+    """Again and again: where the dead one took all there was, an end is empty at first, then stalled."""
+    while time.monotonic() < deadline:
+        operate()
+
+
+@pytest.fixture
+def half_moved(peer: Peers) -> Callable[..., Any]:
+    def start(role: str, flags: int = ST, half: str = "half") -> Any:
+        victim = peer(VICTIM, role, int(flags), half)
+        victim.hear()
+        return victim
+
+    return start
+
+
+@pytest.mark.parametrize("role", END_AT)
+def test_recover_undoes_what_a_dead_owner_began(
+    runtime_dir: Path, prefix: str, half_moved: Callable[..., Any], role: str
+) -> None:
+    half_moved(role).crash()
+    with init(prefix, recover=True):
+        ring = eal.ring_lookup("ring")
+        assert not ring.end(role).half_moved
+        assert drained(ring) == [2, 3, 4], "what was committed is there, once, and nothing else"
+        assert ring.enqueue(5)
+        assert ring.dequeue() == 5
+        assert ring.end(role).owner == process.process_owner()
+
+
+def test_a_recovering_host_mends_rings_that_it_never_looks_up(
+    runtime_dir: Path, prefix: str, half_moved: Callable[..., Any]
+) -> None:
+    half_moved("producer").crash()
+    with init(prefix, recover=True) as made:
+        path, offset = made.memzone_lookup("RG_ring").segment.path, made.memzone_lookup("RG_ring").offset
+        with open(path, "rb") as file:
+            file.seek(offset + END_AT["producer"])
+            assert file.read(4) == file.read(4)
+
+
+@pytest.mark.parametrize("role", END_AT)
+def test_a_secondary_that_attaches_undoes_it_too(primary: eal.Eal, half_moved: Callable[..., Any], role: str) -> None:
+    half_moved(role).crash()
+    ring = primary.ring_lookup("ring")
+    assert drained(ring) == [2, 3, 4]
+    assert ring.enqueue(5)
+
+
+def test_who_has_the_ring_already_gets_it_mended_by_looking_it_up(
+    primary: eal.Eal, half_moved: Callable[..., Any]
+) -> None:
+    ring = primary.ring_create("ring", 64, flags=ST)
+    half_moved("consumer").crash()
+    with pytest.raises(eal.Stalled):
+        ring.dequeue()
+    assert primary.ring_lookup("ring") is ring
+    assert drained(ring) == [2, 3, 4]
+
+
+@pytest.mark.parametrize("owner", ["alive", "another machine", "not recorded"])
+@pytest.mark.parametrize("role", END_AT)
+def test_an_end_whose_owner_may_live_is_left_alone(
+    primary: eal.Eal, half_moved: Callable[..., Any], role: str, owner: str
+) -> None:
+    victim = half_moved(role)
+    zone = primary.memzone_lookup("RG_ring")
+    word = slice(OWNER_AT[role], OWNER_AT[role] + 8)
+    if owner != "alive":
+        victim.crash()
+        other = process.process_owner() ^ 1 << 40 if owner == "another machine" else 0
+        zone.buf[word] = other.to_bytes(8, "little")
+    end = slice(END_AT[role], END_AT[role] + 8)
+    before = bytes(zone.buf[end])
+    ring = primary.ring_lookup("ring")
+    assert bytes(zone.buf[end]) == before
+    with pytest.raises(eal.Stalled):
+        ring.enqueue(1) if role == "producer" else ring.dequeue()
+    assert bytes(zone.buf[end]) == before, "a reservation that nobody finished must not become elements"
+
+
+def test_a_process_id_that_is_another_ones_by_now(primary: eal.Eal, half_moved: Callable[..., Any]) -> None:
+    half_moved("producer").crash()
+    zone = primary.memzone_lookup("RG_ring")
+    init_process = process.machine_id() << 32 | 1  # it lives, and has nothing to do with the segment
+    zone.buf[80:88] = init_process.to_bytes(8, "little")
+    assert drained(primary.ring_lookup("ring")) == [2, 3, 4]
+
+
+def test_an_end_that_moves_is_left_alone(primary: eal.Eal, half_moved: Callable[..., Any]) -> None:
+    """Its owner's word is of a dead process, but somebody who says nothing works it."""
+    import threading
+
+    half_moved("producer").crash()
+    zone = primary.memzone_lookup("RG_ring")
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            tail = int.from_bytes(zone.buf[132:136], "little")
+            zone.buf[128:136] = ((tail + 1) << 32 | tail + 5).to_bytes(8, "little")
+            time.sleep(0.001)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        ring = primary.ring_lookup("ring")
+        assert ring.end("producer").half_moved
+    finally:
+        stop.set()
+        worker.join()
+
+
+@pytest.mark.parametrize("sync", FLAGS)
+@pytest.mark.parametrize("role", END_AT)
+def test_an_end_for_many_raises_stalled_and_is_waited_for_once(
+    runtime_dir: Path, prefix: str, half_moved: Callable[..., Any], sync: str, role: str
+) -> None:
+    half_moved(role, FLAGS[sync]).crash()
+    with init(prefix, recover=True):
+        ring = eal.ring_lookup("ring")
+        operate: Callable[[], Any] = (lambda: ring.enqueue(9)) if role == "producer" else ring.dequeue
+        began = time.monotonic()
+        with pytest.raises(eal.Stalled, match="ring 'ring'"):
+            until(began + 10, operate)
+        assert time.monotonic() - began < 1
+        began = time.monotonic()
+        for _ in range(20):
+            with pytest.raises(eal.Stalled):
+                operate()
+        assert time.monotonic() - began < 0.15, "20 operations, which would take 4 s if each waited"
+        assert ring.end(role).half_moved
+        assert (ring.dequeue() == 2) if role == "producer" else ring.enqueue(9)
+        ring.reset()
+        assert ring.enqueue(7)
+        assert ring.dequeue() == 7
+
+
+def test_recover_raises_the_epoch_of_its_metadata(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+    victim = peer(
+        """
+        import sys, eal, ivshmem
+        made = eal.init(file_prefix=sys.argv[1], no_huge=True)
+        metadata = ivshmem.metadata_create("vm0")
+        metadata.add_ring(eal.ring_create("ring", 8))
+        print(made.epoch, metadata.table.epoch)
+        sys.stdin.readline()
+        """
+    )
+    first, told = map(int, victim.hear().split())
+    assert first == told
+    guests_view = open_metadata(runtime_dir / prefix / "metadata" / "vm0.md")
+    victim.crash()
+    with init(prefix, recover=True) as made:
+        metadata = ivshmem.metadata_lookup("vm0")
+        assert metadata.table.epoch == made.epoch > first
+        assert [entry.name for entry in guests_view.read().entries] == ["ring"]
+        assert guests_view.read().epoch == made.epoch
+        assert guests_view.read().segments[0].epoch == first, "a segment keeps its creator's"
+
+
+def test_a_damaged_metadata_does_not_keep_the_host_from_recovering(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+    victim = peer(
+        """
+        import sys, eal, ivshmem
+        eal.init(file_prefix=sys.argv[1], no_huge=True)
+        print(ivshmem.metadata_create("vm0").path, ivshmem.metadata_create("vm1").path)
+        sys.stdin.readline()
+        """
+    )
+    damaged, _ = victim.hear().split()
+    victim.crash()
+    with open(damaged, "r+b") as file:
+        file.seek(16)
+        file.write(b"\xff" * 8)
+    with init(prefix, recover=True) as made:
+        assert ivshmem.metadata_lookup("vm1").table.epoch == made.epoch
+
+
+# --- the app's own start-up code ----------------------------------------------------------------------------
+
+
+def make_all(**changed: Any) -> list[Any]:
+    place = {"group": "g", "socket_id": eal.SOCKET_ID_ANY, **changed}
+    align = place.pop("align", 128)
+    return [
+        eal.memzone_reserve("zone", 256, align=align, exist_ok=True, **place),
+        eal.array_reserve("array", (3, 4), "<u4", align=align, exist_ok=True, **place),
+        eal.ring_create("ring", 64, exist_ok=True, **place),
+        eal.mempool_create("pool", 16, 64, exist_ok=True, **place),
+        eal.pktmbuf_pool_create("mbufs", 16, exist_ok=True, **place),
+    ]
+
+
+def test_start_up_code_finds_what_is_there(primary: eal.Eal) -> None:
+    made = make_all()
+    assert all(found is there for found, there in zip(make_all(), made, strict=True))
+
+
+@pytest.mark.parametrize("changed", [{"group": "other"}, {"socket_id": 7}])
+@pytest.mark.parametrize("number", range(5))
+def test_what_lies_elsewhere_is_not_what_was_asked_for(primary: eal.Eal, changed: Any, number: int) -> None:
+    make_all()
+    make: list[Callable[[], Any]] = [
+        lambda: eal.memzone_reserve("zone", 256, align=128, exist_ok=True, **{"group": "g", **changed}),
+        lambda: eal.array_reserve("array", (3, 4), "<u4", align=128, exist_ok=True, **{"group": "g", **changed}),
+        lambda: eal.ring_create("ring", 64, exist_ok=True, **{"group": "g", **changed}),
+        lambda: eal.mempool_create("pool", 16, 64, exist_ok=True, **{"group": "g", **changed}),
+        lambda: eal.pktmbuf_pool_create("mbufs", 16, exist_ok=True, **{"group": "g", **changed}),
+    ]
+    with pytest.raises(eal.Exists, match=f"another {next(iter(changed))}"):
+        make[number]()
+
+
+def test_another_align_or_flags(primary: eal.Eal) -> None:
+    make_all()
+    with pytest.raises(eal.Exists, match="another align: 128 there, 4096 asked for"):
+        make_all(align=4096)
+    with pytest.raises(eal.Exists, match="another flags"):
+        eal.memzone_reserve("zone", 256, align=128, group="g", flags=1, exist_ok=True)
+    with pytest.raises(eal.Invalid, match="align"):
+        eal.memzone_reserve("zone", 256, align=3, group="g", exist_ok=True)
