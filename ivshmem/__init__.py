@@ -9,9 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ivshmem.exposure import ExposureWarning
     from ivshmem.metadata import Metadata, metadata_create, metadata_lookup, qemu_args
 
-__all__ = ["Metadata", "metadata_create", "metadata_lookup", "qemu_args"]
+__all__ = ["ExposureWarning", "Metadata", "metadata_create", "metadata_lookup", "qemu_args"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ from eal.table import METADATA_MAGIC, Entry, Kind, SegmentRecord, Table, TableFi
 from ivshmem import qemu
 from ivshmem.device import Device, devices_of, merge
 from ivshmem.dump import dump_table
+from ivshmem.exposure import Exposed, ExposedZone, ExposureWarning, complaint, exposure_of
 
 CAPACITY = MIB  # bytes of a metadata file: two tables, of some 5,000 objects each
 
@@ -47,6 +49,8 @@ class Metadata:
         self._link = link
         self._file: TableFile | None = file
         self._owner = owner
+        self.isolated = False  # whether an `add_*` that exposes what is not in it is refused
+        self._told: set[tuple[UUID, ExposedZone]] = set()  # of whose exposure somebody was warned
         owner.adopt(self)
 
     # --- adding -------------------------------------------------------------------------------------------
@@ -55,40 +59,71 @@ class Metadata:
         """Adds a zone; `readonly`: the VM gets its segment read-only (rte_ivshmem_metadata_add_memzone).
 
         Raises Exists for one that is there already, Invalid where it overlaps another one, is not in a segment of this
-        Eal, or its segment is shared the other way already; NoMemory where the metadata is full.
+        Eal, or its segment is shared the other way already; NoMemory where the metadata is full. Warns by an
+        ExposureWarning, once for each, of zones that are not in the metadata and the VM can reach with this one; where
+        the metadata is `isolated` that is Invalid.
         """
-        self._add(zone, zone, Memzone, readonly)
+        self._add([self._entry_of(zone, Memzone)], readonly)
 
     def add_ring(self, ring: Ring, *, readonly: bool = False) -> None:
-        """Adds a ring; `readonly`: the VM may look at it, its enqueue and dequeue raise Denied. Raises as `add_memzone`
-        (rte_ivshmem_metadata_add_ring).
+        """Adds a ring; `readonly`: the VM may look at it, its enqueue and dequeue raise Denied. Raises and warns as
+        `add_memzone` (rte_ivshmem_metadata_add_ring).
         """
-        self._add(ring, getattr(ring, "memzone", None), Ring, readonly)
+        self._add([self._entry_of(ring, Ring)], readonly)
 
     def add_mempool(self, pool: Mempool, *, readonly: bool = False) -> None:
-        """Adds a pool; `readonly`: the VM may read its objects, its get and put raise Denied. Raises as `add_memzone`
-        (rte_ivshmem_metadata_add_mempool).
+        """Adds a pool; `readonly`: the VM may read its objects, its get and put raise Denied. Raises and warns as
+        `add_memzone` (rte_ivshmem_metadata_add_mempool).
         """
-        self._add(pool, getattr(pool, "memzone", None), Mempool, readonly)
+        self._add([self._entry_of(pool, Mempool)], readonly)
 
-    def _add(self, given: Any, zone: Memzone | None, kind: type, readonly: bool = False) -> None:
-        file = self._open()
-        what = f"metadata {self.name!r}"
+    def add(self, *objects: Memzone | Ring | Mempool, readonly: bool = False) -> None:
+        """Adds zones, rings and pools in one step: all of them or, if it raises, none. Raises and warns as
+        `add_memzone`, but not of zones that are among them.
+        """
+        kinds = (Memzone, Ring, Mempool)
+        self._add(
+            [self._entry_of(one, next((k for k in kinds if isinstance(one, k)), kinds)) for one in objects], readonly
+        )
+
+    def _entry_of(self, given: Any, kind: type | tuple[type, ...]) -> tuple[Memzone, Entry]:
+        """The zone of an object, and what is to stand in the metadata of it."""
+        zone = given if isinstance(given, Memzone) else getattr(given, "memzone", None)
         if not isinstance(given, kind) or not isinstance(zone, Memzone):
-            raise InvalidType(f"{what}: a {kind.__name__} is to be added, not {type(given).__name__}")
+            wanted = kind.__name__ if isinstance(kind, type) else " or ".join(k.__name__ for k in kind)
+            raise InvalidType(f"metadata {self.name!r}: a {wanted} is to be added, not {type(given).__name__}")
+        if zone is given:
+            return zone, replace(zone.entry, name=zone.name, kind=Kind.MEMZONE)
+        return zone, zone.entry
+
+    def _add(self, given: list[tuple[Memzone, Entry]], readonly: bool) -> None:
+        file = self._open()
         with self._owner.lock():
-            record = self._record_of(zone)
-            entry = zone.entry
-            if kind is Memzone:
-                entry = replace(entry, name=zone.name, kind=Kind.MEMZONE)
             table = file.read()
-            self._check_new(table, record, entry)
-            index = _segment_index(table, record, readonly, what)
-            segments = table.segments
-            if index == len(segments):
-                segments = (*segments, replace(record, path="", readonly=readonly))
-            entry = replace(entry, segment=index)
-            file.publish(replace(table, segments=segments, entries=(*table.entries, entry)))
+            for zone, entry in given:
+                record = self._record_of(zone)
+                self._check_new(table, record, entry)
+                index = _segment_index(table, record, readonly, f"metadata {self.name!r}")
+                segments = table.segments
+                if index == len(segments):
+                    segments = (*segments, replace(record, path="", readonly=readonly))
+                entry = replace(entry, segment=index)
+                table = replace(table, segments=segments, entries=(*table.entries, entry))
+            self._check_exposure(table, [zone for zone, _ in given])
+            file.publish(table)
+
+    def _check_exposure(self, table: Table, added: list[Memzone]) -> None:
+        """Before a table comes into force: what else of the prefix a VM can reach by it."""
+        registry = self._owner.registry_table
+        by_segment = {zone.segment.uuid: zone.entry for zone in added}
+        for exposed in exposure_of(table, registry, by_segment):
+            fresh = [zone for zone in exposed.zones if (exposed.segment, zone) not in self._told]
+            if fresh:
+                text = complaint(self.name, by_segment[exposed.segment], exposed, fresh)
+                if self.isolated:
+                    raise Invalid(text)
+                warnings.warn(text, ExposureWarning, stacklevel=4)
+                self._told.update((exposed.segment, zone) for zone in fresh)
 
     def _record_of(self, zone: Memzone) -> SegmentRecord:
         """The record of the segment a zone lies in. Raises Invalid where that is not one of this Eal's own."""
@@ -123,6 +158,10 @@ class Metadata:
         """The files that a VM has to be given. Raises NotFound where one is gone."""
         file = self._open()
         return devices_of(file, self.path, self._owner.registry_table)
+
+    def exposure(self) -> list[Exposed]:
+        """What a VM reaches in each segment that it gets beyond what is in here: zones, and free space."""
+        return exposure_of(self.table, self._owner.registry_table)
 
     def qemu_args(self) -> list[str]:
         """Options for a QEMU command line. Those of several metadata may follow each other in one, for each sits on a

@@ -16,6 +16,7 @@ from eal.metadata import open_metadata
 from eal.runtime import PrefixDir
 from eal.table import Table, TableFile, table_as_json
 from ivshmem.device import Device, devices_of
+from ivshmem.exposure import Exposed, exposure_of
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,17 @@ class FoundMetadata:
 
     def devices(self) -> list[Device]:
         """The files that a VM has to be given. Raises NotFound where one is gone."""
+        return devices_of(self.file, self.path, self._registry())
+
+    def exposure(self) -> list[Exposed]:
+        """What a VM reaches beyond it, segment by segment. Raises NotFound where the prefix's registry is gone."""
+        return exposure_of(self.file.read(), self._registry())
+
+    def _registry(self) -> Table:
         table = leftovers.last_table(self.directory)
         if table is None:
             raise NotFound(f"file_prefix {self.directory.prefix!r}, which made it, has no registry that can be read")
-        return devices_of(self.file, self.path, table)
+        return table
 
 
 def find_metadata(root: Path, name: str, prefix: str | None = None) -> FoundMetadata:
@@ -98,6 +106,11 @@ def find_metadata(root: Path, name: str, prefix: str | None = None) -> FoundMeta
     names = ", ".join(repr(there) for _, there in known) or "none"
     of = f" of file_prefix {prefix!r}" if prefix is not None else ""
     raise NotFound(f"there is no metadata {name!r}{of} in {root}; there are: {names}")
+
+
+def metadata_names(root: Path, prefix: str | None = None) -> list[str]:
+    """The names of all metadata of a runtime directory, or of one prefix in it."""
+    return [name for _, name in _all_metadata(root, prefix)]
 
 
 def _all_metadata(root: Path, prefix: str | None) -> Iterator[tuple[PrefixDir, str]]:

@@ -9,14 +9,46 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from eal import runtime
+from eal.errors import EalError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def _complete_metadata(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """The names of metadata that start so, of the prefix that was given if one was."""
+    from ivshmem.state import metadata_names
+
+    try:
+        names = metadata_names(runtime.runtime_dir(), ctx.params.get("file_prefix"))
+    except EalError:
+        return []  # a shell that completes has no place for what is wrong
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _complete_prefix(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    try:
+        return [d.prefix for d in runtime.prefixes(runtime.runtime_dir()) if d.prefix.startswith(incomplete)]
+    except EalError:
+        return []
+
+
+def metadata_argument(command: Command) -> Command:
+    return click.argument("name", shell_complete=_complete_metadata)(command)
+
+
+def metadata_arguments(metavar: str) -> Callable[[Command], Command]:
+    """One name or more, as `names`."""
+    return click.argument("names", nargs=-1, required=True, metavar=metavar, shell_complete=_complete_metadata)
+
+
 def prefix_option(command: Command) -> Command:
-    return click.option("--file-prefix", metavar="PREFIX", help="Only this file_prefix.")(command)
+    return click.option(
+        "--file-prefix", metavar="PREFIX", help="Only this file_prefix.", shell_complete=_complete_prefix
+    )(command)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")

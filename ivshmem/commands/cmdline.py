@@ -7,11 +7,11 @@ import shlex
 import click
 
 from eal import runtime
-from ivshmem.terminal import json_option, prefix_option, print_json
+from ivshmem.terminal import json_option, metadata_arguments, prefix_option, print_json
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@metadata_arguments("NAME...")
 @click.option("--plug", metavar="SIZE", help="Reserve room for so much to be plugged while the VM runs, such as 1G.")
 @prefix_option
 @json_option

@@ -7,11 +7,11 @@ import sys
 import click
 
 from eal import runtime
-from ivshmem.terminal import json_option, prefix_option, print_json
+from ivshmem.terminal import json_option, metadata_argument, prefix_option, print_json
 
 
 @click.command()
-@click.argument("name")
+@metadata_argument
 @prefix_option
 @json_option
 def dump(name: str, file_prefix: str | None, as_json: bool) -> None:

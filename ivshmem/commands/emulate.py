@@ -8,13 +8,15 @@ import click
 
 from eal import runtime
 from eal.errors import EalError
-from ivshmem.terminal import prefix_option
+from ivshmem.terminal import metadata_arguments, prefix_option
 
 
 class _WithCommand(click.Command):
     """A command whose words after `--` are another program's, options and all; they are in `ctx.meta`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # a shell completes it
+            return super().parse_args(ctx, args)
         own = args[: args.index("--")] if "--" in args else args
         if "--help" not in own and "-h" not in own:
             if "--" not in args:
@@ -27,7 +29,7 @@ class _WithCommand(click.Command):
 
 
 @click.command(cls=_WithCommand, options_metavar="[OPTIONS]")
-@click.argument("names", nargs=-1, required=True, metavar="NAME... -- COMMAND [ARG]...")
+@metadata_arguments("NAME... -- COMMAND [ARG]...")
 @prefix_option
 @click.pass_context
 def emulate(ctx: click.Context, names: tuple[str, ...], file_prefix: str | None) -> None:
