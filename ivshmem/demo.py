@@ -129,10 +129,7 @@ def _create(messages: int, size: int) -> Objects:
 
 
 def _share(metadata: Metadata, objects: Objects) -> None:
-    metadata.add_memzone(eal.memzone_lookup("demo_control"))
-    metadata.add_mempool(objects.pool)
-    metadata.add_ring(objects.to_guest)
-    metadata.add_ring(objects.to_host)
+    metadata.add(eal.memzone_lookup("demo_control"), objects.pool, objects.to_guest, objects.to_host)
 
 
 def _describe(objects: Objects) -> dict[str, str]:
