@@ -27,7 +27,7 @@ from eal.pages import MIB, Ownership
 from eal.ring import Ring
 from eal.runtime import PrefixDir
 from eal.table import METADATA_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile
-from ivshmem import qemu
+from ivshmem import libvirt, qemu
 from ivshmem.device import Device, devices_of, merge
 from ivshmem.dump import dump_table
 from ivshmem.exposure import Exposed, ExposedZone, ExposureWarning, complaint, exposure_of
@@ -172,6 +172,10 @@ class Metadata:
     def cmdline(self) -> str:
         """The same, quoted for a shell (rte_ivshmem_metadata_cmdline_generate)."""
         return shlex.join(self.qemu_args())
+
+    def libvirt_xml(self) -> str:
+        """What goes into a libvirt domain: children of its <domain>. Raises Invalid where XML cannot carry a path."""
+        return libvirt.domain_xml(self.devices())
 
     def dump(self, file: TextIO) -> None:
         """Writes what is in it as text (rte_ivshmem_metadata_dump)."""

@@ -1,0 +1,32 @@
+"""`ivshmem libvirt`: what goes into a libvirt domain."""
+
+from __future__ import annotations
+
+import click
+
+from eal import runtime
+from ivshmem.terminal import json_option, metadata_arguments, prefix_option, print_json
+
+
+@click.command()
+@metadata_arguments("NAME...")
+@prefix_option
+@json_option
+def libvirt(names: tuple[str, ...], file_prefix: str | None, as_json: bool) -> None:
+    """Print the XML that gives the metadata NAME... to a libvirt domain.
+
+    Its two parts, <devices> and <qemu:commandline>, are children of <domain>; what is in <devices> goes into the
+    domain's own. With --json it is one string.
+
+    Example: ivshmem libvirt vm0 > vm0-shares.xml
+    """
+    from ivshmem.device import merge
+    from ivshmem.libvirt import domain_xml
+    from ivshmem.state import find_metadata
+
+    root = runtime.runtime_dir()
+    xml = domain_xml(merge(d for name in names for d in find_metadata(root, name, file_prefix).devices()))
+    if as_json:
+        print_json(xml)
+    else:
+        click.echo(xml, nl=False)
