@@ -28,9 +28,9 @@ def is_shmem(device: Device) -> bool:
     )
 
 
-def domain_xml(devices: Sequence[Device]) -> str:
+def domain_xml(devices: Sequence[Device], place: int = 0) -> str:
     """Children of a <domain type='kvm'> (or qemu): <devices> with a <shmem> for each device that it can express, and
-    <qemu:commandline> with QEMU's own options for the others.
+    <qemu:commandline> with QEMU's own options for the others, whose bridge sits at `place` (see `qemu.vm_args`).
 
     Raises Invalid for a path that XML cannot carry.
     """
@@ -38,7 +38,7 @@ def domain_xml(devices: Sequence[Device]) -> str:
         if _NO_XML.search(device.path):
             raise Invalid(f"{device.path!r} has characters that XML cannot carry: choose another file_prefix or folder")
     plain = [device for device in devices if is_shmem(device)]
-    args = qemu.vm_args([device for device in devices if not is_shmem(device)])
+    args = qemu.vm_args([device for device in devices if not is_shmem(device)], place=place)
     lines = []
     if plain:
         lines += ["<devices>", *(line for device in plain for line in _shmem(device)), "</devices>"]

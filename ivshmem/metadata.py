@@ -175,7 +175,7 @@ class Metadata:
 
     def libvirt_xml(self) -> str:
         """What goes into a libvirt domain: children of its <domain>. Raises Invalid where XML cannot carry a path."""
-        return libvirt.domain_xml(self.devices())
+        return libvirt.domain_xml(self.devices(), qemu.place_of(self.uuid))
 
     def dump(self, file: TextIO) -> None:
         """Writes what is in it as text (rte_ivshmem_metadata_dump)."""

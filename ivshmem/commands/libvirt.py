@@ -22,10 +22,12 @@ def libvirt(names: tuple[str, ...], file_prefix: str | None, as_json: bool) -> N
     """
     from ivshmem.device import merge
     from ivshmem.libvirt import domain_xml
+    from ivshmem.qemu import place_of
     from ivshmem.state import find_metadata
 
-    root = runtime.runtime_dir()
-    xml = domain_xml(merge(d for name in names for d in find_metadata(root, name, file_prefix).devices()))
+    found = [find_metadata(runtime.runtime_dir(), name, file_prefix) for name in names]
+    devices = merge(device for one in found for device in one.devices())
+    xml = domain_xml(devices, place_of(*(one.file.info.uuid for one in found)))
     if as_json:
         print_json(xml)
     else:

@@ -61,7 +61,7 @@ def test_a_metadata_in_a_domain(primary: eal.Eal, tmp_path: Path) -> None:
     shmem, args = parts(domain(metadata.libvirt_xml(), tmp_path))
     assert shmem == {Path(plain.segment.path).name: "8"}
     _, seen, bound, own = metadata.devices()
-    assert args == qemu.direct_args([seen, bound, own])
+    assert args == qemu.vm_args([seen, bound, own], place=qemu.place_of(metadata.uuid))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_metadata_in_a_domain(primary: eal.Eal, tmp_path: Path) -> None:
 )
 def test_what_shmem_can_express(more: dict[str, Any], is_one: bool, tmp_path: Path) -> None:
     shmem, args = parts(domain(libvirt.domain_xml([device(**more)]), tmp_path))
-    assert (len(shmem), len(args)) == ((1, 0) if is_one else (0, 4))
+    assert (len(shmem), len(args)) == ((1, 0) if is_one else (0, 6))
 
 
 def test_nothing_for_nothing(tmp_path: Path) -> None:
@@ -94,16 +94,16 @@ def test_odd_names(runtime_dir: Path, tmp_path: Path, name: str) -> None:
         shmem, args = parts(domain(metadata.libvirt_xml(), tmp_path))
         segment, own = metadata.devices()
         assert shmem == {Path(segment.path).name: "2"}
-        assert args == qemu.direct_args([own])
+        assert args == qemu.vm_args([own], place=qemu.place_of(metadata.uuid))
 
 
 def test_a_tab_in_a_path_comes_through(tmp_path: Path) -> None:
     path = "/dev/huge\tpages\n/f"
     _, args = parts(domain(libvirt.domain_xml([device(path=path)]), tmp_path))
-    assert f"mem-path={path}" in args[1]
+    assert f"mem-path={path}" in args[3]
 
 
-def test_many_devices_are_on_bridges(tmp_path: Path) -> None:
+def test_devices_are_on_bridges(tmp_path: Path) -> None:
     devices = [device(id=f"d{n}", uuid=UUID(int=n), readonly=True) for n in range(20)]
     _, args = parts(domain(libvirt.domain_xml(devices), tmp_path))
     assert args == qemu.vm_args(devices)
@@ -125,7 +125,11 @@ def test_the_command(primary: eal.Eal, tmp_path: Path) -> None:
     assert (run.exit_code, run.stdout) == (0, made[0].libvirt_xml())
     both = json.loads(CliRunner().invoke(cli, ["libvirt", "vm0", "vm1", "--json"]).stdout)
     shmem, args = parts(domain(both, tmp_path))
-    assert (len(shmem), len(args)) == (1, 8)  # the segment once, and two metadata
+    assert len(shmem) == 1  # once
+    assert [arg.partition(",")[0] for arg in args[1::2]] == [
+        "pci-bridge",
+        *["memory-backend-file", "ivshmem-plain"] * 2,
+    ]
     missing = CliRunner().invoke(cli, ["libvirt", "vm2"])
     assert (missing.exit_code, missing.stdout) == (1, "")
     assert missing.stderr.startswith("Error: there is no metadata 'vm2'")
