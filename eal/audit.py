@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from eal import process
+from eal.errors import Invalid
+
 if TYPE_CHECKING:
+    from eal.ring import Ring
     from eal.segment import Participant
 
 _SHOWN = 16  # indices of one kind that the text names
@@ -18,7 +23,8 @@ class Audit:
     `free`: in the shared list. `cached`: by participant slot, what its cache holds, the dead's too. `in_hand`: all
     others, `lost` of which nobody is counted as having. `holders`: with MempoolFlag.DEBUG, by owner word, what each one
     took and did not put back. `twice`: indices found in two places. `foreign`: how many indices in caches are none of
-    this pool's. `participants`: who has which slot.
+    this pool's. `participants`: who has which slot. `in_rings`: by ring, what stands in those that the audit was told
+    of; it is not among `in_hand` then.
     """
 
     n: int
@@ -30,6 +36,24 @@ class Audit:
     lost: int = 0
     participants: list[Participant] = field(default_factory=list)
     holders: dict[int, list[int]] = field(default_factory=dict)
+    in_rings: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def dead(self) -> dict[int, list[int]]:
+        """By owner word, what participants that are known to be dead hold: what is in their caches and, with
+        MempoolFlag.DEBUG, what they took that is in nobody else's place.
+        """
+        slots = {p.slot: p.owner for p in self.participants if p.dead}
+        found = {owner: list(self.cached.get(slot, ())) for slot, owner in slots.items()}
+        for owner, objects in self.holders.items():
+            if self._is_dead(owner):
+                found.setdefault(owner, []).extend(objects)
+        return {owner: sorted(objects) for owner, objects in found.items()}
+
+    def _is_dead(self, owner: int) -> bool:
+        """By its slot, or where another one has that by now, by its thread."""
+        slots = [p for p in self.participants if p.owner == owner]
+        return any(p.dead for p in slots) if slots else process.is_dead(owner, 0)
 
     @property
     def ok(self) -> bool:
@@ -38,15 +62,40 @@ class Audit:
 
     def who(self, owner: int) -> str:
         """An owner word as text: machine, thread, and whether that is known to be dead."""
-        dead = any(p.owner == owner and p.dead for p in self.participants)
-        return f"machine {owner >> 32:08x} thread {owner & 0xFFFF_FFFF}{' (dead)' if dead else ''}"
+        dead = " (dead)" if self._is_dead(owner) else ""
+        return f"machine {owner >> 32:08x} thread {owner & 0xFFFF_FFFF}{dead}"
+
+    def beside(self, rings: Iterable[Ring]) -> Audit:
+        """The same, with what stands in these rings of indices told apart from what is in hand.
+
+        Raises Invalid for a ring whose elements are no 4-byte indices.
+        """
+        in_hand, places = set(self.in_hand), {}
+        for ring in rings:
+            if ring.elem_size != 4:
+                raise Invalid(f"ring {ring.name!r} has elements of {ring.elem_size} bytes, an index has 4")
+            there = ring.elements()
+            places[ring.name] = [index for index in there if index in in_hand]
+            in_hand.difference_update(there)
+        holders = {owner: [i for i in objects if i in in_hand] for owner, objects in self.holders.items()}
+        return replace(
+            self,
+            in_hand=sorted(in_hand),
+            in_rings=places,
+            holders={owner: objects for owner, objects in holders.items() if objects},
+        )
 
     def __str__(self) -> str:
         """A line for each place, as `rte_mempool_dump` counts them."""
         lines = [f"{self.n} objects, {len(self.free)} in the shared list"]
         owners = {p.slot: self.who(p.owner) for p in self.participants}
-        for slot, objects in sorted(self.cached.items()):
+        dead: dict[int, list[int]] = {
+            p.slot: [] for p in self.participants if p.dead
+        }  # named even where they hold nothing
+        for slot, objects in sorted({**dead, **self.cached}.items()):
             lines.append(f"{len(objects)} in the cache of slot {slot}, {owners.get(slot, 'which nobody has now')}")
+        for name, objects in self.in_rings.items():
+            lines.append(f"{len(objects)} in ring {name!r}")
         if self.in_hand:
             lines.append(f"{len(self.in_hand)} in hand: {_listed(self.in_hand)}")
         for owner, objects in sorted(self.holders.items()):

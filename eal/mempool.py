@@ -6,7 +6,7 @@ import errno
 import math
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from eal.memzone import Memzone
+    from eal.ring import Ring
     from eal.segment import Slot
 
 # Looked up once: an attribute of `lib` takes a fifth of the time that a call through it takes.
@@ -266,8 +267,11 @@ class Mempool:
     def __len__(self) -> int:
         return self.n
 
-    def audit(self) -> Audit:
-        """Looks for every index in the shared list and all caches. Meaningful while nobody works the pool."""
+    def audit(self, rings: Iterable[Ring] = ()) -> Audit:
+        """Looks for every index in the shared list and all caches, and in `rings` whose elements are such indices.
+
+        Meaningful while nobody works the pool. Raises Invalid for a ring of other elements (rte_mempool_audit).
+        """
         pool = self._look()
         where = ffi.new("uint16_t[]", self.n)
         foreign = lib.ivs_mempool_audit(pool, where)
@@ -288,7 +292,7 @@ class Mempool:
             foreign=foreign,
             participants=self.memzone.segment.participants(),
             holders=holders,
-        )
+        ).beside(rings)
 
     # --- memory -------------------------------------------------------------------------------------------
 

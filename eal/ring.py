@@ -13,7 +13,7 @@ from eal._native import ffi, lib
 from eal.burst import CLOSED, CLOSED_HELD, Burst, hold
 from eal.errors import Corrupt, Invalid, InvalidType
 from eal.handle import own, raise_for
-from eal.ring_end import EndState, end_state, undo
+from eal.ring_end import RING_HEADER, EndState, end_state, undo
 from eal.ring_format import RingFlag
 from eal.ring_zc import CONSUMER, PRODUCER, ZeroCopy
 from eal.table import fault_text
@@ -348,6 +348,12 @@ class Ring:
     def end(self, role: str) -> EndState:
         """The state of the "producer" or "consumer" end. Raises Closed."""
         return end_state(self._open(), role)
+
+    def elements(self) -> list[int]:
+        """What stands in a ring of 4-byte elements, from the first to be taken on; nothing is taken. A snapshot."""
+        first = self.end("consumer").tail
+        memory = self.memzone.buf[RING_HEADER:].cast("I")
+        return [memory[(first + i) % self.size] for i in range(self.count)]
 
     def undo(self, role: str, seen: EndState) -> bool:
         """Undoes what was begun and not finished at an ST end (eal.recover). False if it is not as `seen` any more."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from eal._native import ffi, lib
 
+RING_HEADER = 384  # bytes before the first element: sizeof(struct rte_ring)
 ENDS = ("producer", "consumer")
 _ROLES = {"producer": lib.IVS_PRODUCER, "consumer": lib.IVS_CONSUMER}
 _SYNCS = ("MT", "ST", "RTS", "HTS")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from eal import leftovers, runtime
 from eal.eal import current
@@ -80,6 +81,10 @@ class FoundMetadata:
     directory: PrefixDir
     path: str
     file: TableFile
+
+    @property
+    def uuid(self) -> UUID:
+        return self.file.info.uuid
 
     def devices(self) -> list[Device]:
         """The files that a VM has to be given. Raises NotFound where one is gone."""

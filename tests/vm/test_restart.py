@@ -1,0 +1,159 @@
+"""Restarts: the host app is killed again and again while one VM, which is never touched, exchanges data with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ivshmem.state import find_metadata
+
+RESTARTS = {True: 20, False: 5}  # in a VM, and on the emulated bus
+
+# One life of the host app. Its start-up code is the same each time: what is there already is found.
+#
+# Message k is element k of the ring `down`, comes back as element k of `up`, and is then entered in the book, which no
+# metadata has. What was committed to a ring stands there, so the indices of the rings' ends tell a new life where the
+# last one was; only what that one had in hand has to be looked for.
+HOST = """
+import json, sys, time
+import numpy as np
+import eal, ivshmem
+
+prefix, last = sys.argv[1], sys.argv[2] == "last"
+MESSAGE = np.dtype([("number", "<u8"), ("answer", "<u8"), ("filler", "u1", 48)])
+ST = eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ
+
+app = eal.init(["--no-pci"], file_prefix=prefix, no_huge=True, recover=True)
+pool = eal.mempool_create("pool", 120, 64, cache_size=16, exist_ok=True)
+down = eal.ring_create("down", 128, elem_size=4, flags=ST, exist_ok=True)
+up = eal.ring_create("up", 128, elem_size=4, flags=ST, exist_ok=True)
+control = eal.array_reserve("control", (), [("stop", "<u4")], exist_ok=True).array()
+book = eal.array_reserve("book", 1 << 22, "u1", group="host", exist_ok=True).array()
+try:
+    metadata = ivshmem.metadata_lookup("vm0")
+except eal.NotFound:
+    metadata = ivshmem.metadata_create("vm0")
+    for add, thing in (
+        (metadata.add_ring, down), (metadata.add_ring, up), (metadata.add_mempool, pool),
+        (metadata.add_memzone, eal.memzone_lookup("control")),
+    ):
+        add(thing)
+messages = pool.view(MESSAGE)
+faults = []
+
+def enter(index, number):
+    message = messages[index]
+    if (message["number"], message["answer"], message["filler"].tolist()) != (
+        number, ~np.uint64(number), [number & 255] * 48
+    ):
+        faults.append(f"message {number} came as {message}")
+    book[number] += 1
+
+def take(limit):
+    batch = np.zeros(limit, np.uint32)
+    number = up.end("consumer").tail
+    got = up.dequeue_burst(batch)
+    for offset, index in enumerate(batch[:got].tolist()):
+        enter(index, number + offset)
+        pool.put(index)
+    return got
+
+def settle():
+    "What the life before had in hand: the guest has sent all back, so that it is what stands nowhere else."
+    deadline = time.monotonic() + 60
+    while up.end("producer").tail != down.end("producer").tail:
+        assert time.monotonic() < deadline, "the guest does not go on"
+        time.sleep(0.001)
+    audit = pool.audit(rings=[down, up])
+    found = {
+        "free": len(audit.free), "cached": sum(map(len, audit.cached.values())), "in_hand": len(audit.in_hand),
+        "in_rings": sum(map(len, audit.in_rings.values())), "twice": len(audit.twice), "foreign": audit.foreign,
+        "lost": audit.lost, "dead": sum(p.dead for p in audit.participants), "text": str(audit),
+        "unentered": 0, "beyond": 0,
+    }
+    for index in audit.in_hand:
+        number = int(messages["number"][index])
+        if number < up.end("consumer").tail and not book[number]:
+            enter(index, number)
+            found["unentered"] += 1
+        try:
+            pool.put(index)
+        except eal.Invalid:  # counted as put back by the one that died before it was
+            found["beyond"] += 1
+    return found
+
+found = settle()
+print(json.dumps({"epoch": app.epoch, "sent": down.end("producer").tail, "faults": faults, **found}), flush=True)
+batch = np.zeros(8, np.uint32)
+while not last:
+    number = down.end("producer").tail
+    if number + 8 <= len(book) and pool.get_bulk(batch):
+        for offset, index in enumerate(batch.tolist()):
+            messages[index] = (number + offset, 0, 0)
+        assert down.enqueue_bulk(batch) == 8
+    take(16)
+    assert not faults, faults
+while take(16):
+    pass
+control["stop"] = 1
+sent = down.end("producer").tail
+end = {"sent": sent, "faults": faults, "in_use": pool.in_use, "lost": pool.audit().lost}
+entered = np.asarray(book)
+end["missing"] = int((entered[:sent] == 0).sum())
+end["doubled"] = int((entered > 1).sum())
+end["invented"] = int((entered[sent:] != 0).sum())
+print(json.dumps(end), flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def seed() -> int:
+    """Given by RESTART_SEED, or a new one; printed, so that a failure can be looked at again."""
+    number = int(os.environ.get("RESTART_SEED", "0")) or random.randrange(1, 1 << 32)
+    print(f"RESTART_SEED={number}")
+    return number
+
+
+def test_recover_while_a_guest_exchanges_data(
+    runtime_dir: Path, prefix: str, peer: Callable[..., Any], guest: Callable[..., Any], seed: int
+) -> None:
+    when = random.Random(seed)
+    host = peer(HOST, "on")
+    lives = [json.loads(host.hear())]
+    running = guest("restart", find_metadata(runtime_dir, "vm0", prefix))
+    assert running.hear() == {"ready": True}
+    restarts = RESTARTS[running.in_vm]
+    for number in range(restarts):
+        time.sleep(when.uniform(0.02, 0.2))
+        host.crash()
+        host = peer(HOST, "last" if number == restarts - 1 else "on")
+        lives.append(json.loads(host.hear(90)))
+    end, told = json.loads(host.hear(90)), running.hear()
+    running.end()
+    host.end()
+
+    for life in lives:
+        assert life["faults"] == []
+        assert (life["twice"], life["foreign"]) == (0, 0)
+        places = ("free", "cached", "in_hand", "in_rings")
+        assert sum(life[place] for place in places) == 120, "each object of the pool is accounted for"
+        assert life["beyond"] <= life["lost"]
+    assert all("(dead)" in life["text"] for life in lives[1:] if life["dead"]), "audit names the dead"
+    assert sum(life["dead"] for life in lives[1:]) >= restarts / 2
+    assert [life["sent"] for life in lives] == sorted(life["sent"] for life in lives)
+    assert end["sent"] > 50 * restarts, "data was flowing"
+    assert (end["missing"], end["doubled"], end["invented"], end["faults"]) == (0, 0, 0, [])
+    assert end["in_use"] <= sum(life["beyond"] for life in lives)
+    epochs = [life["epoch"] for life in lives]
+    assert epochs == sorted(set(epochs))
+    assert (told["received"], told["faults"], told["retired"]) == (end["sent"], 0, False)
+    assert set(told["epochs"]) <= set(epochs)
+    assert len(told["epochs"]) > restarts / 2, "the guest can tell that its host started again"
