@@ -2,11 +2,13 @@
 #
 #   PYTHON=python3.12   the interpreter of .venv (python3 by default)
 #   ARGS="-k ring"      arguments for the program that the target runs
+#   RUNS=1000000        with `make fuzz`: how many inputs
 #   STRICT=1            with `make test`: a skipped test is a failure
 
+RUNS ?= 1000000
 export PYTHON STRICT
 .NOTPARALLEL:
-.PHONY: help demo demo-vm test bench lint format clean
+.PHONY: help demo demo-vm test bench fuzz lint format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 15
@@ -30,6 +32,11 @@ bench: ## rings and mempools beside DPDK, Python's rings beside their rivals
 	@tools/venv.sh test bench
 	@.venv/bin/python -P tests/benchmarks/run.py $(ARGS)
 	@.venv/bin/python -P tests/benchmarks/bench_cpu_layout.py
+
+fuzz: ## a million damaged headers and tables, in C under sanitizers, and as a guest takes them; RUNS= for another number
+	@tools/needs.sh install tests
+	@tools/venv.sh test
+	@.venv/bin/python -P tests/fuzz/fuzz.py --runs $(RUNS) $(ARGS)
 
 lint: ## ruff and mypy --strict
 	@tools/venv.sh test dev

@@ -98,7 +98,11 @@ class Memzone:
         if need > self.length or any(d < 0 for d in dims):
             message = f"shape {dims} of {dtype} takes {need} bytes, memzone {self.name!r} has {self.length}"
             raise Corrupt(message) if own else Invalid(message)
-        return np.frombuffer(self.buf[:need], dtype=dtype).reshape(dims)
+        try:
+            return np.frombuffer(self.buf[:need], dtype=dtype).reshape(dims)
+        except ValueError as error:  # an array of no elements with a dimension beyond numpy's, or too many dimensions
+            message = f"memzone {self.name!r}: numpy has no shape {dims} of {dtype}: {error}"
+            raise Corrupt(message) if own else Invalid(message) from error
 
     def __repr__(self) -> str:
         return f"<Memzone {self.name!r} {self.length} bytes at {self.address:#x}>"

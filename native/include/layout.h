@@ -152,6 +152,10 @@ struct ivs_heap_ref {
     uint32_t length;
 };
 
+#define IVS_PATH_MOST 4096u   /* bytes of a segment's path, */
+#define IVS_DTYPE_MOST 16384u /* of a dtype's description, */
+#define IVS_DIMS_MOST 64u     /* and dimensions of a shape: pieces may overlap, and a small table is to stay small */
+
 struct ivs_table_segment {
     uint8_t uuid[16];
     uint64_t size;

@@ -132,7 +132,7 @@ static int check_segment(const struct ivs_table_segment *s, uint64_t heap)
         return IVS_FAULT_SEGMENT;
     if (!ivs_name_ok(s->group))
         return IVS_FAULT_NAME;
-    return in_heap(s->path, heap) ? IVS_OK : IVS_FAULT_TABLE_SIZE;
+    return in_heap(s->path, heap) && s->path.length <= IVS_PATH_MOST ? IVS_OK : IVS_FAULT_TABLE_SIZE;
 }
 
 static int check_entry(const struct ivs_table_entry *e, const struct ivs_table_segment *segments, uint32_t n_segments,
@@ -147,7 +147,9 @@ static int check_entry(const struct ivs_table_entry *e, const struct ivs_table_s
     uint64_t size = segments[e->segment].size;
     if (e->offset < IVS_HEADER_SIZE || e->offset > size || e->length > size - e->offset || e->length == 0)
         return IVS_FAULT_ENTRY_RANGE;
-    if (!in_heap(e->dtype, heap) || !in_heap(e->shape, heap) || e->shape.length % 8 != 0)
+    if (!in_heap(e->dtype, heap) || e->dtype.length > IVS_DTYPE_MOST)
+        return IVS_FAULT_ENTRY_HEAP;
+    if (!in_heap(e->shape, heap) || e->shape.length % 8 != 0 || e->shape.length > 8 * IVS_DIMS_MOST)
         return IVS_FAULT_ENTRY_HEAP;
     return IVS_OK;
 }

@@ -207,6 +207,38 @@ static void test_each_flipped_bit(void)
     free(file);
 }
 
+/* Pieces of the heap may overlap: without a limit a thousand entries could each claim a heap of megabytes. */
+static void test_long_pieces_of_the_heap(void)
+{
+    static unsigned char raw[32768];
+    struct ivs_table *t = (struct ivs_table *)(void *)raw;
+    struct ivs_table_segment *segment = (struct ivs_table_segment *)(void *)(t + 1);
+    struct ivs_table_entry *entry = (struct ivs_table_entry *)(void *)(segment + 1);
+    const struct {
+        struct ivs_heap_ref *piece;
+        uint32_t most;
+        uint32_t step;
+        int fault;
+    } cases[] = {
+        {&segment->path, IVS_PATH_MOST, 1, IVS_FAULT_TABLE_SIZE},
+        {&entry->dtype, IVS_DTYPE_MOST, 1, IVS_FAULT_ENTRY_HEAP},
+        {&entry->shape, 8 * IVS_DIMS_MOST, 8, IVS_FAULT_ENTRY_HEAP},
+    };
+    *t = (struct ivs_table){.n_segments = 1, .n_entries = 1, .heap = sizeof(raw) - 64 - 96 - 96};
+    *segment = (struct ivs_table_segment){.size = 1u << 21, .page_size = 4096, .group = "default"};
+    *entry = (struct ivs_table_entry){.name = "zone", .kind = IVS_KIND_MEMZONE, .offset = 4096, .length = 64};
+    unsigned char *file = check_memory(2 * SIZE);
+    for (uint32_t i = 0; i < 3; i++) {
+        cases[i].piece->length = cases[i].most;
+        CHECK_EQ(ivs_table_publish(file, 2 * SIZE, raw, sizeof(raw)), 0);
+        cases[i].piece->length += cases[i].step;
+        CHECK_EQ(ivs_table_publish(file, 2 * SIZE, raw, sizeof(raw)), -EINVAL);
+        CHECK_EQ(ivs_table_check(raw, sizeof(raw), t->selector), cases[i].fault);
+        cases[i].piece->length = 0;
+    }
+    free(file);
+}
+
 /* Any number of bytes of a table, told by its head or by the mapping: refused unless it is all of them. */
 static void test_truncated(void)
 {
@@ -281,6 +313,7 @@ int main(void)
     RUN(test_too_large);
     RUN(test_each_fault);
     RUN(test_each_flipped_bit);
+    RUN(test_long_pieces_of_the_heap);
     RUN(test_truncated);
     RUN(test_reader_beside_a_writer);
     RUN(test_leaving);

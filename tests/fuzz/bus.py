@@ -1,0 +1,254 @@
+"""A bus to be damaged: one metadata and the two segments that it names, with an object of every kind in them.
+
+Every input is made from a seed and a number, so that one input can be had again. `spoil` damages the good files by it,
+`restore` undoes that.
+"""
+
+from __future__ import annotations
+
+import mmap
+import random
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+
+from eal import dtypes
+from eal._native import ffi, lib
+from eal.mapping import Mapping
+from eal.mbuf import format_mbuf_pool, mbuf_pool_memsize
+from eal.mempool import format_mempool, mempool_memsize
+from eal.memzone import Memzone
+from eal.pages import Backend, Ownership
+from eal.ring_format import format_ring, ring_memsize
+from eal.segment import Segment, create_segment
+from eal.table import METADATA_MAGIC, Entry, Kind, Table, TableFile
+
+HEADER = 4096
+TABLE_FILE = 16384
+SEGMENT = 65536
+DTYPES = ("<f8", [("a", "<u2"), ("b", "<i4", (2, 3))], [("x", [("y", "S3")])], "<U5", "<M8[ns]")
+TEXTS = ("", "0", "1", "-1", "nonsense", "0x1af4", "0x10000000000000000", "\xff", "1" * 5000)
+
+# Where sizes, counts and offsets go wrong: ends of types, sign bits, and what wraps when it is added or multiplied.
+VALUES = [0, 1, 2, 3, 63, 64, 65, 96, 255, 384, 4095, 4096, 4097, 65535, 65536, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE]
+VALUES += [
+    0xFFFFFFFF,
+    1 << 32,
+    (1 << 32) // 96 + 1,
+    (1 << 32) - 64,
+    1 << 62,
+    (1 << 63) - 1,
+    1 << 63,
+    (1 << 64) // 96 + 1,
+]
+VALUES += [(1 << 64) - 4096, (1 << 64) - 384, (1 << 64) - 64, (1 << 64) - 2, (1 << 64) - 1]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a file that a peer can lie in: where its fields are, and how its CRC is made right again."""
+
+    file: str
+    start: int
+    length: int
+    fields: tuple[tuple[int, int], ...]  # offset in the part, bytes
+    seal: Callable[[memoryview], None]
+    name: str = ""  # of the object that it is; else all objects depend on it
+
+
+def fields_of(name: str, at: int = 0) -> Iterator[tuple[int, int]]:
+    """Offset and size of each field of a C struct, as the C core has it."""
+    for _, field in ffi.typeof(name).fields:
+        yield at + field.offset, min(ffi.sizeof(field.type), 8)
+
+
+def seal(crc_at: int, *holes: tuple[int, int], length: int = 128) -> Callable[[memoryview], None]:
+    """Makes a CRC32C of the first bytes right, with these ranges taken as zero."""
+
+    def make_right(part: memoryview) -> None:
+        raw = bytearray(part[:length])
+        for at, size in ((crc_at, 4), *holes):
+            raw[at : at + size] = bytes(size)
+        struct.pack_into("<I", part, crc_at, lib.ivs_crc32c(0, bytes(raw), len(raw)))
+
+    return make_right
+
+
+class Bus:
+    """The folder, with good files in it. `spoil(seed, number)` makes them an input, `restore()` makes them good."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "sys"
+        self._folder = folder
+        self._addresses: list[Path] = []
+        self._segments = [self._segment(number) for number in range(2)]
+        entries, self.parts = self._objects()
+        table = Table(tuple(segment.record for segment in self._segments), tuple(entries), 5)
+        files = {"0": Path(self._segments[0].path), "1": Path(self._segments[1].path), "md": self._metadata(table)}
+        self.parts += self._table_parts(table)
+        self._memory = {name: self._map(file) for name, file in files.items()}
+        self._good = {name: bytes(memory) for name, memory in self._memory.items()}
+        for file in files.values():
+            self._device(file)
+        self._texts: list[tuple[Path, str]] = []
+
+    # --- the good files -----------------------------------------------------------------------------------
+
+    def _segment(self, number: int) -> Segment:
+        path = self._folder / f"segment{number}"
+        return create_segment(
+            Backend(self._folder, 4096, huge=False),
+            path,
+            UUID(int=1 + number),
+            SEGMENT,
+            group=f"group{number}",
+            socket_id=-1,
+            epoch=5,
+            hint=0x3300_0000_0000 + number * SEGMENT,
+            ownership=Ownership(),
+        )
+
+    def _objects(self) -> tuple[list[Entry], list[Part]]:
+        entries, parts = [], []
+        for number, segment in enumerate(self._segments):
+            at = HEADER
+            name = f"zone{number}"
+            entries.append(Entry(name, Kind.MEMZONE, number, at, 256))
+            for index, dtype in enumerate(DTYPES[number::2]):
+                at += 256
+                length = 4 * np.dtype(dtype).itemsize
+                text = dtypes.describe(dtype)
+                entries.append(Entry(f"array{number}{index}", Kind.MEMZONE, number, at, length, 64, 0, text, (2, 2)))
+            at += 256
+            length = ring_memsize(f"ring{number}", 64, 8, 0)
+            entries.append(entry := Entry(f"ring{number}", Kind.RING, number, at, length))
+            format_ring(Memzone(entry, segment), entry.name, 64, 8, 0)
+            ends = ((0, 4), (4, 4), (8, 4), (12, 4), (16, 8))
+            fields = ((0, 32), *((o, 4) for o in (32, 48, 52, 56, 72, 76, 96)), (40, 8), (64, 8))
+            fields = (*fields, *((base + o, size) for base in (128, 256) for o, size in ends))
+            parts.append(Part(str(number), at, length, fields, seal(96, (64, 8), (80, 16)), entry.name))
+            at += -(-length // 64) * 64
+            entries.append(self._pool(number, segment, at))
+            length = entries[-1].length
+            fields = ((0, 8), *((o, 4) for o in (8, 12, 16, 20, 24, 28, 56, 60, 96, 100, 144)), (64, 32))
+            fields = (*fields, *((o, 8) for o in (32, 40, 48, 128, 136, 192)))
+            parts.append(Part(str(number), at, length, fields, seal(60, (0, 8)), entries[-1].name))
+        return entries, parts + [Part(name, 0, HEADER, SEGMENT_FIELDS, seal(60, (0, 8))) for name in ("0", "1")]
+
+    def _pool(self, number: int, segment: Segment, at: int) -> Entry:
+        """A plain pool in one segment, one of mbufs in the other."""
+        name = f"pool{number}"
+        if number == 0:
+            entry = Entry(name, Kind.MEMPOOL, number, at, mempool_memsize(name, 40, 100, 8, 0))
+            format_mempool(Memzone(entry, segment), name, 40, 100, 8, 0)
+            return entry
+        length, flags = mbuf_pool_memsize(name, 40, 8, 512, 64, 0)
+        entry = Entry(name, Kind.MEMPOOL, number, at, length, 64, flags)
+        format_mbuf_pool(Memzone(entry, segment), name, 40, 8, 512, 64, 0)
+        return entry
+
+    def _metadata(self, table: Table) -> Path:
+        path = self._folder / "metadata"
+        with path.open("w+b") as file:
+            file.truncate(TABLE_FILE)
+            mapping = Mapping(file.fileno(), TABLE_FILE)
+        TableFile.format(mapping, METADATA_MAGIC, "vm0", UUID(int=9), epoch=5).publish(table)
+        return path
+
+    @staticmethod
+    def _table_parts(table: Table) -> list[Part]:
+        segments_at = ffi.sizeof("struct ivs_table")
+        entries_at = segments_at + len(table.segments) * ffi.sizeof("struct ivs_table_segment")
+        fields = list(fields_of("struct ivs_table"))
+        for number in range(len(table.segments)):
+            fields += fields_of("struct ivs_table_segment", segments_at + number * 96)
+            fields += [(segments_at + number * 96 + 80, 4), (segments_at + number * 96 + 84, 4)]
+        for number in range(len(table.entries)):
+            fields += fields_of("struct ivs_table_entry", entries_at + number * 96)
+            fields += [(entries_at + number * 96 + at, 4) for at in (64, 68, 72, 76)]
+        header = ((0, 8), (8, 4), (12, 4), (16, 8), (32, 8), (40, 32), (72, 4), (128, 8), (136, 4))
+        return [
+            Part("md", 0, HEADER, header, seal(72, (0, 8))),
+            Part("md", HEADER, (TABLE_FILE - HEADER) // 2, tuple(fields), seal_table),
+            Part("md", HEADER, (TABLE_FILE - HEADER) // 2, tuple(fields), seal_table),  # it has most of the fields
+        ]
+
+    @staticmethod
+    def _map(path: Path) -> mmap.mmap:
+        with path.open("r+b") as file:
+            return mmap.mmap(file.fileno(), 0)
+
+    def _device(self, bar: Path) -> None:
+        device = self.root / f"bus/pci/devices/0000:00:{2 + len(self._addresses):02x}.0"
+        device.mkdir(parents=True)
+        self._addresses.append(device)
+        for name, text in {"vendor": "0x1af4", "device": "0x1110", "enable": "0", "numa_node": "-1"}.items():
+            (device / name).write_text(text)
+        (device / "resource2").symlink_to(bar)
+
+    # --- inputs -------------------------------------------------------------------------------------------
+
+    def spoil(self, seed: int, number: int) -> set[str]:
+        """Makes the files input `number` of `seed`; gives the names of the objects it is about ("": all of them)."""
+        rng = random.Random(seed << 32 | number)
+        about = set()
+        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+            part = rng.choice(self.parts)
+            about.add(part.name)
+            view = memoryview(self._memory[part.file])[part.start : part.start + part.length]
+            for _ in range(rng.choice((1, 1, 2, 4))):
+                damage(rng, part, view)
+            if rng.random() < 0.8:
+                part.seal(view)
+        if rng.random() < 0.01:
+            self._spoil_text(rng)
+        return about
+
+    def _spoil_text(self, rng: random.Random) -> None:
+        file = rng.choice(self._addresses) / rng.choice(("vendor", "device", "enable", "numa_node"))
+        self._texts.append((file, file.read_text()))
+        file.write_text(rng.choice(TEXTS))
+
+    def restore(self) -> None:
+        """Makes the files good again, whatever was done to them."""
+        for name, memory in self._memory.items():
+            memory[:] = self._good[name]
+        while self._texts:
+            file, text = self._texts.pop()
+            file.write_text(text)
+
+
+def damage(rng: random.Random, part: Part, view: memoryview) -> None:
+    """One damage: a field gets a value that does harm, its own and a little, another field's, or bytes are spoilt."""
+    how = rng.random()
+    at, size = rng.choice(part.fields)
+    if how < 0.5:
+        raw = (rng.choice(VALUES) & ((1 << 64) - 1)).to_bytes(8, "little")
+    elif how < 0.7:
+        raw = ((int.from_bytes(view[at : at + min(size, 8)], "little") + rng.randint(-8, 8)) % (1 << 64)).to_bytes(
+            8, "little"
+        )
+    elif how < 0.8:
+        other, _ = rng.choice(part.fields)
+        raw = bytes(view[other : other + size])
+    else:
+        at, size = rng.randrange(min(part.length, 2048)), rng.choice((1, 1, 2, 8))
+        raw = rng.randbytes(8)
+    raw = raw.ljust(size, b"\0")[:size]
+    view[at : at + size] = raw[: len(view[at : at + size])]
+
+
+def seal_table(part: memoryview) -> None:
+    """The CRC of as many bytes as the table says it has, or of as many as there are."""
+    length = struct.unpack_from("<Q", part, 40)[0]
+    seal(0, length=length if 64 <= length <= len(part) else len(part))(part)
+
+
+SEGMENT_FIELDS = (
+    *((0, 8), (8, 4), (12, 4), (16, 8), (24, 8), (32, 8), (40, 8), (48, 8), (56, 4), (60, 4), (64, 8), (72, 32)),
+    *((128, 4), (132, 4), (2048, 8), (2056, 8), (2064, 8), (2072, 8)),
+)

@@ -1,0 +1,100 @@
+"""What a guest does with a bus, whatever is on it: it probes, and uses what it was given. Only EalError may come."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Set
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import eal
+from eal.mbuf import MbufPool, attach_pool
+from eal.memzone import Memzone
+from eal.pci import scan
+from eal.probe import Prober
+from eal.ring import Ring
+from eal.table import Entry, Kind, table_as_json
+
+STALL = 0.0005  # seconds that a peer may take; nobody else works these objects
+ENOUGH = 64  # bytes of an element or object that are read: a peer may say that it has many
+
+
+def visit(root: Path, about: Set[str] = frozenset({""})) -> int:
+    """Probes the bus and uses the objects of these names ("": all); gives the number of those that could be used."""
+    findings = Prober(lambda entries: None).probe(scan(root))
+    used = 0
+    for share in findings.shares:
+        table_as_json(share.table)
+        for entry in share.table.entries:
+            if "" not in about and entry.name not in about:
+                continue
+            with contextlib.suppress(eal.EalError):
+                use(entry, Memzone(entry, share.segment_of(entry)))
+                used += 1
+        for segment in share.segments:
+            segment.participants()
+            assert segment.retired in (False, True)
+            segment.close()
+        share.file.mapping.release()
+    return used
+
+
+def use(entry: Entry, zone: Memzone) -> None:
+    if entry.kind == Kind.RING:
+        use_ring(Ring(zone, entry.name, STALL))
+    elif entry.kind == Kind.MEMPOOL:
+        use_pool(attach_pool(zone, entry.name))
+    else:
+        use_zone(zone)
+
+
+def use_zone(zone: Memzone) -> None:
+    assert len(zone.buf) == zone.length
+    if not zone.readonly:
+        zone.buf[0] = zone.buf[-1]
+    if zone.entry.dtype:
+        array = zone.array()
+        assert array.nbytes <= zone.length
+        _ = array.tobytes()[:ENOUGH]
+
+
+def use_ring(ring: Ring) -> None:
+    assert 0 <= ring.count <= ring.capacity
+    ring.dump(io.StringIO())
+    for step in (ring.dequeue, ring.reset, ring.dequeue):
+        call(step)
+    if ring.elem_size <= ENOUGH:
+        call(ring.enqueue_burst, np.zeros((3, ring.elem_size), np.uint8))
+        call(ring.dequeue_burst, np.zeros((5, ring.elem_size), np.uint8))
+
+
+def use_pool(pool: Any) -> None:
+    assert 0 <= pool.available <= pool.n
+    indices = np.zeros(5, np.uint32)
+    if call(pool.get_bulk, indices):
+        assert (indices < pool.n).all()
+        pool.array[indices[0]] = 1  # of a pool that gives objects: it is no read-only one
+        call(pool.put_bulk, indices)
+    str(pool.audit())
+    if isinstance(pool, MbufPool):
+        use_mbufs(pool)
+
+
+def use_mbufs(pool: MbufPool) -> None:
+    packet = call(pool.alloc)
+    if packet is not None:
+        call(pool.append, packet, 100)
+        call(pool.read, packet)
+        call(pool.sanity_check, packet)
+        call(pool.free, packet)
+    assert len(pool.mbufs) == len(pool.data) == pool.n
+
+
+def call(step: Callable[..., Any], *arguments: Any) -> Any:
+    """A damaged object may fail, as long as it says so in the way that is promised."""
+    with contextlib.suppress(eal.EalError):
+        return step(*arguments)
+    return None

@@ -1,0 +1,129 @@
+"""A short run of the fuzzer (`make fuzz` is the long one), and what a peer may write where Python alone reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryFile
+from uuid import UUID
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import eal
+from eal import dtypes
+from eal._native import ffi, lib
+from eal.mapping import Mapping
+from eal.memzone import Memzone
+from eal.segment import Segment
+from eal.table import Entry, Kind, SegmentRecord, Table, decode, encode
+
+FUZZ = Path(__file__).with_name("fuzz.py")
+RUNS = 2500
+
+
+def test_a_guest_bears_damaged_buses() -> None:
+    code = f"import sys; sys.path.insert(0, {str(FUZZ.parent)!r}); import fuzz; sys.argv[0] = {str(FUZZ)!r}\n"
+    code += "sys.exit(0 if fuzz.run_python(int(sys.argv[1]), int(sys.argv[2]), 1) else 1)"
+    command = [sys.executable, "-P", "-c", code, str(RUNS), str(int(time.time()))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- dtypes -------------------------------------------------------------------------------------------------
+
+pieces = st.sampled_from(
+    ["<f8", "|O", "O", "<U5", "|V0", "|V2147483647", "<U536870912", "<M8[ns]", "", "a", "(2,3)<f8", "f8,i4", "\0", "=g"]
+)
+numbers = st.sampled_from([0, 1, -1, 2**31 - 1, 2**31, 2**63 - 1, 2**63, 2**64, 10**30]) | st.integers(0, 5)
+scalars = st.none() | st.booleans() | numbers | st.floats() | pieces | st.text(max_size=4)
+field = st.tuples(
+    st.text(max_size=3) | st.lists(st.text(max_size=2), max_size=3), pieces, st.lists(numbers, max_size=3)
+)
+descriptions = st.recursive(scalars | st.lists(field.map(list), max_size=3), lambda inner: st.lists(inner, max_size=3))
+
+
+@pytest.mark.filterwarnings("ignore:Data type alias:DeprecationWarning")
+@settings(deadline=None, max_examples=400)
+@given(descriptions.map(json.dumps) | st.text(max_size=30))
+@example("[" * 5000)
+@example('[["a","<f8",[100000000000000000000]]]')
+@example('[["a","<f8",[4611686018427387904,4]]]')
+@example("9" * 5000)
+def test_any_text_is_a_dtype_or_refused(text: str) -> None:
+    with contextlib.suppress(eal.Corrupt):
+        dtype = dtypes.restore(text)
+        assert not dtype.hasobject
+        assert np.dtype(dtype) is dtype
+
+
+@pytest.fixture(scope="module")
+def zone_memory() -> Segment:
+    record = SegmentRecord(UUID(int=7), 1 << 16, 4096, 0, 0, "default", 3)
+    with TemporaryFile() as file:
+        file.truncate(record.size)
+        return Segment(record, Mapping(file.fileno(), record.size), "", socket_id=-1)
+
+
+near_an_end = st.sampled_from([0, 1, 2, 7, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1])
+
+
+@pytest.mark.filterwarnings("ignore:Data type alias:DeprecationWarning")
+@settings(deadline=None, max_examples=400)
+@given(descriptions.map(json.dumps), st.lists(near_an_end, max_size=66).map(tuple), st.integers(1, 61440))
+@example('"<f8"', (2**32 - 1, 2**32 - 1, 2**32), 64)
+@example('"|V0"', (2**63,), 64)
+@example('"<f8"', (0, 2**63), 64)
+@example('"<f8"', (1,) * 64, 64)
+def test_any_array_lies_in_its_zone_or_is_refused(
+    zone_memory: Segment, text: str, shape: tuple[int, ...], length: int
+) -> None:
+    zone = Memzone(Entry("z", Kind.MEMZONE, 0, 4096, length, 64, 0, text, shape), zone_memory)
+    with contextlib.suppress(eal.EalError):
+        array = zone.array()
+        assert array.nbytes <= length
+        _ = array.tobytes()
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+SEGMENTS = tuple(SegmentRecord(UUID(int=i), 1 << 21, 4096, 0, 0, "default", 3) for i in (1, 2))
+TABLE = Table(
+    SEGMENTS,
+    (
+        Entry("zone", Kind.MEMZONE, 0, 4096, 512, dtype='"<f8"', shape=(8, 8)),
+        Entry("ring", Kind.RING, 1, 8192, 448),
+    ),
+)
+
+
+def test_decode_takes_all_that_the_core_passes() -> None:
+    """Random bytes over a table, with its CRC made right: what the core's check passes is decoded or is Corrupt."""
+    rng = random.Random(seed := time.time_ns())
+    good = encode(TABLE)
+    passed = 0
+    for number in range(30_000):
+        raw = bytearray(good)
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(64, len(raw))
+            raw[at] = rng.choice((0, 1, 0x2F, 0x7F, 0x80, 0xC3, 0xFF, rng.randrange(256)))
+        if lib.ivs_table_publish(scratch, len(scratch), ffi.from_buffer(raw), len(raw)):  # seals it, and checks it
+            continue
+        length = lib.ivs_table_read(scratch, len(scratch), copy)
+        assert length > 0, (seed, number)
+        with contextlib.suppress(eal.Corrupt):
+            table = decode(bytes(ffi.buffer(copy, length)))
+            assert all(entry.end <= table.segments[entry.segment].size for entry in table.entries)
+            passed += 1
+    assert passed > 1000
+
+
+scratch = ffi.new("unsigned char[16384]")
+copy = ffi.new("unsigned char[16384]")
