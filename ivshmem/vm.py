@@ -373,13 +373,18 @@ def accelerator(wish: str | None = None) -> str:
         raise Invalid(f"accelerator {wish!r}: use kvm, tcg or auto (accel= or $IVSHMEM_ACCEL)")
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
-    verdict = cache_dir() / f"accel-{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
+    verdict = verdict_file()
     if not verdict.exists():
         found = _probe_kvm()
         for old in cache_dir().glob("accel-*"):
             old.unlink(missing_ok=True)
         verdict.write_text(found)
     return verdict.read_text()
+
+
+def verdict_file() -> Path:
+    """Where the name of the accelerator is kept that was found to work on this machine; perhaps not there yet."""
+    return cache_dir() / f"accel-{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
 
 
 def _probe_kvm() -> str:

@@ -67,6 +67,9 @@ const char *ivs_fault_text(int fault);
 /* crc32c.h */
 uint32_t ivs_crc32c(uint32_t crc, const void *data, size_t length);
 
+/* hypervisor.h */
+void ivs_hypervisor(char name[13]);
+
 /* latency.h */
 uint64_t ivs_time_loads(const void *word, uint32_t rounds);
 uint64_t ivs_time_atomics(void *word, uint32_t rounds);
@@ -94,6 +97,7 @@ void ivs_segment_format(void *base, const struct ivs_segment_info *info);
 int ivs_segment_check(const void *base, uint64_t length, struct ivs_segment_info *info);
 void ivs_segment_retire(void *base);
 int ivs_segment_retired(const void *base);
+#define IVS_SEGMENT_SCRATCH ...
 int ivs_segment_takes_writes(void *base);
 int ivs_participant_claim(void *base, uint64_t owner, uint64_t process);
 int ivs_participant_adopt(void *base, int slot, uint64_t dead, uint64_t owner, uint64_t process);

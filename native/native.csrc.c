@@ -3,6 +3,7 @@
 #include "crc32c.h"
 #include "fault.h"
 #include "held.h"
+#include "hypervisor.h"
 #include "jit.h"
 #include "latency.h"
 #include "map.h"

@@ -29,6 +29,9 @@ int ivs_segment_retired(const void *base);
 /* Whether writes reach the segment: QEMU drops them silently where the device is read-only. */
 int ivs_segment_takes_writes(void *base);
 
+/* Where the word is that it flips: whoever adds 0 to it changes nothing. */
+#define IVS_SEGMENT_SCRATCH offsetof(struct ivs_segment, scratch)
+
 /* Takes a free participant slot. Returns its number (0..63), or -ENOSPC. */
 int ivs_participant_claim(void *base, uint64_t owner, uint64_t process);
 
