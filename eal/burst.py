@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eal._native import ffi, lib
 from eal.errors import Invalid
-from eal.handle import own
+from eal.handle import OVER, own
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,10 +28,15 @@ def hold(ring: Any, array: Any, n: int) -> Any:
     return own(held, held, ring, array)
 
 
-# What a closed ring has for a handle: every operation on it is refused before it looks at anything.
-CLOSED = ffi.new("struct ivs_ring *")
-lib.ivs_ring_refuse(CLOSED, -errno.ESHUTDOWN)
-CLOSED_HELD = hold(CLOSED, ffi.NULL, 0xFFFF_FFFF)
+def _shut(code: int) -> Any:
+    ring = ffi.new("struct ivs_ring *")
+    lib.ivs_ring_refuse(ring, -code)
+    return ring
+
+
+# What a ring that is over has for a handle, by errno: every operation on it is refused before it looks at anything.
+SHUT = {code: _shut(code) for code in OVER}
+SHUT_HELD = {code: hold(ring, ffi.NULL, 0xFFFF_FFFF) for code, ring in SHUT.items()}
 
 
 class Burst:

@@ -25,6 +25,10 @@ def own(pointer: Any, *keep: object, finish: Callable[[], object] | None = None)
     return ffi.gc(pointer, destroy)
 
 
+# Why an object cannot be used any more: its Eal was closed, its device unplugged, or its host started afresh.
+OVER = (errno.ESHUTDOWN, errno.ENODEV, errno.ESTALE)
+
+
 def raise_for(code: int, kind: str, name: str, details: dict[int, str] | None = None) -> NoReturn:
     """Raises the exception for a negative errno of an operation on an object."""
     text = (details or {}).get(-code) or _TEXTS.get(-code)

@@ -14,7 +14,7 @@ from eal import dtypes, process
 from eal._native import ffi, lib
 from eal.audit import Audit
 from eal.errors import Corrupt, Invalid, InvalidType
-from eal.handle import own, raise_for
+from eal.handle import OVER, own, raise_for
 from eal.names import pack_name
 from eal.table import fault_text
 
@@ -81,10 +81,15 @@ def format_mempool(zone: Memzone, name: str, n: int, elt_size: int, cache_size: 
         raise_for(result, "mempool", name, {errno.ENOSPC: f"does not fit its zone of {zone.length} bytes"})
 
 
-# What a closed pool has for a handle: every operation on it is refused before it looks at anything.
-_closed_memory = ffi.new("uint64_t[]", -(-lib.ivs_mempool_handle_size(0) // 8))
-_CLOSED = ffi.cast("struct ivs_mempool *", _closed_memory)
-lib.ivs_mempool_refuse(_CLOSED, -errno.ESHUTDOWN)
+def _shut(code: int) -> Any:
+    memory = ffi.new("uint64_t[]", -(-lib.ivs_mempool_handle_size(0) // 8))
+    pool = own(ffi.cast("struct ivs_mempool *", memory), memory)
+    lib.ivs_mempool_refuse(pool, -code)
+    return pool
+
+
+# What a pool that is over has for a handle, by errno: every operation on it is refused before it looks at anything.
+_SHUT = {code: _shut(code) for code in OVER}
 
 
 class _Handle:
@@ -108,10 +113,10 @@ class _Handle:
         self._lent = self._mapping.pointer()
         return int(ffi.cast("uintptr_t", self._raw))
 
-    def close(self) -> None:
+    def close(self, code: int) -> None:
         if self._lent is not None:
-            lib.ivs_mempool_refuse(self._raw, -errno.ESHUTDOWN)
-        self.pointer = _CLOSED
+            lib.ivs_mempool_refuse(self._raw, -code)
+        self.pointer = _SHUT[code]
 
 
 class Mempool:
@@ -159,7 +164,7 @@ class Mempool:
         handle = self._local.handle = _Handle(self, self.memzone.segment.slot())
         self._handles.add(handle)
         if self._refused:  # closed by another thread meanwhile
-            handle.pointer = _CLOSED
+            handle.close(self._refused)
         return handle
 
     def get(self) -> int | None:
@@ -236,16 +241,17 @@ class Mempool:
         Once asked for, it stays good as long as this object and the thread live, and the pages with it: after close()
         calls with it are refused. Raises Denied, Closed.
         """
-        if self._pool is _CLOSED:
-            raise_for(-errno.ESHUTDOWN, "mempool", self.name)
+        _ = self._pool
+        if self._refused:
+            raise_for(-self._refused, "mempool", self.name)
         address: int = self._local.handle.lend()
         return address
 
     # --- counting -----------------------------------------------------------------------------------------
 
     def _look(self) -> Any:
-        """A C handle for counting, without a slot. Raises Closed."""
-        if self._refused == errno.ESHUTDOWN:
+        """A C handle for counting, without a slot. Raises Closed, Detached or Stale."""
+        if self._refused in OVER:
             raise_for(-self._refused, "mempool", self.name)
         memory = ffi.new("uint64_t[]", -(-lib.ivs_mempool_handle_size(self.cache_size) // 8))
         mapping = self.memzone.segment.mapping
@@ -331,13 +337,13 @@ class Mempool:
 
     # --- for the Eal --------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """From now on every operation raises Closed. Each thread's cache is emptied for others as soon as that thread
-        is out of C. May be called twice.
+    def close(self, code: int = errno.ESHUTDOWN) -> None:
+        """From now on every operation raises Closed, or with ENODEV Detached, with ESTALE Stale. Each thread's cache is
+        emptied for others as soon as that thread is out of C. May be called twice.
         """
-        self._refused = errno.ESHUTDOWN
+        self._refused = code
         for handle in list(self._handles):
-            handle.close()
+            handle.close(code)
 
     def __repr__(self) -> str:
         return f"<Mempool {self.name!r} {self.n} objects of {self.elt_size} bytes>"

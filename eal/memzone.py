@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from eal import dtypes
 from eal.errors import Corrupt, Invalid
+from eal.handle import raise_for
 from eal.table import Entry
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ class Memzone:
         self.offset = entry.offset
         self.align = entry.align
         self.flags = entry.flags
+        self.users: weakref.WeakSet[Any] = weakref.WeakSet()  # the Ring or Mempool that was attached in it
+        self._over = 0  # why it cannot be used any more
 
     @property
     def address(self) -> int:
@@ -60,8 +64,11 @@ class Memzone:
     def buf(self) -> memoryview:
         """The zone's bytes themselves: format 'B', exactly `length` of them, read-only where the share is.
 
-        Raises Closed once the Eal is closed; a view that was taken before stays usable.
+        Raises Closed once the Eal is closed; a view that was taken before stays usable. Raises Detached once the
+        device is unplugged; a view that was taken before reads zeros then.
         """
+        if self._over:
+            raise_for(-self._over, "memzone", self.name)
         return self.segment.view(self.offset, self.length)
 
     @property
@@ -103,6 +110,12 @@ class Memzone:
         except ValueError as error:  # an array of no elements with a dimension beyond numpy's, or too many dimensions
             message = f"memzone {self.name!r}: numpy has no shape {dims} of {dtype}: {error}"
             raise Corrupt(message) if own else Invalid(message) from error
+
+    def close(self, code: int) -> None:
+        """From now on its memory and what lies in it are refused: Detached with ENODEV, Stale with ESTALE."""
+        self._over = code
+        for user in list(self.users):
+            user.close(code)
 
     def __repr__(self) -> str:
         return f"<Memzone {self.name!r} {self.length} bytes at {self.address:#x}>"

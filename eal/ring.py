@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from eal import process
 from eal._native import ffi, lib
-from eal.burst import CLOSED, CLOSED_HELD, Burst, hold
+from eal.burst import SHUT, SHUT_HELD, Burst, hold
 from eal.errors import Corrupt, Invalid, InvalidType
 from eal.handle import own, raise_for
 from eal.ring_end import RING_HEADER, EndState, end_state, undo
@@ -73,6 +73,7 @@ class Ring:
         self.capacity: int = info.capacity
         self.flags = RingFlag(info.flags)
         self._numbers = self.elem_size in (4, 8)
+        self._over = 0  # why it cannot be used any more
         self._put, self._put_bytes = self._one_element()
         self._take, self._take_bytes = self._one_element()
         if zone.readonly:
@@ -88,11 +89,10 @@ class Ring:
         return n
 
     def _open(self) -> Any:
-        """The C handle. Raises Closed where there is none any more."""
-        ring = self._ring
-        if ring is CLOSED:
-            raise_for(-errno.ESHUTDOWN, "ring", self.name)
-        return ring
+        """The C handle. Raises Closed, Detached or Stale where there is none any more."""
+        if self._over:
+            raise_for(-self._over, "ring", self.name)
+        return self._ring
 
     @property
     def handle(self) -> int:
@@ -363,12 +363,16 @@ class Ring:
         """From now on every operation fails with this errno."""
         lib.ivs_ring_refuse(self._ring, -code)
 
-    def close(self) -> None:
-        """From now on every operation raises Closed; the pages are let go of. May be called twice."""
-        for burst in self._bursts:
-            burst._held = CLOSED_HELD
-        self.refuse(errno.ESHUTDOWN)  # also for a call that is under way and will put its place back
-        self._ring = CLOSED
+    def close(self, code: int = errno.ESHUTDOWN) -> None:
+        """From now on every operation raises Closed, or with ENODEV Detached, with ESTALE Stale; the pages are let go
+        of. May be called twice.
+        """
+        for burst in list(self._bursts):
+            burst._held = SHUT_HELD[code]
+        if not self._over:
+            self.refuse(code)  # also for a call that is under way and will put its place back
+        self._over = code
+        self._ring = SHUT[code]
         self._put = self._take = None
 
     def __repr__(self) -> str:

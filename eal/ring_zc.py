@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from eal._native import ffi, lib
-from eal.errors import Closed, Invalid
+from eal.errors import Closed, Detached, Invalid, Stale
 from eal.handle import raise_for
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PRODUCER: int = lib.IVS_PRODUCER
 CONSUMER: int = lib.IVS_CONSUMER
 
+_OVER = (Closed, Detached, Stale)
 _TEXTS = {
     errno.ENOTSUP: "zero-copy needs an end of sync type ST (SP_ENQ, SC_DEQ) or HTS, where one thread is inside",
 }
@@ -59,7 +60,7 @@ class ZeroCopy:
         self._handle = handle
         try:
             self.first, self.second = self._piece(place.first, place.n1), self._piece(place.second, place.n2)
-        except Closed:  # by another thread, between
+        except _OVER:  # by another thread, between
             self._finish(0)
             raise
         return self
@@ -97,6 +98,6 @@ class ZeroCopy:
             return
         try:
             self._finish(self.n if kind is None else 0)
-        except Closed:
+        except _OVER:
             if kind is None:
                 raise

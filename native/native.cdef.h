@@ -77,6 +77,8 @@ uint64_t ivs_time_atomics(void *word, uint32_t rounds);
 /* map.h */
 int64_t ivs_map(int fd, uint64_t offset, uint64_t length, int writable, uint64_t hint);
 int ivs_unmap(uint64_t address, uint64_t length);
+int ivs_map_nothing(uint64_t address, uint64_t length, int writable);
+int ivs_map_move(uint64_t from, uint64_t length, uint64_t to);
 int ivs_populate(uint64_t address, uint64_t length, uint64_t page_size);
 int ivs_bind(uint64_t address, uint64_t length, int node);
 int ivs_node_of(uint64_t address);
@@ -116,6 +118,24 @@ uint32_t ivs_share_word(const uint8_t *uuid);
 int ivs_participant_guard(void *base, int slot, uint64_t owner, uint32_t share);
 int ivs_participant_beat(void *base, int slot, uint64_t owner);
 int ivs_participant_acknowledge(void *base, int slot, uint64_t owner, uint32_t announcement);
+
+/* guard.h */
+#define IVS_NEWS_GONE ...
+#define IVS_NEWS_LEAVING ...
+#define IVS_NEWS_TABLE ...
+#define IVS_NEWS_RETIRED ...
+struct ivs_watched {
+    const void *file;
+    uint8_t uuid[16];
+    uint64_t selector;
+    void *page;
+    uint64_t owner;
+    int32_t slot;
+    uint32_t n_segments;
+    const void *const *segments;
+    uint32_t news;
+};
+uint32_t ivs_guard_look(struct ivs_watched *shares, uint32_t n);
 
 /* table.h */
 struct ivs_table_info {

@@ -2,6 +2,7 @@
 #include "calls.h"
 #include "crc32c.h"
 #include "fault.h"
+#include "guard.h"
 #include "held.h"
 #include "hypervisor.h"
 #include "jit.h"

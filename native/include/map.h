@@ -11,6 +11,14 @@ int64_t ivs_map(int fd, uint64_t offset, uint64_t length, int writable, uint64_t
 /* Unmaps; returns 0 or a negative errno. */
 int ivs_unmap(uint64_t address, uint64_t length);
 
+/* Puts private zero pages where something is mapped, in one step: who reads or writes there meanwhile goes on, and
+ * reaches nobody. Returns 0 or a negative errno. */
+int ivs_map_nothing(uint64_t address, uint64_t length, int writable);
+
+/* Moves a mapping over another one of the same length, in one step for who reads or writes there; nothing is left at
+ * `from`. Returns 0 or a negative errno. */
+int ivs_map_move(uint64_t from, uint64_t length, uint64_t to);
+
 /* Takes every page of a writable mapping now. Returns 0, or -EFAULT / -ENOMEM where there are too few. */
 int ivs_populate(uint64_t address, uint64_t length, uint64_t page_size);
 

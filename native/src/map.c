@@ -43,6 +43,19 @@ int ivs_unmap(uint64_t address, uint64_t length)
     return munmap(pointer(address), length) == 0 ? 0 : -errno;
 }
 
+int ivs_map_nothing(uint64_t address, uint64_t length, int writable)
+{
+    int prot = PROT_READ | (writable ? PROT_WRITE : 0);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+    return mmap(pointer(address), length, prot, flags, -1, 0) == MAP_FAILED ? -errno : 0;
+}
+
+int ivs_map_move(uint64_t from, uint64_t length, uint64_t to)
+{
+    void *moved = mremap(pointer(from), length, length, MREMAP_MAYMOVE | MREMAP_FIXED, pointer(to));
+    return moved == MAP_FAILED ? -errno : 0;
+}
+
 int ivs_populate(uint64_t address, uint64_t length, uint64_t page_size)
 {
     if (madvise(pointer(address), length, MADV_POPULATE_WRITE) == 0)
