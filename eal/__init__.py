@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from eal.ring_zc import ZeroCopy
     from eal.segment import SOCKET_ID_ANY, Segment
     from eal.topology import lcores
+    from eal.watch import Event, Watch
 
 # Where each public name comes from.
 _HOME = {
@@ -55,6 +56,8 @@ _HOME = {
     "MempoolFlag": "eal.mempool",
     "Audit": "eal.audit",
     "lcores": "eal.topology",
+    "Event": "eal.watch",
+    "Watch": "eal.watch",
 }
 
 # Methods of the process's own Eal that are module functions too.
@@ -76,6 +79,7 @@ _METHODS = (
     "mempool_lookup",
     "mempool_free",
     "mempools",
+    "watch",
 )
 
 
@@ -131,6 +135,8 @@ __all__ = [
     "MbufPool",
     "MempoolFlag",
     "Audit",
+    "Event",
+    "Watch",
     "lcores",
     *_METHODS,
     "EalError",

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator
 from typing import Any
 
 from eal import recover
-from eal.errors import Closed, Corrupt, Denied, EalError, Exists, InUse, Invalid, InvalidType, NotFound
+from eal.errors import (
+    Closed,
+    Corrupt,
+    Denied,
+    Detached,
+    EalError,
+    Exists,
+    InUse,
+    Invalid,
+    InvalidType,
+    NotFound,
+    Stale,
+)
+from eal.handle import raise_for
 from eal.heap import CACHE_LINE, Heap, check_align
 from eal.mbuf import attach_pool
 from eal.memzone import Memzone
@@ -91,19 +105,21 @@ class Directory:
             seen.add((entry.kind, entry.name))
             yield entry, self._heap.segment(table.segments[entry.segment])
         for share in self._shares:
-            for entry in share.table.entries:
+            for entry in () if share.over else share.table.entries:
                 if (entry.kind, entry.name) not in seen:
                     seen.add((entry.kind, entry.name))
                     yield entry, share.segment_of(entry)
 
     def _all(self, kind: Kind) -> list[Any]:
-        """Every sound object of a kind, sorted by name; one that a peer has damaged is left out, and logged."""
+        """Every sound object of a kind, sorted by name; one that a peer has damaged, or that goes this very moment, is
+        left out, and logged.
+        """
         found = []
         for entry, segment in self._entries():
             if entry.kind == kind:
                 try:
                     found.append(self._handle(self._zone(entry, segment)))
-                except Corrupt as error:
+                except (Corrupt, Detached, Stale) as error:
                     log.warning("%s", error)
         return sorted(found, key=lambda handle: handle.name)
 
@@ -112,11 +128,25 @@ class Directory:
         entry = self._registry_entry(kind, name)
         if entry is not None:
             return self._own_zone(entry)
+        stale = False
         for share in self._shares:
             entry = share.find(kind, name)
-            if entry is not None:
-                return self._zone(entry, share.segment_of(entry))
+            if entry is not None and not share.over:
+                zone = self._zone(entry, share.segment_of(entry))
+                # if the share went meanwhile, who refuses its objects may not have seen this one
+                return zone if not share.over else self._find_zone(kind, name)
+            stale |= entry is not None
+        if stale:
+            raise_for(-errno.ESTALE, kind.name.lower(), name)
         return None
+
+    def _revoke(self, share: Share, code: int) -> None:
+        """From now on what is only in this share, or in it no more, is refused with an errno."""
+        living = [other for other in self._shares if not other.over]
+        for segment in share.segments:
+            for zone in list(segment.zones):
+                if not any(other.has(zone.entry, segment) for other in living):
+                    zone.close(code)
 
     def _existing(self, kind: Kind, name: str, exist_ok: bool) -> Memzone | None:
         """The zone of what has a name that is to be given; None where it is free. Raises Exists unless `exist_ok`."""
@@ -141,9 +171,10 @@ class Directory:
         """The one Memzone of an object in this process; a new one if the name means another object by now."""
         key = (entry.kind, entry.name)
         known = self._zones.get(key)
-        if known is not None and known[0] == entry:
+        if known is not None and known[0] == entry and known[1].segment is segment and not known[1].over:
             return known[1]
         zone = Memzone(entry, segment, zone_name(entry))
+        segment.zones.add(zone)
         if known is None:  # if another thread was faster, its zone is the one
             return self._zones.setdefault(key, (entry, zone))[1]
         self._zones[key] = (entry, zone)
@@ -162,6 +193,9 @@ class Directory:
             handle = Ring(zone, entry.name, self._stall_timeout)
         else:
             handle = attach_pool(zone, entry.name)
+        zone.users.add(handle)
+        if zone.over:  # by now: who closed it may not have seen this handle
+            raise_for(-zone.over, entry.kind.name.lower(), entry.name)
         self._mend(handle)
         if known is None:
             return self._handles.setdefault(key, (zone, handle))[1]

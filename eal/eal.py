@@ -6,24 +6,26 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol
 
 from eal import leftovers, options, pages, runtime
 from eal.bar_access import BarAccess, Choice
+from eal.bus import Bus
 from eal.errors import Closed, EalError, InUse, Invalid, NotFound
+from eal.guard import Guard
 from eal.heap import Heap, base_address
 from eal.locks import Lock, LockFile
 from eal.objects import Objects
 from eal.pages import MIB, Ownership
-from eal.pci import scan
-from eal.probe import Findings, Prober, Rejection, Share
+from eal.probe import Prober, Rejection, Share
 from eal.recover import raise_metadata_epochs
 from eal.registry import Registry, create_registry, open_registry
 from eal.segment import SOCKET_ID_ANY
 from eal.table import Entry, Table
+from eal.watch import Event, Watch
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Eal(Objects):
         self.directory = runtime.PrefixDir(runtime.runtime_dir().absolute(), self.file_prefix)
         self._stall_timeout = float(given.stall_timeout)
         self._shares: list[Share] = []
+        self._guard: Guard | None = None
         self._children: list[Child] = []
         self._closed = False
         self._close_lock = threading.RLock()
@@ -115,10 +118,17 @@ class Eal(Objects):
         self._heap = Heap(self.directory, registry, self._choose_backend, 0, self.lock)
         primary = self.proc_type == "primary"
         self._bar_access = BarAccess(self.directory.bar_access, given.bar_access, primary=primary, lock=self.lock)
-        self.findings = Findings()
+        self._bus = Bus(given.sysfs_root)
+        self._prober = Prober(
+            self._first_in_use,
+            self._bar_access.map,
+            publish=self._take_shares,
+            revoke=self._revoke,
+            report=self._report,
+        )
+        self.findings = self._prober.findings
         if not given.no_pci:
-            self.findings = Prober(self._first_in_use, self._bar_access.map).probe(scan(given.sysfs_root))
-        self._shares = self.findings.shares
+            self._prober.probe(self._bus.devices())
         guest = bool(self._shares) or bool(given.sysfs_root or os.environ.get("EAL_SYSFS_ROOT"))
         self._heap.base = given.base_virtaddr or base_address(self.file_prefix, guest=guest)
         self._heap.insists = given.huge_dir is not None or given.no_huge is not None
@@ -130,6 +140,8 @@ class Eal(Objects):
             self._take_memory()
         if self.proc_type == "primary":
             self._mend_own_rings()
+        if self._shares:
+            self._start_guard()
 
     def _choose_backend(self) -> pages.Backend:
         return pages.choose(huge_dir=self.options.huge_dir, no_huge=self.options.no_huge)
@@ -157,6 +169,35 @@ class Eal(Objects):
                 size = 1 << (left.bit_length() - 1)
                 self._heap.create_segment(size, group="default", socket_id=socket_id, ownership=Ownership())
                 left -= size
+
+    # --- what comes and goes ------------------------------------------------------------------------------
+
+    def _take_shares(self, shares: list[Share]) -> None:
+        self._shares = shares
+
+    def _report(self, event: Event) -> None:
+        if self._guard is not None:
+            self._guard.report(event)
+
+    def _start_guard(self) -> Guard:
+        with self._close_lock:
+            self._check()
+            if self._guard is None:
+                self._guard = Guard(self._prober, self._bus)
+            return self._guard
+
+    def watch(self, callback: Callable[[Event], object] | None = None, *, stale: bool = False) -> Watch:
+        """Tells of metadata that come, grow and go (`Event`), until it is closed: by `callback(event)` from a thread of
+        its own, or by `async for event in watch`. A metadata that is plugged, and objects that are added, can be looked
+        up as long as a watch is open; what `init` found is there already, and what misses a segment is pending.
+
+        With `stale` use of what a host that started afresh left behind raises Stale from now on. Raises Closed, and
+        Invalid after --no-pci. (DPDK: rte_dev_event_callback_register.)
+        """
+        self._check()
+        if self.options.no_pci:
+            raise Invalid("this Eal looks at no PCI device (--no-pci): there is nothing to watch")
+        return self._start_guard().watch(callback, stale=stale)
 
     # --- looking ------------------------------------------------------------------------------------------
 
@@ -238,6 +279,8 @@ class Eal(Objects):
 
     def _leave(self, *, remove: bool) -> None:
         """Lets go of everything; with `remove`, files and all. Not while another thread changes anything."""
+        if self._guard is not None:  # before the lock, for which a callback may wait
+            self._guard.close()
         with self._locks.change():
             self._closed = True
             self._let_go()
@@ -257,16 +300,16 @@ class Eal(Objects):
             for segment in heap.segments.values():
                 segment.close()
             heap.registry.close()
-        for share in self._shares:
-            for segment in share.segments:
-                segment.close()
-            share.file.mapping.release()
+        if hasattr(self, "_prober"):
+            self._prober.close()
 
     def _abandon(self) -> None:
         """In a forked child: nothing shared is touched, every handle raises Closed."""
         self._closed = True
         for child in self._children.copy():
             child.abandon()
+        if self._guard is not None:
+            self._guard.abandon()
         self._let_go()
         self._locks.abandon()
 

@@ -34,7 +34,7 @@ class Memzone:
         self.align = entry.align
         self.flags = entry.flags
         self.users: weakref.WeakSet[Any] = weakref.WeakSet()  # the Ring or Mempool that was attached in it
-        self._over = 0  # why it cannot be used any more
+        self.over = 0  # the errno with which it is refused
 
     @property
     def address(self) -> int:
@@ -67,8 +67,8 @@ class Memzone:
         Raises Closed once the Eal is closed; a view that was taken before stays usable. Raises Detached once the
         device is unplugged; a view that was taken before reads zeros then.
         """
-        if self._over:
-            raise_for(-self._over, "memzone", self.name)
+        if self.over:
+            raise_for(-self.over, "memzone", self.name)
         return self.segment.view(self.offset, self.length)
 
     @property
@@ -113,7 +113,7 @@ class Memzone:
 
     def close(self, code: int) -> None:
         """From now on its memory and what lies in it are refused: Detached with ENODEV, Stale with ESTALE."""
-        self._over = code
+        self.over = code
         for user in list(self.users):
             user.close(code)
 

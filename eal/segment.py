@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from eal import process
@@ -17,6 +18,9 @@ from eal.mapping import Mapping
 from eal.names import pack_name, unpack_name
 from eal.pages import Backend, Ownership, Progress, create
 from eal.table import SegmentRecord, fault_text
+
+if TYPE_CHECKING:
+    from eal.memzone import Memzone
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +40,13 @@ class Slot:
 
     def __init__(self, base: Any, index: int, owner: int) -> None:
         self.index = index
-        self._owner = owner
+        self.owner = owner
         self._base = base  # of the segment; its pages stay until the slot is given up
         self._forks = process.forks()
 
     def __del__(self) -> None:
         if self._forks == process.forks():
-            lib.ivs_participant_release(self._base, self.index, self._owner)
+            lib.ivs_participant_release(self._base, self.index, self.owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,10 @@ class Segment:
         self.socket_id = socket_id
         self.readonly = not mapping.writable
         self.epoch = record.epoch
+        self.zones: weakref.WeakSet[Memzone] = weakref.WeakSet()  # those handed out in it
         self._local = threading.local()
+        self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()  # of all threads
+        self._claiming = threading.Lock()
 
     @property
     def address(self) -> int:
@@ -112,7 +119,10 @@ class Segment:
         """The calling thread's slot; None where all are taken by the living, or the segment is read-only."""
         held: Slot | None = getattr(self._local, "slot", None)
         if held is None and not self.readonly:
-            held = self._local.slot = self._claim()
+            with self._claiming:
+                held = self._local.slot = self._claim()
+                if held is not None:
+                    self._slots.add(held)
         return held
 
     def _claim(self) -> Slot | None:
@@ -140,6 +150,16 @@ class Segment:
                 dead = process.is_dead(seen.owner, seen.process)
                 found.append(Participant(slot, seen.owner, seen.process, dead, seen.heartbeat, seen.ack, seen.share))
         return found
+
+    def detach(self) -> list[tuple[int, int]]:
+        """Lets go of the device: views read zeros from now on, and nothing that this process does gets there any more.
+
+        Gives the slots that its threads still hold there, as (index, owner).
+        """
+        with self._claiming:
+            held = [(slot.index, slot.owner) for slot in self._slots]
+            self.mapping.detach()
+        return held
 
     def close(self) -> None:
         """Gives up this process's hold; pages stay as long as a view of them lives. May be called twice."""

@@ -269,6 +269,12 @@ class TableFile:
         name: bytes = ffi.string(raw.name)
         return name.decode(errors="replace")
 
+    @property
+    def leaving(self) -> int:
+        """The number of the unplug that its host has announced, 0 while there is none."""
+        number: int = lib.ivs_table_leaving(self.mapping.pointer())
+        return number
+
     def read(self) -> Table:
         """The table in force, decoded once for each change. Raises Corrupt with the reason."""
         if lib.ivs_table_selector(self.mapping.pointer()) == self._cached.selector:
