@@ -40,6 +40,7 @@ class Guard:
         self._keep: list[Any] = []  # the pages that are looked at
         self._retry_at = 0.0
         self._retry = True
+        self._greeted = False  # there are watches that new metadata are to be taken for
         self._thread = threading.Thread(target=self._run, name="eal-guard", daemon=True)
         bus.listen()
         self._thread.start()
@@ -61,7 +62,8 @@ class Guard:
                     watches.remove(watch)
 
     def report(self, event: Event) -> None:
-        """Tells every watch."""
+        """Tells every watch, in the guard's thread; a watch that was opened this moment too."""
+        self._greet()
         with self._lock:
             watches = self._watches.copy()
         for watch in watches:
@@ -114,7 +116,9 @@ class Guard:
                 if gone:
                     prober.lose(gone)
             self._look()
-            if self._greet() or self._retry:
+            self._greet()
+            if self._greeted or self._retry:
+                self._greeted = False
                 self._retry_at = time.monotonic() + _RETRY
                 prober.take(only_known=not self._watches)
         finally:
@@ -162,8 +166,8 @@ class Guard:
                 looked.page, looked.owner, looked.slot = page, share.guard.owner, share.guard.index
                 self._keep.append(page)
 
-    def _greet(self) -> bool:
-        """Tells new watches how things stand. Whether there are any."""
+    def _greet(self) -> None:
+        """Tells new watches how things stand."""
         with self._lock:
             fresh, self._fresh = self._fresh, []
             self._watches += fresh
@@ -175,4 +179,4 @@ class Guard:
                 for share in self._prober.findings.shares:
                     if share.stale:
                         self._prober.refuse(share)
-        return bool(fresh)
+        self._greeted |= bool(fresh)

@@ -282,9 +282,9 @@ class Prober:
 
     def retire(self, share: Share, reason: str) -> None:
         """Its host started afresh: what it carries is served by nobody any more."""
+        self.tell("stale", share.name, share.address, reason=reason, entries=share.table.entries)
         share.stale = reason
         self._publish(self.findings.shares)
-        self.tell("stale", share.name, share.address, reason=reason, entries=share.table.entries)
         if self.refuse_stale:
             self.refuse(share)
 
