@@ -10,6 +10,14 @@ from eal._native import ffi, lib
 from eal.errors import Closed, Detached, EalError, from_errno
 
 
+class Pages:
+    """Whether some pages are mapped still. The garbage collector may unmap them before those finish that keep them, if
+    it finds all of them in one cycle: who writes there at its end asks first.
+    """
+
+    mapped = True
+
+
 class Mapping:
     """`length` bytes of an open file, mapped shared from `offset` on.
 
@@ -29,10 +37,16 @@ class Mapping:
         self.address: int = address
         self.length = length
         self.writable = writable
+        self.pages = pages = Pages()
         unmap = lib.ivs_unmap  # a view that lives to the end of the program is unmapped when modules are empty
+
+        def end(_: Any) -> None:
+            pages.mapped = False
+            unmap(address, length)
+
         # Whoever holds a buffer made from this pointer keeps it, and so the mapping, alive.
-        self._base: Any = ffi.gc(ffi.cast("unsigned char *", address), lambda _: unmap(address, length), length)
-        self._pages = weakref.ref(self._base)  # alive as long as they are mapped
+        self._base: Any = ffi.gc(ffi.cast("unsigned char *", address), end, length)
+        self._held = weakref.ref(self._base)  # by whomever
         self._detached = False
 
     def pointer(self, offset: int = 0) -> Any:
@@ -61,7 +75,7 @@ class Mapping:
         """Puts private zero pages in the place of the file's, for every view and every thread that is at work there:
         they go on, and reach nobody. Drops this object's hold. May be called twice, and after `release`.
         """
-        base = self._pages()
+        base = self._held()
         if base is not None and not self._detached:
             result = lib.ivs_map_nothing(self.address, self.length, int(self.writable))
             if result < 0:
@@ -73,7 +87,7 @@ class Mapping:
         """Takes over the pages of another mapping of as many bytes, in one step for every view and thread; the other
         one is as good as released. Views that were read-only stay so.
         """
-        base = self._pages()
+        base = self._held()
         if base is None or self._detached:
             other.release()
             return

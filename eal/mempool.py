@@ -99,8 +99,10 @@ class _Handle:
         memory = ffi.new("uint64_t[]", -(-lib.ivs_mempool_handle_size(pool.cache_size) // 8))
         raw = ffi.cast("struct ivs_mempool *", memory)
         mapping = pool.memzone.segment.mapping
+        pages = mapping.pages
         # The cache is emptied for others when the handle goes: with its thread, or when the pool is closed.
-        self.pointer = own(raw, memory, mapping.view(), slot, finish=lambda: lib.ivs_mempool_leave(raw))
+        leave = lib.ivs_mempool_leave
+        self.pointer = own(raw, memory, mapping.view(), slot, finish=lambda: pages.mapped and leave(raw))
         lib.ivs_mempool_attach(raw, mapping.pointer(pool.memzone.offset), pool._info)
         if slot is not None:
             lib.ivs_mempool_join(raw, slot.index)

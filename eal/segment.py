@@ -38,14 +38,15 @@ def share_word(metadata: UUID) -> int:
 class Slot:
     """The calling thread's place in a segment's table of participants; given up when nothing holds it any more."""
 
-    def __init__(self, base: Any, index: int, owner: int) -> None:
+    def __init__(self, mapping: Mapping, base: Any, index: int, owner: int) -> None:
         self.index = index
         self.owner = owner
-        self._base = base  # of the segment; its pages stay until the slot is given up
+        self._base = base  # the segment's pages stay until the slot is given up
+        self._pages = mapping.pages
         self._forks = process.forks()
 
     def __del__(self) -> None:
-        if self._forks == process.forks():
+        if self._forks == process.forks() and self._pages.mapped:
             lib.ivs_participant_release(self._base, self.index, self.owner)
 
 
@@ -131,9 +132,9 @@ class Segment:
         base = self.mapping.pointer()
         for found in self.participants():  # the dead first: with the slot comes what they had cached
             if found.dead and lib.ivs_participant_adopt(base, found.slot, found.owner, owner, mine) == 0:
-                return Slot(base, found.slot, owner)
+                return Slot(self.mapping, base, found.slot, owner)
         index: int = lib.ivs_participant_claim(base, owner, mine)
-        return Slot(base, index, owner) if index >= 0 else None
+        return Slot(self.mapping, base, index, owner) if index >= 0 else None
 
     def leave(self) -> None:
         """Gives up the calling thread's slot, as far as no pool still holds it."""

@@ -103,9 +103,9 @@ class Lab:
     def zone(self, name: str, offset: int = 4096, segment: int = 0) -> Entry:
         return Entry(name, Kind.MEMZONE, segment, offset, 4096)
 
-    def ring(self, segment: Segment, name: str, offset: int = RING_AT, index: int = 0) -> Entry:
-        entry = Entry(name, Kind.RING, index, offset, ring_memsize(name, 64, 8, 0))
-        format_ring(Memzone(entry, segment), name, 64, 8, 0)
+    def ring(self, segment: Segment, name: str, offset: int = RING_AT, index: int = 0, flags: int = 0) -> Entry:
+        entry = Entry(name, Kind.RING, index, offset, ring_memsize(name, 64, 8, flags))
+        format_ring(Memzone(entry, segment), name, 64, 8, flags)
         return entry
 
     def pool(self, segment: Segment, name: str, offset: int = POOL_AT) -> Entry:
@@ -115,16 +115,20 @@ class Lab:
 
     # --- the bus
 
-    def plug(self, file: Path | str, address: str | None = None) -> str:
-        """A device over a file; the guest sees all of it at once."""
+    def plug(self, file: Path | str, address: str | None = None, *, whole: bool = True) -> str:
+        """A device over a file; the guest sees all of it at once, or at first without its memory."""
         address = address or f"0000:01:{next(_numbers):02x}.0"
         device = self._aside / f"{next(_numbers)}"
         device.mkdir()
         for name, text in {"vendor": "0x1af4", "device": "0x1110", "enable": "0", "numa_node": "-1"}.items():
             (device / name).write_text(text)
-        (device / "resource2").symlink_to(file)
+        if whole:
+            (device / "resource2").symlink_to(file)
         os.rename(device, self._devices / address)
         return address
+
+    def complete(self, address: str, file: Path | str) -> None:
+        (self._devices / address / "resource2").symlink_to(file)
 
     def plug_all(self, metadata: Metadata) -> str:
         """The segments first, the metadata last, as a host does it; the metadata's address."""
