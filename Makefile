@@ -29,9 +29,11 @@ test: ## all tests; as root with apt, installs what they need
 
 bench: ## rings and mempools beside DPDK, Python's rings beside their rivals
 	@tools/needs.sh install dpdk
+	@tools/needs.sh install vm
 	@tools/venv.sh test bench
 	@.venv/bin/python -P tests/benchmarks/run.py $(ARGS)
 	@.venv/bin/python -P tests/benchmarks/bench_cpu_layout.py
+	@.venv/bin/python -P tests/benchmarks/bench_scale.py --vm
 
 fuzz: ## a million damaged headers and tables, in C under sanitizers, and as a guest takes them; RUNS= for another number
 	@tools/needs.sh install tests

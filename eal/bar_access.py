@@ -59,6 +59,7 @@ class BarAccess:
         self._path = path
         self._lock = lock
         self._glances = _GLANCES
+        self._known = AUTO  # the access once it is decided, which does not change
         if primary:
             with lock():
                 self._write(Choice(wish, "asked for" if wish != AUTO else ""))
@@ -72,7 +73,9 @@ class BarAccess:
 
     def map(self, bar: Bar, length: int, *, writable: bool, hint: int = 0) -> Mapping:
         """Maps the first `length` bytes of a segment's BAR. Raises what Bar.map does."""
-        if self._decided(bar).access == DEVMEM:
+        if self._known == AUTO:
+            self._known = self._decided(bar).access
+        if self._known == DEVMEM:
             try:
                 if bar.device.emulated:
                     raise EalError("it is a file on an emulated bus")

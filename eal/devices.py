@@ -12,7 +12,7 @@ from eal._native import ffi, lib
 from eal.bar import Bar
 from eal.errors import Corrupt, EalError
 from eal.mapping import Mapping
-from eal.pci import SYSFS, PciDevice
+from eal.pci import PciDevice
 from eal.segment import HEADER_SIZE, read_header
 from eal.table import METADATA_MAGIC, SegmentRecord, TableFile
 
@@ -193,8 +193,7 @@ def _known_by_content(device: PciDevice, bar: Bar) -> Known:
     if magic == METADATA_MAGIC:
         return MetadataDevice(device)
     if magic == lib.IVS_SEGMENT_MAGIC:
-        # read from as much of the BAR as there is
-        return Carrier(device, read_header(bar.map(bar.size, writable=False), f"device {device.address}"))
+        return Carrier(device, read_header(head, f"device {device.address}", bar.size))
     return Known(device)
 
 
@@ -215,13 +214,13 @@ def _serial(device: PciDevice) -> tuple[int, ...]:
     system a number may come again, but not with the same time stamp. Empty where the device is gone.
     """
     try:
-        number = os.stat(device.path).st_ino
+        number = os.stat(str(device.path)).st_ino
     except OSError:
         return ()
-    if device.path.is_relative_to(SYSFS):
+    if not device.emulated:
         return (number,)
     try:
-        link = os.lstat(device.resource)
+        link = os.lstat(str(device.resource))
     except OSError:
         return (number,)
     return number, link.st_ino, link.st_ctime_ns

@@ -97,13 +97,14 @@ class Guard:
     # --- the thread ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        changed = True
-        while not self._ended:
+        while True:  # what was probed a moment ago can wait for the first tick, and an init is not held up
+            changed = self._bus.wait(_TICK, self._bell)
+            if self._ended:
+                return
             try:
                 self._pass(changed)
             except Exception:
                 log.exception("the guard failed in a pass; it goes on")
-            changed = self._bus.wait(_TICK, self._bell)
 
     def _pass(self, changed: bool) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -69,10 +69,10 @@ class PciDevice:
         except OSError:
             return None
 
-    @property
+    @cached_property
     def emulated(self) -> bool:
         """Whether this is a folder that plays a device: its BAR has no physical address."""
-        return not self.path.is_relative_to(SYSFS)
+        return not str(self.path).startswith(f"{SYSFS}/")
 
 
 def scan(sysfs_root: str | os.PathLike[str] | None = None) -> list[PciDevice]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
-from eal.table import Entry
+from eal.table import Entry, Kind
 
 log = logging.getLogger(__name__)
 
 EventKind = Literal["plugged", "pending", "added", "unplugged", "rejected", "stale"]
 
+_KINDS = {kind: kind.name.lower() for kind in Kind}
 _JOIN = 2.0  # seconds that close() waits for a callback that is under way
 
 
@@ -45,7 +46,7 @@ class Event:
 
 def names_of(entries: Iterable[Entry]) -> tuple[tuple[str, str], ...]:
     """Objects as an event names them."""
-    return tuple((entry.kind.name.lower(), entry.name) for entry in entries)
+    return tuple([(_KINDS[entry.kind], entry.name) for entry in entries])
 
 
 class Watch:
