@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from eal import leftovers, runtime
+from eal.errors import Exists
 from eal.pci import DEVICE, VENDOR
 from ivshmem.device import Device
 
@@ -42,14 +43,22 @@ class EmulatedBus:
             self.close()
             raise
 
-    def add(self, file: Path) -> str:
-        """Puts one more device on the bus; gives its PCI address."""
+    def add(self, file: Path, address: str | None = None) -> str:
+        """Puts one more device on the bus, while guests run too; gives its PCI address.
+
+        `address` is one that `remove` has made free; without it a slot is taken that never had a device. The device
+        appears whole, by one rename. Raises Exists for an address that is taken.
+        """
         size = file.stat().st_size
-        slot = _FIRST_SLOT + self._next
-        self._next += 1
-        address = f"0000:{slot >> 5:02x}:{slot & 31:02x}.0"
-        device = self.root / "bus/pci/devices" / address
-        device.mkdir()
+        if address is None:
+            slot = _FIRST_SLOT + self._next
+            self._next += 1
+            address = f"0000:{slot >> 5:02x}:{slot & 31:02x}.0"
+        place = self.root / "bus/pci/devices" / address
+        if place.exists():
+            raise Exists(f"there is a device at {address} already: remove it first, or leave the address out")
+        device = Path(tempfile.mkdtemp(prefix="new-", dir=self.root))
+        device.chmod(0o755)
         start = -(-self._address // max(size, 1)) * max(size, 1)
         self._address = start + size
         texts = {
@@ -66,11 +75,14 @@ class EmulatedBus:
         for name, text in texts.items():
             (device / name).write_text(f"{text}\n")
         (device / "resource2").symlink_to(file.absolute())
+        device.rename(place)
         return address
 
     def remove(self, address: str) -> None:
-        """Takes a device off the bus."""
-        shutil.rmtree(self.root / "bus/pci/devices" / address)
+        """Takes a device off the bus: it goes as a whole, by one rename. A surprise to guests, who are not asked."""
+        gone = Path(tempfile.mkdtemp(prefix="gone-", dir=self.root))
+        (self.root / "bus/pci/devices" / address).rename(gone)
+        shutil.rmtree(gone)
 
     def close(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)

@@ -8,6 +8,7 @@ import re
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,42 @@ def test_devices_come_and_go(tmp_path: Path) -> None:
         fourth = bus.add(file)
         assert fourth not in addresses  # no address comes again: who held the old one cannot mistake it
         assert [device.address for device in scan(bus.root)] == [addresses[0], addresses[2], fourth]
+
+
+def test_a_slot_is_used_again(tmp_path: Path) -> None:
+    first, second = file_of(tmp_path, 4 * KIB, "first"), file_of(tmp_path, 8 * KIB, "second")
+    with EmulatedBus([first]) as bus:
+        (before,) = scan(bus.root)
+        with pytest.raises(eal.Exists, match=before.address):
+            bus.add(second, before.address)
+        bus.remove(before.address)
+        assert bus.add(second, before.address) == before.address
+        (after,) = scan(bus.root)
+        assert (after.address, after.resource.resolve(), after.bar_size) == (before.address, second, 8 * KIB)
+        assert [path.name for path in bus.root.iterdir()] == ["bus"]
+
+
+def test_devices_come_whole(tmp_path: Path) -> None:
+    """Whoever lists the bus at any moment sees all of a device's files, or no device."""
+    file = file_of(tmp_path, 4 * KIB)
+    with EmulatedBus([]) as bus:
+        stop = threading.Event()
+        faults: list[object] = []
+
+        def look() -> None:
+            while not stop.is_set():
+                for name in os.listdir(bus.root / "bus/pci/devices"):
+                    found = set(os.listdir(bus.root / "bus/pci/devices" / name))
+                    if not {"vendor", "device", "enable", "resource", "resource2"} <= found:
+                        faults.append(found)
+
+        reader = threading.Thread(target=look)
+        reader.start()
+        for _ in range(200):
+            bus.remove(bus.add(file, "0000:00:05.0"))
+        stop.set()
+        reader.join()
+    assert faults == []
 
 
 def test_addresses_are_pci_addresses_however_many(tmp_path: Path) -> None:
