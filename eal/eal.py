@@ -25,7 +25,7 @@ from eal.probe import Prober, Rejection, Share
 from eal.recover import raise_metadata_epochs
 from eal.registry import Registry, create_registry, open_registry
 from eal.segment import SOCKET_ID_ANY
-from eal.table import Entry, Table
+from eal.table import Entry, SegmentRecord, Table
 from eal.watch import Event, Watch
 
 log = logging.getLogger(__name__)
@@ -238,6 +238,34 @@ class Eal(Objects):
         """What the prefix has allocated now. Raises Closed."""
         self._check()
         return self._heap.registry.table
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of a page of the segments that are made where nobody says of which."""
+        self._check()
+        return self._heap.backend.page_size
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is reserved and made inside is taken back, segments and all, if it raises. Nothing may be freed inside.
+        Other processes of the prefix wait meanwhile.
+        """
+        with self.lock():
+            before = self.registry_table
+            try:
+                yield
+            except BaseException:
+                self._heap.restore(before)
+                raise
+
+    def remove_empty_segments(self, wanted: Callable[[SegmentRecord], bool]) -> list[SegmentRecord]:
+        """Gives the pages of segments back that nothing lies in, as far as `wanted`. None while another process of the
+        prefix lives: it knows segments by their numbers.
+        """
+        with self.lock():
+            if self._locks.holder(Lock.MEMBER) is not None:
+                return []
+            return self._heap.remove_empty_segments(wanted)
 
     def children(self) -> list[Child]:
         return self._children.copy()

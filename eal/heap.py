@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -220,6 +220,39 @@ class Heap:
         if found is None:
             found = self.segments[record.uuid] = open_segment(record)
         return found
+
+    def restore(self, before: Table) -> None:
+        """Takes back what was reserved since a table was in force, segments and all. Nothing may have been released."""
+        with self.lock():
+            known = {record.uuid for record in before.segments}
+            fresh = [record for record in self.registry.table.segments if record.uuid not in known]
+            self.registry.replace(before)
+            for record in fresh:
+                self._remove_segment(record)
+
+    def remove_empty_segments(self, wanted: Callable[[SegmentRecord], bool]) -> list[SegmentRecord]:
+        """Gives the pages of segments back that nothing lies in, as far as `wanted`; only while no other process of the
+        prefix lives, since the numbers of segments change. Gives back what is gone.
+        """
+        with self.lock():
+            table = self.registry.table
+            used = {entry.segment for entry in table.entries}
+            gone = [r for number, r in enumerate(table.segments) if number not in used and wanted(r)]
+            kept = [number for number, record in enumerate(table.segments) if record not in gone]
+            if gone:
+                number = {old: new for new, old in enumerate(kept)}
+                entries = tuple(replace(entry, segment=number[entry.segment]) for entry in table.entries)
+                self.registry.replace(replace(table, segments=tuple(table.segments[n] for n in kept), entries=entries))
+            for record in gone:
+                self._remove_segment(record)
+            return gone
+
+    def _remove_segment(self, record: SegmentRecord) -> None:
+        segment = self.segment(record)
+        segment.retire()
+        segment.close()
+        del self.segments[record.uuid]
+        os.unlink(record.path)
 
     def release(self, entry: Entry) -> None:
         """Gives a range back. Raises NotFound for one that is gone."""

@@ -47,6 +47,16 @@ def data_files(directory: PrefixDir, table: Table | None = None) -> list[Path]:
     return sorted(path for path in found if path.exists())
 
 
+def strays(directory: PrefixDir) -> list[Path]:
+    """Data files of a prefix that neither its registry nor a metadata of its own names: what was being made when its
+    maker was stopped.
+    """
+    table = last_table(directory)
+    links = (directory.metadata_link(name) for name in directory.metadata_names())
+    known = {os.readlink(link) for link in links} | {record.path for record in (table.segments if table else ())}
+    return [path for path in data_files(directory) if str(path) not in known]
+
+
 def orphans(root: Path) -> dict[str, list[Path]]:
     """Data files of a runtime directory by the prefix in their names, whether or not that prefix has a folder."""
     pattern = re.compile(re.escape(file_stem(root)) + r"\.(?P<prefix>.+)\.[0-9a-f]{32}\.(seg|md)")

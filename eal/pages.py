@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import grp
 import logging
 import os
+import pwd
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -178,6 +180,16 @@ def check_mode(mode: object, what: str) -> None:
         raise Invalid(f"{what}: mode {shown}: permission bits that let the owner read and write, such as 0o660")
 
 
+def check_owner(kind: str, owner: str | int | None) -> None:
+    """Raises NotFound for a user (`kind` "user") or group that this system does not know by its name."""
+    look = pwd.getpwnam if kind == "user" else grp.getgrnam
+    try:
+        if isinstance(owner, str):
+            look(owner)
+    except KeyError as error:
+        raise NotFound(f"this system has no {kind} {owner!r}") from error
+
+
 @dataclass(frozen=True)
 class Ownership:
     """Who may open a file: its mode, and a user and a group by name or number (None: this process's own)."""
@@ -185,6 +197,22 @@ class Ownership:
     mode: int = 0o600
     user: str | int | None = None
     group: str | int | None = None
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file is so already."""
+        found = path.stat()
+        user = pwd.getpwnam(self.user).pw_uid if isinstance(self.user, str) else self.user
+        group = grp.getgrnam(self.group).gr_gid if isinstance(self.group, str) else self.group
+        owned = user in (None, found.st_uid) and group in (None, found.st_gid)
+        return owned and found.st_mode & 0o777 == self.mode
+
+    def give(self, path: Path) -> None:
+        """Makes a file so. Raises Denied, or NotFound for an unknown user or group."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            self.apply(fd, path)
+        finally:
+            os.close(fd)
 
     def apply(self, fd: int, path: Path) -> None:
         try:

@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from eal.errors import Corrupt, Denied, Exists, NotFound
 from eal.mapping import Mapping
@@ -26,6 +26,11 @@ class Registry:
         self._file = file
         self._index: dict[tuple[Kind, str], Entry] = {}
         self._indexed = -1
+
+    @property
+    def uuid(self) -> UUID:
+        """Of this registry: another one when a primary has started afresh."""
+        return self._file.info.uuid
 
     @property
     def table(self) -> Table:
@@ -57,6 +62,10 @@ class Registry:
         if entry not in table.entries:
             raise NotFound(f"{entry.kind.name.lower()} {entry.name!r} is gone already")
         self._file.publish(replace(table, entries=tuple(e for e in table.entries if e != entry)))
+
+    def replace(self, table: Table) -> None:
+        """Brings another table into force."""
+        self._file.publish(table)
 
     def set_kept(self) -> None:
         """Marks everything to be left in place when the last process goes."""

@@ -7,7 +7,7 @@ import shlex
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +85,23 @@ class Metadata:
         self._add(
             [self._entry_of(one, next((k for k in kinds if isinstance(one, k)), kinds)) for one in objects], readonly
         )
+
+    def drop(self, gone: Container[tuple[Kind, str]]) -> None:
+        """Takes objects out, by kind and name, and the segments that only they needed. Not while a VM has it: a guest
+        would not hear of it.
+        """
+        file = self._open()
+        with self._owner.lock():
+            table = file.read()
+            entries = [entry for entry in table.entries if (entry.kind, entry.name) not in gone]
+            kept = sorted({entry.segment for entry in entries})
+            entries = [replace(entry, segment=kept.index(entry.segment)) for entry in entries]
+            segments = tuple(table.segments[number] for number in kept)
+            file.publish(replace(table, segments=segments, entries=tuple(entries)))
+
+    def restore(self, table: Table) -> None:
+        """Brings the table of an earlier moment into force again."""
+        self._open().publish(table)
 
     def _entry_of(self, given: Any, kind: type | tuple[type, ...]) -> tuple[Memzone, Entry]:
         """The zone of an object, and what is to stand in the metadata of it."""

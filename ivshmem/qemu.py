@@ -50,8 +50,7 @@ def vm_args(devices: Sequence[Device], plug: str | None = None, place: int = 0) 
 
     Raises Invalid for more devices than PCI has buses for, or a `plug` that is no size.
     """
-    if plug is not None and not _is_size(plug):
-        raise Invalid(f"plug {plug!r}: a size such as '1G' or '256M'")
+    check_plug(plug)
     args = _placed_args(devices, place)
     if plug is not None:
         args += _bridge_args(PLUG_BRIDGE, 255, f"addr={PLUG_SLOT:#x},pref64-reserve={plug},mem-reserve=4M")
@@ -97,5 +96,7 @@ def _bridge_args(name: str, chassis: int, options: str) -> list[str]:
     return ["-device", f"pci-bridge,id={name},chassis_nr={chassis},shpc=off,{options}"]
 
 
-def _is_size(text: object) -> bool:
-    return isinstance(text, str) and re.fullmatch("[0-9]*[1-9][0-9]*[MG]", text) is not None
+def check_plug(plug: object) -> None:
+    """Raises Invalid for what is neither None nor a size such as "1G"."""
+    if plug is not None and not (isinstance(plug, str) and re.fullmatch("[0-9]*[1-9][0-9]*[MG]", plug)):
+        raise Invalid(f"plug {plug!r}: a size such as '1G' or '256M'")

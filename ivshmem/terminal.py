@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _complete_metadata(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+def complete_metadata(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """The names of metadata that start so, of the prefix that was given if one was."""
     from ivshmem.state import metadata_names
 
@@ -29,7 +29,7 @@ def _complete_metadata(ctx: click.Context, _: click.Parameter, incomplete: str) 
     return [name for name in names if name.startswith(incomplete)]
 
 
-def _complete_prefix(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+def complete_prefix(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     try:
         return [d.prefix for d in runtime.prefixes(runtime.runtime_dir()) if d.prefix.startswith(incomplete)]
     except EalError:
@@ -37,17 +37,17 @@ def _complete_prefix(_: click.Context, __: click.Parameter, incomplete: str) -> 
 
 
 def metadata_argument(command: Command) -> Command:
-    return click.argument("name", shell_complete=_complete_metadata)(command)
+    return click.argument("name", shell_complete=complete_metadata)(command)
 
 
 def metadata_arguments(metavar: str) -> Callable[[Command], Command]:
     """One name or more, as `names`."""
-    return click.argument("names", nargs=-1, required=True, metavar=metavar, shell_complete=_complete_metadata)
+    return click.argument("names", nargs=-1, required=True, metavar=metavar, shell_complete=complete_metadata)
 
 
 def prefix_option(command: Command) -> Command:
     return click.option(
-        "--file-prefix", metavar="PREFIX", help="Only this file_prefix.", shell_complete=_complete_prefix
+        "--file-prefix", metavar="PREFIX", help="Only this file_prefix.", shell_complete=complete_prefix
     )(command)
 
 
