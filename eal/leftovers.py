@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 from eal.errors import EalError
 from eal.pages import SHM_DIR, hugetlbfs_mounts
@@ -55,6 +56,12 @@ def strays(directory: PrefixDir) -> list[Path]:
     links = (directory.metadata_link(name) for name in directory.metadata_names())
     known = {os.readlink(link) for link in links} | {record.path for record in (table.segments if table else ())}
     return [path for path in data_files(directory) if str(path) not in known]
+
+
+def segment_files(uuid: UUID) -> Iterator[Path]:
+    """Files called as that of a segment is, of whatever prefix, wherever data files may lie."""
+    for folder in _folders():
+        yield from (folder / name for name in glob.glob(f"*.{uuid.hex}.seg", root_dir=folder))
 
 
 def orphans(root: Path) -> dict[str, list[Path]]:

@@ -18,6 +18,7 @@ from eal.runtime import PrefixDir
 from eal.table import Table, TableFile, table_as_json
 from ivshmem.device import Device, devices_of
 from ivshmem.exposure import Exposed, exposure_of
+from ivshmem.inspect import Inspection, inspect_leniently
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class PrefixState:
     directory: PrefixDir
     pid: int | None
     table: Table | None
+
+    def inspections(self) -> list[Inspection]:
+        """What the files of its registry and metadata say, damaged ones too."""
+        links = (self.directory.metadata_link(name) for name in self.directory.metadata_names())
+        return [inspect_leniently(path) for path in (self.directory.registry, *links)]
 
     @property
     def prefix(self) -> str:
@@ -49,6 +55,7 @@ class PrefixState:
             "pid": self.pid,
             "registry": None if self.table is None else table_as_json(self.table),
             "metadata": self.directory.metadata_names(),
+            "files": [inspection.as_json() for inspection in self.inspections()],
         }
 
 

@@ -7,6 +7,7 @@ import sys
 import click
 
 from eal import runtime
+from eal.errors import Corrupt
 from ivshmem.terminal import json_option, metadata_argument, prefix_option, print_json
 
 
@@ -15,15 +16,28 @@ from ivshmem.terminal import json_option, metadata_argument, prefix_option, prin
 @prefix_option
 @json_option
 def dump(name: str, file_prefix: str | None, as_json: bool) -> None:
-    """Show what is in the metadata NAME.
+    """Show what is in the metadata NAME, and how full it is.
+
+    The exit status is 1 if it is damaged; what can be told is shown all the same. See `inspect` for more.
 
     Example: ivshmem dump vm0 --json
     """
     from ivshmem.dump import dump_table, table_json
+    from ivshmem.inspect import inspect_leniently, locate
+    from ivshmem.inspect_text import inspection_lines
     from ivshmem.state import find_metadata
 
-    found = find_metadata(runtime.runtime_dir(), name, file_prefix)
+    root = runtime.runtime_dir()
+    try:
+        found = find_metadata(root, name, file_prefix)
+        found.file.read()
+    except Corrupt:
+        broken = inspect_leniently(locate(root, name, file_prefix)).as_json()
+        if "segments" in broken:  # what can be told in spite of it
+            print_json(broken) if as_json else click.echo("\n".join(inspection_lines(broken)))
+        raise
+    state = inspect_leniently(found.directory.metadata_link(name)).as_json()
     if as_json:
-        print_json(table_json(found.file, found.path))
+        print_json(table_json(found.file, found.path, state))
     else:
-        dump_table(found.file, found.path, sys.stdout)
+        dump_table(found.file, found.path, sys.stdout, state)

@@ -12,7 +12,10 @@ from ivshmem.terminal import metadata_arguments, prefix_option
 
 
 class _WithCommand(click.Command):
-    """A command whose words after `--` are another program's, options and all; they are in `ctx.meta`."""
+    """A command whose words after `--` are another program's, options and all; they are in `ctx.meta`.
+
+    A `--` that stands before any name ends the options, as everywhere: the next one is it then.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:  # a shell completes it
@@ -21,11 +24,19 @@ class _WithCommand(click.Command):
         if "--help" not in own and "-h" not in own:
             if "--" not in args:
                 raise click.UsageError("put -- between the metadata and the command", ctx)
-            at = args.index("--")
+            at = self._separator(ctx, args)
             ctx.meta["command"], args = args[at + 1 :], args[:at]
             if not ctx.meta["command"]:
                 raise click.UsageError("a command is needed after --", ctx)
         return super().parse_args(ctx, args)
+
+    def _separator(self, ctx: click.Context, args: list[str]) -> int:
+        """Where the `--` stands behind which the command begins."""
+        first = args.index("--")
+        given, _, _ = self.make_parser(ctx).parse_args(args[:first])
+        names = given.get("names")
+        named = isinstance(names, tuple | list) and bool(names)  # click has a mark of its own for none
+        return first if named or "--" not in args[first + 1 :] else args.index("--", first + 1)
 
 
 @click.command(cls=_WithCommand, options_metavar="[OPTIONS]")
@@ -36,6 +47,8 @@ def emulate(ctx: click.Context, names: tuple[str, ...], file_prefix: str | None)
     """Run COMMAND as a guest that is given the metadata NAME..., with no VM.
 
     Its PCI bus is a folder, its BARs are the shared files. The exit status is COMMAND's.
+
+    A name that begins with - comes after a -- of its own: ivshmem emulate -- -vm0 -- python guest.py
 
     Example: ivshmem emulate vm0 -- python guest.py
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +11,7 @@ from eal import runtime
 from ivshmem.terminal import console, json_option, prefix_option, print_json
 
 if TYPE_CHECKING:
+    from eal.table import Table
     from ivshmem.state import PrefixState
 
 
@@ -17,26 +19,27 @@ if TYPE_CHECKING:
 @prefix_option
 @json_option
 def ls(file_prefix: str | None, as_json: bool) -> None:
-    """List prefixes with their objects, alive or dead.
+    """List prefixes with their objects and how full these are, alive or dead; all is read from files.
+
+    The exit status is 1 if a file is damaged; what can be told is listed all the same.
 
     Example: ivshmem ls --file-prefix rte
     """
     from ivshmem.state import prefix_states
 
     states = prefix_states(runtime.runtime_dir(), file_prefix)
+    data = [state.as_json() for state in states]
     if as_json:
-        print_json([state.as_json() for state in states])
+        print_json(data)
     elif not states:
         click.echo(f"nothing is shared in {runtime.runtime_dir()}")
-    for state in states if not as_json else []:
-        _print_state(state)
+    for state, one in zip(states, data, strict=True) if not as_json else ():
+        _print_state(state, one["files"])
+    sys.exit(1 if any(file["faults"] for one in data for file in one["files"]) else 0)
 
 
-def _print_state(state: PrefixState) -> None:
-    from rich.table import Table
+def _print_state(state: PrefixState, files: list[dict[str, Any]]) -> None:
     from rich.text import Text
-
-    from ivshmem.dump import size_text
 
     out = console()
     pid = f", pid {state.pid}" if state.pid is not None else ""
@@ -44,19 +47,37 @@ def _print_state(state: PrefixState) -> None:
     out.print(Text.assemble((state.prefix, "bold"), f" ({state.status}{pid}), metadata: {metadata}"))
     if state.table is None:
         out.print("  its registry cannot be read")
-        return
-    table = Table("kind", "name", "size", "group", "segment", "offset")
-    for entry in sorted(state.table.entries, key=lambda e: (e.kind, e.name)):
-        segment = state.table.segments[entry.segment]
-        table.add_row(
-            entry.kind.name.lower(),
+    else:
+        _print_table(state.table, files[0])
+    for fault in dict.fromkeys(fault for file in files for fault in file["faults"]):
+        out.print(f"  WRONG: {fault}", markup=False)
+
+
+def _print_table(registry: Table, file: dict[str, Any]) -> None:
+    """The registry's objects; `file` is what was found in its segments."""
+    from rich.table import Table as Rows
+    from rich.text import Text
+
+    from ivshmem.dump import size_text
+    from ivshmem.inspect_text import use_text
+
+    out = console()
+    objects = (one for segment in file.get("segments", ()) for one in segment["objects"])
+    uses = {(one["kind"], one["name"]): use_text(one) for one in objects}
+    rows = Rows("kind", "name", "size", "group", "segment", "offset", "use")
+    for entry in sorted(registry.entries, key=lambda e: (e.kind, e.name)):
+        segment = registry.segments[entry.segment]
+        kind = entry.kind.name.lower()
+        rows.add_row(
+            kind,
             Text(entry.name),
             size_text(entry.length),
             Text(segment.group),
             str(segment.uuid)[:8],
             f"{entry.offset:#x}",
+            uses.get((kind, entry.name), ""),
         )
-    for segment in state.table.segments:
+    for segment in registry.segments:
         out.print(f"  segment {str(segment.uuid)[:8]}: {size_text(segment.size)}, {segment.path}", markup=False)
-    if state.table.entries:
-        out.print(table)
+    if registry.entries:
+        out.print(rows)

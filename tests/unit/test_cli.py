@@ -260,13 +260,21 @@ def test_ls_shows_every_object(primary: eal.Eal) -> None:
     assert found == {("memzone", "zone"), ("ring", "ring"), ("mempool", "pool")}
     (zone,) = (row for row in rows if row[1] == "zone")
     assert zone == ["memzone", "zone", "3000", "B", "default", str(eal.segments()[0].uuid)[:8], "0x1000"]
+    assert {row[1]: row[-1] for row in rows if row[0] == "ring"} == {"ring": "0/7"}
+    assert {row[1]: row[-2:] for row in rows if row[0] == "mempool"} == {"pool": ["0/8", "out"]}
 
 
 def test_ls_of_a_prefix_whose_registry_is_damaged(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
     host("vm0").crash()
     (runtime_dir / prefix / "registry").write_bytes(b"x" * 5000)
-    assert good("ls").splitlines() == [f"{prefix} (dead), metadata: vm0", "  its registry cannot be read"]
-    assert json.loads(good("ls", "--json"))[0]["registry"] is None
+    done = here("ls")
+    assert (done.returncode, done.stderr) == (1, "")
+    first, second, *wrong = done.stdout.splitlines()
+    assert [first, second] == [f"{prefix} (dead), metadata: vm0", "  its registry cannot be read"]
+    assert all(line.startswith(f"  WRONG: registry {runtime_dir}") for line in wrong)
+    done = here("ls", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)[0]["registry"] is None
     assert "no registry that can be read" in error_of("cmdline", "vm0")
     assert "zone" in good("dump", "vm0")
 
@@ -278,7 +286,10 @@ def test_dump_of_what_is_damaged(host: Callable[..., Any], prefix: str, damage: 
     path.write_bytes(damage)
     for command in (["dump", "vm0"], ["dump", "vm0", "--json"], ["cmdline", "vm0"]):
         assert error_of(*command).startswith("metadata file ")
-    assert good("ls")
+    listed = here("ls")
+    assert listed.returncode == 1
+    assert "ring" in listed.stdout, "the registry is sound"
+    assert "WRONG: " in listed.stdout
 
 
 def test_the_example_of_cmdlines_help_works_in_a_shell(runtime_dir: Path, tmp_path: Path) -> None:
