@@ -169,7 +169,8 @@ def test_too_little_memory_leaves_nothing_new(write: Callable[..., str], prefix:
     if there:
         good("up", write())
     before = files(prefix)
-    big = write("[pktmbuf_pools", '[groups.big]\n[zones.big]\nlength = "64G"\ngroup = "big"\n[pktmbuf_pools')
+    more = '[groups.first]\nsize = "4M"\n[groups.big]\n[zones.big]\nlength = "64G"\ngroup = "big"\n'
+    big = write("[pktmbuf_pools", f"{more}[pktmbuf_pools")
     assert "pages are needed in /dev/shm" in error("up", big)
     assert files(prefix) == before
     assert good("up", write()).startswith("no change\n" if there else "created ")
