@@ -14,7 +14,7 @@ packages() { # Debian's names
     case $1 in
     vm) echo qemu-system-x86 busybox-static kmod cpio ;;
     dpdk) echo libdpdk-dev pkg-config ;;
-    tests) echo "$(packages vm) $(packages dpdk) python3-venv libudev1 util-linux hwloc libvirt-clients libxml2-utils" ;;
+    tests) echo "$(packages vm) $(packages dpdk) python3-venv libudev1 udev umockdev util-linux hwloc libvirt-clients libxml2-utils" ;;
     *) echo "needs.sh: no group $1; there are vm, dpdk and tests" >&2; exit 2 ;;
     esac
 }
@@ -29,6 +29,8 @@ is_there() { # looks for what the package brings, so that a build of one's own c
     python3-venv) /usr/bin/python3 -ISc 'import ensurepip' ;; # for a venv that a plain user can read
     libvirt-clients) command -v virt-xml-validate ;;
     libxml2-utils) command -v xmllint ;;
+    udev) test -x /lib/systemd/systemd-udevd && command -v udevadm ;;
+    umockdev) command -v umockdev-run ;;
     hwloc) command -v lstopo-no-graphics ;;
     libudev1) ldconfig -p | grep 'libudev\.so\.1' ;;
     util-linux) command -v lscpu && command -v setpriv && command -v unshare ;;
@@ -51,6 +53,7 @@ fedora_name() {
     libdpdk-dev) echo dpdk-devel ;;
     pkg-config) echo pkgconf-pkg-config ;;
     libudev1) echo systemd-libs ;;
+    udev) echo systemd-udev ;;
     libvirt-clients) echo libvirt-client ;;
     libxml2-utils) echo libxml2 ;;
     libc6-dev) echo glibc-devel ;;

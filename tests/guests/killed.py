@@ -1,4 +1,7 @@
-"""A guest whose primary is killed by SIGKILL, again and again, with all that it had; then one ends in order."""
+"""A guest whose primary is killed by SIGKILL, again and again, with all that it had; then one ends in order.
+
+Secondaries come and go meanwhile: one beside each primary, which goes on working when that is dead.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,19 @@ def live_and_wait(ready: int) -> None:
         signal.pause()
 
 
+def live_on(ready: int, go: int) -> None:
+    """A secondary that works with the host's objects when its primary is dead."""
+    with eal.init() as secondary:
+        os.write(ready, secondary.proc_type.encode())
+        os.read(go, 1)
+        cards = eal.ring_lookup("cards")
+        assert cards.enqueue(cards.dequeue() + 1000)
+        pool = eal.mempool_lookup("objects")
+        pool.put(pool.get())
+        assert "own" in [zone.name for zone in eal.memzones()]  # what the dead one reserved is still there for it
+        os.write(ready, b" lived on")
+
+
 def second_primary() -> str:
     try:
         eal.init(proc_type="primary").close()
@@ -49,9 +65,28 @@ def kill_one() -> dict[str, Any]:
     os.close(tell)
     role = os.read(ready, 16).decode()  # empty where it failed
     refused = second_primary()
+    secondary, heard, go = start_secondary()
+    told = os.read(heard, 16).decode()
     os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return {"role": role, "second": refused, "status": status, "files": len(files())}
+    os.write(go, b"!")
+    told += os.read(heard, 16).decode()
+    os.waitpid(secondary, 0)
+    os.close(heard)
+    os.close(go)
+    return {"role": role, "second": refused, "status": status, "secondary": told, "files": len(files())}
+
+
+def start_secondary() -> tuple[int, int, int]:
+    """Its process id, where it is heard, and where it is told to go on."""
+    heard, tell = os.pipe()
+    wait, go = os.pipe()
+    if (child := os.fork()) == 0:
+        live_on(tell, wait)
+        os._exit(0)
+    os.close(tell)
+    os.close(wait)
+    return child, heard, go
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pyudev
 import eal
 from eal import pci
 from eal.bar import Bar
+from eal.errors import from_errno
 from eal.pci import PciDevice, scan
 
 
@@ -130,3 +132,29 @@ def test_a_bar_that_cannot_be_opened_is_put_back(tmp_path: Path) -> None:
     with pytest.raises(eal.Denied, match=r"0000:00:04\.0: cannot open"):
         Bar(PciDevice("0000:00:04.0", path))
     assert (path / "enable").read_text() == "0"
+
+
+@pytest.mark.parametrize(
+    ("code", "driver", "error", "said"),
+    [
+        (errno.EINVAL, "vfio-pci", eal.InUse, "claimed by driver vfio-pci: echo 0000:00:04.0 > /sys/bus/pci/drivers/"),
+        (errno.EINVAL, "", eal.InUse, "claimed by a driver, or another process maps it write-back"),
+        (errno.EPERM, "", eal.Denied, r"the kernel \(lockdown\?\) forbids mapping BARs: boot with lockdown=none"),
+        (errno.ENOMEM, "", eal.NoMemory, "no room"),
+    ],
+)
+def test_a_bar_that_cannot_be_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, driver: str, error: type[Exception], said: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise from_errno(-code, "no room")
+
+    path = put(tmp_path, "0000:00:04.0", enable="1\n", resource2="x" * 8192)
+    if driver:
+        (path / "driver").symlink_to(tmp_path / driver)
+    bar = Bar(PciDevice("0000:00:04.0", path))
+    monkeypatch.setattr("eal.bar.Mapping", fail)
+    monkeypatch.setattr("eal.bar.lockdown", lambda: None)
+    with pytest.raises(error, match=said):
+        bar.map(4096, writable=False)
+    bar.close()

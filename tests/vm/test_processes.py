@@ -89,12 +89,13 @@ def test_a_primary_that_is_killed_leaves_nothing_that_matters(primary: eal.Eal, 
     assert [kill["role"] for kill in kills] == ["primary"] * KILLS
     assert [kill["second"] for kill in kills] == ["InUse"] * KILLS
     assert [kill["status"] for kill in kills] == [-9] * KILLS
+    assert [kill["secondary"] for kill in kills] == ["secondary lived on"] * KILLS
     assert kills[0]["files"] > 0
     assert {kill["files"] for kill in kills} == {kills[0]["files"]}
     assert last == {
         "role": "primary",
         "memzones": ["MP_objects", "RG_cards", "board"],
-        "card": 100 + KILLS,
+        "card": 100 + 1001 * KILLS,  # one by each primary, a thousand by each secondary
         "left": 0,
     }
     assert end == {"files": []}
