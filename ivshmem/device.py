@@ -9,13 +9,13 @@ from uuid import UUID
 
 from eal.errors import NotFound
 from eal.segment import SOCKET_ID_ANY
-from eal.table import Table, TableFile
+from eal.table import SegmentRecord, Table, TableFile
 
 
 @dataclass(frozen=True)
 class Device:
-    """One shared file as a VM gets it. `id` is what QEMU calls it, `size` in bytes (a power of two), `socket_id` the
-    NUMA node its pages are bound to (-1: any). `uuid` is the segment's or metadata's.
+    """One shared file as a VM gets it. `id` is what QEMU calls its memory backend, `size` in bytes (a power of two),
+    `socket_id` the NUMA node its pages are bound to (-1: any). `uuid` is the segment's or metadata's.
     """
 
     id: str
@@ -26,6 +26,11 @@ class Device:
     socket_id: int = SOCKET_ID_ANY
     is_metadata: bool = False
 
+    @property
+    def device_id(self) -> str:
+        """What QEMU calls the PCI device; `id` is its memory backend's."""
+        return f"{self.id}-dev"
+
 
 def devices_of(file: TableFile, path: str, registry: Table) -> list[Device]:
     """What a metadata takes: its segments, whose files the prefix's registry names, then the metadata itself.
@@ -33,7 +38,6 @@ def devices_of(file: TableFile, path: str, registry: Table) -> list[Device]:
     Raises NotFound for a file that is gone: QEMU would make an empty one in its place.
     """
     info = file.info
-    mine = info.uuid.hex[:12]
     paths = {record.uuid: record.path for record in registry.segments}
     found = []
     for record in file.read().segments:
@@ -41,21 +45,29 @@ def devices_of(file: TableFile, path: str, registry: Table) -> list[Device]:
             raise NotFound(
                 f"metadata {info.name!r} needs segment {record.uuid}, which its prefix does not have any more"
             )
-        found.append(
-            Device(
-                id=f"ivs-{mine}-{record.uuid.hex[:12]}",
-                uuid=record.uuid,
-                path=paths[record.uuid],
-                size=record.size,
-                readonly=record.readonly,
-                socket_id=record.socket_id,
-            )
-        )
-    found.append(Device(f"ivs-{mine}", info.uuid, path, info.size, readonly=True, is_metadata=True))
+        found.append(segment_device(info.uuid, replace(record, path=paths[record.uuid])))
+    found.append(Device(id_of(info.uuid), info.uuid, path, info.size, readonly=True, is_metadata=True))
     for device in found:
         if not os.path.exists(device.path):
             raise NotFound(f"{device.path}, which metadata {info.name!r} needs, is gone: was it removed by hand?")
     return found
+
+
+def id_of(metadata: UUID) -> str:
+    """The id of a metadata's own device, with which those of its segments begin."""
+    return f"ivs-{metadata.hex[:12]}"
+
+
+def segment_device(metadata: UUID, record: SegmentRecord) -> Device:
+    """A segment, with its path, as a metadata gives it to a VM."""
+    return Device(
+        id=f"{id_of(metadata)}-{record.uuid.hex[:12]}",
+        uuid=record.uuid,
+        path=record.path,
+        size=record.size,
+        readonly=record.readonly,
+        socket_id=record.socket_id,
+    )
 
 
 def merge(devices: Iterable[Device]) -> list[Device]:

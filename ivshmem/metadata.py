@@ -7,11 +7,11 @@ import shlex
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 from uuid import UUID, uuid4
 
 import eal
@@ -28,9 +28,13 @@ from eal.ring import Ring
 from eal.runtime import PrefixDir
 from eal.table import METADATA_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile
 from ivshmem import libvirt, qemu
+from ivshmem.attached import AttachedVms
 from ivshmem.device import Device, devices_of, merge
 from ivshmem.dump import dump_table
 from ivshmem.exposure import Exposed, ExposedZone, ExposureWarning, complaint, exposure_of
+
+if TYPE_CHECKING:
+    from ivshmem.plug import Share
 
 CAPACITY = MIB  # bytes of a metadata file: two tables, of some 5,000 objects each
 
@@ -117,6 +121,7 @@ class Metadata:
         file = self._open()
         with self._owner.lock():
             table = file.read()
+            known = len(table.segments)
             for zone, entry in given:
                 record = self._record_of(zone)
                 self._check_new(table, record, entry)
@@ -127,7 +132,19 @@ class Metadata:
                 entry = replace(entry, segment=index)
                 table = replace(table, segments=segments, entries=(*table.entries, entry))
             self._check_exposure(table, [zone for zone, _ in given])
-            file.publish(table)
+            with self._carrying(table.segments[known:]):
+                file.publish(table)
+
+    @contextmanager
+    def _carrying(self, added: Sequence[SegmentRecord]) -> Iterator[None]:
+        """The running VMs that have this metadata get its new segments before these are published there."""
+        if not added or not AttachedVms(self._owner.directory, self.uuid).known():
+            yield
+            return
+        from ivshmem import plug
+
+        with plug.carry(self._share(), added):
+            yield
 
     def _check_exposure(self, table: Table, added: list[Memzone]) -> None:
         """Before a table comes into force: what else of the prefix a VM can reach by it."""
@@ -198,6 +215,39 @@ class Metadata:
         """Writes what is in it as text (rte_ivshmem_metadata_dump)."""
         dump_table(self._open(), self.path, file)
 
+    # --- running VMs --------------------------------------------------------------------------------------
+
+    def plug(self, qmp_path: str | os.PathLike[str], timeout: float = 5.0) -> None:
+        """Plugs it into the running VM behind a QMP socket: the segments that the VM lacks, then the metadata, if it
+        lacks that. From then on `add_*`, in any process of the prefix, plugs a new segment there and then publishes it.
+
+        `timeout`: seconds that the guest has to give each device an address. Raises NoMemory where no bridge has a
+        window or a slot for it, saying what is lacking; Stalled, InUse, NotFound or Invalid where the guest does not
+        answer, is paused, there is no QEMU, or that refuses. The VM is as it was then. Other changes of the prefix
+        wait meanwhile.
+        """
+        from ivshmem import plug
+
+        with self._owner.lock():
+            plug.plug(self._share(), qmp_path, timeout)
+
+    def unplug(self, qmp_path: str | os.PathLike[str], timeout: float = 5.0, force: bool = False) -> None:
+        """Takes it out of a running VM, with the segments that no other metadata there needs: announced first, removed
+        when every guest process has let go (those of other VMs that have it let go too, and take it up again).
+
+        `timeout`: seconds that the processes have, and again the guest's kernel. Raises Stalled, naming who did not let
+        go, and leaves it plugged; with `force` it goes all the same. Raises NotFound where the VM does not have it.
+        """
+        from ivshmem import plug
+
+        with self._owner.lock():
+            plug.unplug(self._share(), qmp_path, timeout, force=force)
+
+    def _share(self) -> Share:
+        from ivshmem.plug import Share
+
+        return Share(self._owner.directory, self._open(), self.path, self._owner.registry_table)
+
     # --- ending -------------------------------------------------------------------------------------------
 
     def _open(self) -> TableFile:
@@ -210,6 +260,8 @@ class Metadata:
         if self._file is None:
             return
         remove_files(self._link, Path(self.path))
+        with self._owner.lock():
+            AttachedVms(self._owner.directory, self.uuid).drop()
         self.abandon()
 
     def abandon(self) -> None:

@@ -41,7 +41,7 @@ def backend_args(device: Device) -> list[str]:
 
 def device_args(device: Device, where: str) -> list[str]:
     """A device with its backend; `where` is a bus and an address on it, such as "bus=b,addr=1"."""
-    return [*backend_args(device), "-device", f"ivshmem-plain,id={device.id}-dev,memdev={device.id},{where}"]
+    return [*backend_args(device), "-device", f"ivshmem-plain,id={device.device_id},memdev={device.id},{where}"]
 
 
 def vm_args(devices: Sequence[Device], plug: str | None = None, place: int = 0) -> list[str]:

@@ -1,4 +1,4 @@
-"""QMP: questions and commands to a running QEMU, by the library qemu.qmp, without async."""
+"""QMP: questions, commands and events of a running QEMU, by the library qemu.qmp, without async."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import asyncio
 import os
 import socket
 import struct
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from qemu.qmp import ExecuteError, QMPClient
+from qemu.qmp import EventListener, ExecuteError, QMPClient
 from qemu.qmp.error import QMPError
 
 from eal.errors import EalError, Invalid, NotFound, Stalled
 
 TIMEOUT = 5.0  # seconds for each answer; a QEMU that is stopped in a debugger gives none
+EVENTS = ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR")  # those that are kept until somebody asks
+_LOOK = 0.25  # seconds between two looks whether QEMU still lives, while an event is waited for
 
 Answer = TypeVar("Answer")
 
 
 class Qmp:
-    """A connection to the QMP socket (a UNIX socket) of one QEMU, which serves one client at a time.
+    """A connection to the QMP socket (a UNIX socket) of one QEMU, which serves one client at a time: so connect late
+    and close early. It has an event loop of its own; from a coroutine, call it in another thread.
 
     Raises NotFound where nobody listens or QEMU ends, Stalled where it gives no answer, Invalid where it refuses a
     command. A context manager.
@@ -39,6 +43,8 @@ class Qmp:
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("ivshmem")
         self._client.logger.disabled = True  # what it would log is raised
+        self._events = EventListener(EVENTS)
+        self._client.register_listener(self._events)
         try:
             self._run(self._client.connect(self._socket))
         except BaseException:
@@ -48,6 +54,24 @@ class Qmp:
     def execute(self, command: str, **arguments: Any) -> Any:
         """What a command returns."""
         return self._run(self._client.execute(command, arguments or None), command)
+
+    def event(self, deadline: float) -> tuple[str, dict[str, Any]] | None:
+        """Name and data of the next event of EVENTS that came since the connection was made; None where none comes
+        until `deadline`, a time of `time.monotonic`.
+        """
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                message = self._loop.run_until_complete(
+                    asyncio.wait_for(self._events.get(), max(0.001, min(left, _LOOK)))
+                )
+            except TimeoutError:
+                if left <= 0:
+                    return None
+                self.execute("query-status")  # raises where QEMU ended: no event tells that
+            else:
+                data: dict[str, Any] = message.get("data", {})  # type: ignore[assignment]
+                return str(message["event"]), data
 
     def _run(self, work: Coroutine[Any, Any, Answer], command: str = "the greeting") -> Answer:
         try:

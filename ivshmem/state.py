@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from eal import leftovers, runtime
@@ -19,6 +20,9 @@ from eal.table import Table, TableFile, table_as_json
 from ivshmem.device import Device, devices_of
 from ivshmem.exposure import Exposed, exposure_of
 from ivshmem.inspect import Inspection, inspect_leniently
+
+if TYPE_CHECKING:
+    from ivshmem.plug import Share
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,25 @@ def find_metadata(root: Path, name: str, prefix: str | None = None) -> FoundMeta
     names = ", ".join(repr(there) for _, there in known) or "none"
     of = f" of file_prefix {prefix!r}" if prefix is not None else ""
     raise NotFound(f"there is no metadata {name!r}{of} in {root}; there are: {names}")
+
+
+@contextmanager
+def changing(root: Path, name: str, prefix: str | None = None) -> Iterator[Share]:
+    """A metadata of that name to be plugged or unplugged, with its prefix's CHANGE lock. Raises as `find_metadata`. Not
+    for the prefix of this process's own Eal.
+    """
+    from ivshmem.plug import Share
+
+    found = find_metadata(root, name, prefix)
+    lock = LockFile(found.directory.lock)
+    try:
+        with lock.change():
+            table = leftovers.last_table(found.directory)
+            if table is None:
+                raise NotFound(f"file_prefix {found.directory.prefix!r}, which made it, has no registry to be read")
+            yield Share(found.directory, open_metadata(Path(found.path), writable=True), found.path, table)
+    finally:
+        lock.close()
 
 
 def metadata_names(root: Path, prefix: str | None = None) -> list[str]:
