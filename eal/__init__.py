@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from eal.ring_zc import ZeroCopy
     from eal.segment import SOCKET_ID_ANY, Segment
     from eal.topology import lcores
-    from eal.watch import Event, Watch
+    from eal.watches import Event, Watch
 
 # Where each public name comes from.
 _HOME = {
@@ -56,8 +56,8 @@ _HOME = {
     "MempoolFlag": "eal.mempool",
     "Audit": "eal.audit",
     "lcores": "eal.topology",
-    "Event": "eal.watch",
-    "Watch": "eal.watch",
+    "Event": "eal.watches",
+    "Watch": "eal.watches",
 }
 
 # Methods of the process's own Eal that are module functions too.

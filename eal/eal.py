@@ -26,7 +26,7 @@ from eal.recover import raise_metadata_epochs
 from eal.registry import Registry, create_registry, open_registry
 from eal.segment import SOCKET_ID_ANY
 from eal.table import Entry, SegmentRecord, Table
-from eal.watch import Event, Watch
+from eal.watches import Event, Watch
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 from eal._native import ffi, lib
 from eal.bus import Bus
 from eal.probe import Prober, Share
-from eal.watch import Event, Watch
+from eal.watches import Event, Watch
 
 log = logging.getLogger(__name__)
 

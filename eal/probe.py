@@ -17,7 +17,7 @@ from eal.pci import PciDevice
 from eal.segment import Segment
 from eal.shared_segments import SharedSegments
 from eal.table import Entry, Kind, Table, TableFile
-from eal.watch import Event, EventKind, names_of
+from eal.watches import Event, EventKind, names_of
 
 log = logging.getLogger(__name__)
 
