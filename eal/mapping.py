@@ -47,7 +47,7 @@ class Mapping:
         # Whoever holds a buffer made from this pointer keeps it, and so the mapping, alive.
         self._base: Any = ffi.gc(ffi.cast("unsigned char *", address), end, length)
         self._held = weakref.ref(self._base)  # by whomever
-        self._detached = False
+        self.detached = False
 
     def pointer(self, offset: int = 0) -> Any:
         """A pointer into the mapping. Without an offset whoever holds it keeps the pages, so that another thread may
@@ -56,7 +56,7 @@ class Mapping:
         """
         base = self._base
         if base is None:
-            if self._detached:
+            if self.detached:
                 raise Detached(f"{self._what}: the device was unplugged")
             raise Closed(f"{self._what} was closed: its Eal is closed, or belongs to the parent process")
         return base if offset == 0 else ffi.cast("void *", self.address + offset)
@@ -75,12 +75,13 @@ class Mapping:
         """Puts private zero pages in the place of the file's, for every view and every thread that is at work there:
         they go on, and reach nobody. Drops this object's hold. May be called twice, and after `release`.
         """
-        base = self._held()
-        if base is not None and not self._detached:
+        base, before = self._held(), self.detached
+        self.detached = True  # first: who sees the other pages sees this too
+        if base is not None and not before:
             result = lib.ivs_map_nothing(self.address, self.length, int(self.writable))
             if result < 0:
+                self.detached = False
                 raise from_errno(result, f"cannot let go of {self._what}: {os.strerror(-result)}")
-        self._detached = True
         self._base = None
 
     def replace(self, other: Mapping) -> None:
@@ -88,7 +89,7 @@ class Mapping:
         one is as good as released. Views that were read-only stay so.
         """
         base = self._held()
-        if base is None or self._detached:
+        if base is None or self.detached:
             other.release()
             return
         if other.length != self.length:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,14 @@ class Memzone:
         except ValueError as error:  # an array of no elements with a dimension beyond numpy's, or too many dimensions
             message = f"memzone {self.name!r}: numpy has no shape {dims} of {dtype}: {error}"
             raise Corrupt(message) if own else Invalid(message) from error
+
+    def verdict(self, result: int) -> int:
+        """What the errno of an operation that failed comes to: that the device went, where it went meanwhile. Half of
+        the operation was done on other pages then, and what it says of them means nothing.
+        """
+        if self.over:
+            return -self.over
+        return -errno.ENODEV if self.segment.mapping.detached else result
 
     def close(self, code: int) -> None:
         """From now on its memory and what lies in it are refused: Detached with ENODEV, Stale with ESTALE."""

@@ -164,7 +164,12 @@ class Ring:
         except OverflowError:
             result = -errno.ERANGE
         if result < 0:
-            raise_for(result, "ring", self.name, {errno.ERANGE: f"{value} does not fit {self.elem_size} bytes"})
+            raise_for(
+                self.memzone.verdict(result),
+                "ring",
+                self.name,
+                {errno.ERANGE: f"{value} does not fit {self.elem_size} bytes"},
+            )
         return bool(result)
 
     def _element(self, value: Any) -> Any:
@@ -240,7 +245,7 @@ class Ring:
 
     def _done(self, result: int) -> int:
         if result < 0:
-            raise_for(result, "ring", self.name)
+            raise_for(self.memzone.verdict(result), "ring", self.name)
         return result
 
     # The same, and what DPDK's functions give through their last argument.

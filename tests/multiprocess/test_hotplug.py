@@ -1,0 +1,77 @@
+"""Several processes of one guest: each sees what is plugged, lets go, and acknowledges for itself."""
+
+from __future__ import annotations
+
+import runpy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HOTPLUG = runpy.run_path(str(Path(__file__).parents[1] / "hotplug.py"))
+until = HOTPLUG["until"]
+
+SCRIPT = """
+    import sys, eal
+    made = eal.init(file_prefix=sys.argv[1], no_huge=True, sysfs_root=sys.argv[2])
+    watch = made.watch(lambda event: print(event.kind, event.metadata, flush=True))
+    print(made.proc_type, *[share.name for share in made.shares], flush=True)
+    for line in sys.stdin:
+        try:
+            print(made.ring_lookup(line.strip()).enqueue(1), flush=True)
+        except eal.NotFound:
+            print("none", flush=True)
+"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Any:
+    return HOTPLUG["Lab"](tmp_path)
+
+
+def test_two_processes_see_use_and_let_go(lab: Any, peer: Callable[..., Any]) -> None:
+    first = peer(SCRIPT, lab.root)
+    assert first.hear() == "primary"
+    second = peer(SCRIPT, lab.root)
+    assert second.hear() == "secondary"
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    assert [p.hear() for p in (first, second)] == ["plugged vm0"] * 2
+    third = peer(SCRIPT, lab.root)  # started after the plug
+    assert third.hear() == "secondary vm0"
+    everybody = (first, second, third)
+    for process in everybody:
+        process.say("vm0 ring")
+    assert [p.hear() for p in everybody] == ["True"] * 3
+    assert metadata.ring("vm0 ring").count == 3
+    assert len(metadata.guards()) == 3
+    metadata.announce(4)
+    assert [p.hear() for p in everybody] == ["unplugged vm0"] * 3
+    until(lambda: not metadata.guards())
+    lab.pull(*metadata.addresses)
+    for process in everybody:
+        process.say("vm0 ring")
+    assert [p.hear() for p in everybody] == ["none"] * 3
+    for process in everybody:
+        process.end()
+
+
+def test_a_killed_process_is_silent_and_known_to_be_dead(lab: Any, peer: Callable[..., Any]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    first, second = peer(SCRIPT, lab.root), peer(SCRIPT, lab.root)
+    assert {p.hear().split()[-1] for p in (first, second)} == {"vm0"}
+    until(lambda: len(metadata.guards()) == 2)
+    first.crash()
+    until(lambda: sorted(guard.dead for guard in metadata.guards()) == [False, True])
+    before = {guard.slot: guard.heartbeat for guard in metadata.guards()}
+    time.sleep(0.3)
+    for guard in metadata.guards():
+        assert (guard.heartbeat == before[guard.slot]) == guard.dead
+        assert guard.dead or guard.heartbeat >= before[guard.slot] + 3  # at least every 100 ms
+    metadata.announce(1)
+    assert second.hear() == "unplugged vm0"
+    until(lambda: [guard.dead for guard in metadata.guards()] == [True])
+    second.end()
