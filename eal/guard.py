@@ -63,7 +63,7 @@ class Guard:
 
     def report(self, event: Event) -> None:
         """Tells every watch, in the guard's thread; a watch that was opened this moment too."""
-        self._greet()
+        self._greet(besides=event)
         with self._lock:
             watches = self._watches.copy()
         for watch in watches:
@@ -167,17 +167,18 @@ class Guard:
                 looked.page, looked.owner, looked.slot = page, share.guard.owner, share.guard.index
                 self._keep.append(page)
 
-    def _greet(self) -> None:
-        """Tells new watches how things stand."""
+    def _greet(self, besides: Event | None = None) -> None:
+        """Tells new watches how things stand, besides what they are told next."""
         with self._lock:
             fresh, self._fresh = self._fresh, []
             self._watches += fresh
         for watch in fresh:
-            for event in self._prober.standing():
-                watch.tell(event)
             if watch.stale and not self._prober.refuse_stale:
                 self._prober.refuse_stale = True
                 for share in self._prober.findings.shares:
                     if share.stale:
                         self._prober.refuse(share)
+            for event in self._prober.standing():
+                if event != besides:
+                    watch.tell(event)
         self._greeted |= bool(fresh)

@@ -282,11 +282,11 @@ class Prober:
 
     def retire(self, share: Share, reason: str) -> None:
         """Its host started afresh: what it carries is served by nobody any more."""
-        self.tell("stale", share.name, share.address, reason=reason, entries=share.table.entries)
         share.stale = reason
         self._publish(self.findings.shares)
         if self.refuse_stale:
             self.refuse(share)
+        self.tell("stale", share.name, share.address, reason=reason, entries=share.table.entries)
 
     def refuse(self, share: Share) -> None:
         """From now on its objects raise Stale."""
