@@ -62,7 +62,9 @@ class BarAccess:
         self._known = AUTO  # the access once it is decided, which does not change
         if primary:
             with lock():
-                self._write(Choice(wish, "asked for" if wish != AUTO else ""))
+                self._path.unlink(missing_ok=True)
+                if wish != AUTO:
+                    self._write(Choice(wish, "asked for"))
         elif wish not in (AUTO, self.choice.access):
             log.warning("bar_access=%r is not followed: the prefix's is %r", wish, self.choice.access)
 

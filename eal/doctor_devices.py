@@ -10,14 +10,14 @@ from eal import runtime
 from eal._native import lib
 from eal.bar_access import read_choice
 from eal.caching import PAT_LIST, measure, memory_types
-from eal.cpulist import parse_list
 from eal.doctor import Check, Verdict, of_tree
-from eal.errors import Denied
+from eal.errors import Denied, EalError
 from eal.lockdown import HOW_TO_LIFT, lockdown
 from eal.pages import KIB, MIB
 from eal.pci import SYSFS, PciDevice
 from eal.probe import Findings, Prober
 from eal.segment import Segment
+from eal.topology import Topology
 
 HOW_TO_GET_WRITE_BACK = (
     "run the app as root with bar_access='devmem', and the device behind a bridge with a window above 4 GiB "
@@ -101,9 +101,10 @@ def _speed(device: PciDevice, segment: Segment, sys_folder: Path) -> Check:
 def _place(device: PciDevice, sys_folder: Path) -> Iterator[Check]:
     """On which node a segment is, as far as this machine has several."""
     try:
-        nodes = sorted(parse_list(of_tree(sys_folder, "devices/system/node/online").read_text().strip()))
-    except (OSError, ValueError):
-        nodes = [0]
+        topology = Topology(sys_folder)
+    except EalError:  # a tree of devices alone
+        topology = Topology()
+    nodes = [node.node for node in topology.nodes]
     measured = {"node": device.numa_node, "nodes": nodes}
     if len(nodes) > 1 and device.numa_node < 0:
         yield Check("numa", device.address, f"no node, of {len(nodes)}", Verdict.WARN, HOW_TO_PLACE, measured)

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eal import cpulist
 from eal.errors import Denied, EalError, Invalid, NoMemory, NotFound, from_errno
 from eal.mapping import Mapping
+from eal.topology import Topology
+from eal.topology_sysfs import hugepage_pool
 
 if TYPE_CHECKING:
     from eal.table import SegmentRecord
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SHM_DIR = Path("/dev/shm")
 HUGEPAGES = Path("/sys/kernel/mm/hugepages")
-NODES = Path("/sys/devices/system/node")
 CHUNK = 64 * MIB  # taken at once; between two of these progress is told, and a signal is heard
 _SUFFIXES = {"k": KIB, "m": MIB, "g": GIB}
 HOW_TO_GET_HUGEPAGES = (
@@ -56,16 +56,15 @@ class Backend:
         free = int((pool / "free_hugepages").read_text()) - int((pool / "resv_hugepages").read_text())
         free += max(self.reserved // self.page_size - (found.f_blocks - found.f_bfree), 0)
         if node is not None:
-            free = min(free, int((self._pool_of(node) / "free_hugepages").read_text()))
+            free = min(free, free_hugepages(node, self.page_size))
         return min(free, found.f_bavail) if found.f_blocks else free  # no blocks: mounted without a limit
-
-    def _pool_of(self, node: int) -> Path:
-        return NODES / f"node{node}" / "hugepages" / f"hugepages-{self.page_size // KIB}kB"
 
     def how_to_get_more(self, node: int | None = None) -> str:
         if not self.huge:
             return "free some space there, or make it larger"
-        return HOW_TO_GET_HUGEPAGES if node is None else f"echo 512 > {self._pool_of(node)}/nr_hugepages"
+        return (
+            HOW_TO_GET_HUGEPAGES if node is None else f"echo 512 > /{hugepage_pool(node, self.page_size)}/nr_hugepages"
+        )
 
 
 def parse_size(text: str) -> int:
@@ -305,12 +304,15 @@ def _shortage(backend: Backend, size: int, node: int | None, error: BaseExceptio
 # --- NUMA -------------------------------------------------------------------------------------------------------
 
 
+def free_hugepages(node: int, page_size: int) -> int:
+    """Hugepages of a size that are free on a NUMA node."""
+    pools = (pool for there in Topology().nodes if there.node == node for pool in there.hugepages)
+    return next((pool.free for pool in pools if pool.size == page_size), 0)
+
+
 def nodes_with_memory() -> frozenset[int]:
-    """The NUMA nodes that memory can be bound to; none where the kernel knows nothing of nodes."""
-    try:
-        return cpulist.parse_list((NODES / "has_memory").read_text())
-    except FileNotFoundError:
-        return frozenset()
+    """The NUMA nodes that memory can be bound to."""
+    return frozenset(node.node for node in Topology().nodes if node.memory)
 
 
 def check_node(node: int) -> None:

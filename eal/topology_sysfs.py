@@ -162,6 +162,11 @@ def _read_node(tree: Tree, node: int, cpus: tuple[int, ...]) -> Node:
     return Node(node, cpus, total, free, available, _hugepages(tree, pools))
 
 
+def hugepage_pool(node: int, page_size: int) -> str:
+    """The folder of a node's hugepages of a size in bytes, from the root."""
+    return f"{_NODE}/node{node}/hugepages/hugepages-{page_size // 1024}kB"
+
+
 def _hugepages(tree: Tree, folder: str) -> tuple[HugePages, ...]:
     pools = []
     for name in tree.names(folder):

@@ -168,9 +168,9 @@ def garbage(root: Path, only: str | None = None) -> list[Garbage]:
     found = []
     for state in states:
         if state.status == "dead":
-            links = [state.directory.metadata_link(name) for name in state.directory.metadata_names()]
-            own = [path for path in (state.directory.registry, state.directory.lock) if path.exists()]
-            found.append(Garbage(state.directory, [*leftovers.data_files(state.directory, state.table), *links, *own]))
+            home = state.directory.path
+            own = sorted(path for path in home.rglob("*") if path.is_symlink() or not path.is_dir())
+            found.append(Garbage(state.directory, [*leftovers.data_files(state.directory, state.table), *own]))
     homes = {state.prefix for state in prefix_states(root)}
     for prefix, files in leftovers.orphans(root).items():
         if prefix not in homes and only in (None, prefix):

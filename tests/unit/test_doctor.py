@@ -133,7 +133,11 @@ def test_a_retired_segment(bus: EmulatedBus) -> None:
 
 
 def test_nodes(bus: EmulatedBus) -> None:
+    put(bus.root / "devices/system/cpu/present", "0-1")
+    put(bus.root / "devices/system/cpu/online", "0-1")
     put(bus.root / "devices/system/node/online", "0-1")
+    for node in "01":
+        put(bus.root / f"devices/system/node/node{node}/cpulist", node)
     put(bus.root / "bus/pci/devices" / FACTS / "numa_node", "1")
     checks = examine(bus.root).checks
     assert of(checks, "numa", FACTS).value == "node 1"

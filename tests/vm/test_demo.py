@@ -92,7 +92,7 @@ def check_report(report: dict[str, Any], messages: int, size: int) -> None:
     assert [device["metadata"] for device in guest["devices"]] == [created["metadata"]]
     assert re.fullmatch(r"0000:00:[0-9a-f]{2}\.0", guest["devices"][0]["address"])
     assert (guest["received"], guest["faults"], guest["rejected"]) == (messages, [], [])
-    assert options[::2] == ["-object", "-device"] * 2
+    assert options[::2] == ["-device", *["-object", "-device"] * 2]  # a bridge, and two devices on it
     assert all(text in report["cmdline"] for text in ("memory-backend-file,", "share=on", "ivshmem-plain,"))
 
 
@@ -113,7 +113,7 @@ def test_the_text(demo: Demo) -> None:
         r"^created:\n",
         r"\n  demo_pool: mempool of \d+ objects of 80 bytes\n",
         r"\n  demo_to_guest: ring of \d+ elements of 4 bytes\n",
-        r"\nQEMU options:\n  -object memory-backend-file,\S+ -device ivshmem-plain,",
+        r"\nQEMU options:\n  -device pci-bridge,\S+ -object memory-backend-file,\S+ -device ivshmem-plain,",
         r"\nthe guest \(emulated\) found metadata 'demo\d+' on 0000:00:\S+:\n  MP_demo_pool, .*demo_control",
         r"\n100000 of 100000 messages of 64 bytes in [\d.]+ s: [\d,]+ a second, [\d.,]+ MB/s",
         r"\nlost 0, reordered 0, corrupted 0; (\d+) of \1 objects back in the pool\n",
