@@ -55,7 +55,8 @@ def checksums() -> dict[str, int]:
 
 
 def main() -> None:
-    (max(filter(is_ivshmem, DEVICES.glob("0000:00:*"))) / "enable").write_text("1")
+    for device in sorted(filter(is_ivshmem, DEVICES.glob("0000:00:*")))[-1:]:
+        (device / "enable").write_text("1")
     before = snapshot()
     with eal.init() as guest:
         report = {

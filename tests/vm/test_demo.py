@@ -90,7 +90,7 @@ def check_report(report: dict[str, Any], messages: int, size: int) -> None:
     assert {"demo_control", "demo_pool", "demo_to_guest", "demo_to_host", "metadata", "file_prefix"} == set(created)
     assert {kind: guest[kind] for kind in OBJECTS} == OBJECTS
     assert [device["metadata"] for device in guest["devices"]] == [created["metadata"]]
-    assert re.fullmatch(r"0000:00:[0-9a-f]{2}\.0", guest["devices"][0]["address"])
+    assert re.fullmatch(r"0000:[0-9a-f]{2}:[0-9a-f]{2}\.0", guest["devices"][0]["address"])
     assert (guest["received"], guest["faults"], guest["rejected"]) == (messages, [], [])
     assert options[::2] == ["-device", *["-object", "-device"] * 2]  # a bridge, and two devices on it
     assert all(text in report["cmdline"] for text in ("memory-backend-file,", "share=on", "ivshmem-plain,"))
