@@ -28,7 +28,7 @@ from eal.errors import (
 if TYPE_CHECKING:
     from eal.audit import Audit
     from eal.burst import Burst
-    from eal.eal import Eal, current, init
+    from eal.eal import Eal
     from eal.mbuf import MbufPool
     from eal.mempool import Mempool, MempoolFlag
     from eal.memzone import Memzone
@@ -36,14 +36,15 @@ if TYPE_CHECKING:
     from eal.ring_format import RingFlag
     from eal.ring_zc import ZeroCopy
     from eal.segment import SOCKET_ID_ANY, Segment
+    from eal.startup import current, init
     from eal.topology import lcores
     from eal.watches import Event, Watch
 
 # Where each public name comes from.
 _HOME = {
     "Eal": "eal.eal",
-    "current": "eal.eal",
-    "init": "eal.eal",
+    "current": "eal.startup",
+    "init": "eal.startup",
     "Memzone": "eal.memzone",
     "Segment": "eal.segment",
     "SOCKET_ID_ANY": "eal.segment",
@@ -104,7 +105,8 @@ def __getattr__(name: str) -> Any:
 def _method(name: str) -> Any:
     import functools
 
-    from eal.eal import Eal, current
+    from eal.eal import Eal
+    from eal.startup import current
 
     method = getattr(Eal, name)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol
@@ -15,7 +14,7 @@ from typing import Protocol
 from eal import leftovers, options, pages, runtime
 from eal.bar_access import BarAccess, Choice
 from eal.bus import Bus
-from eal.errors import Closed, EalError, InUse, Invalid, NotFound
+from eal.errors import InUse, Invalid, NotFound
 from eal.guard import Guard
 from eal.heap import Heap, base_address
 from eal.locks import Lock, LockFile
@@ -317,7 +316,6 @@ class Eal(Objects):
             if remove and self._locks.is_current():
                 leftovers.remove(self.directory)
         self._locks.close()
-        _forget(self)
 
     def _let_go(self) -> None:
         """Handles first, then what they lie in."""
@@ -333,7 +331,7 @@ class Eal(Objects):
         if hasattr(self, "_prober"):
             self._prober.close()
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
         """In a forked child: nothing shared is touched, every handle raises Closed."""
         self._closed = True
         for child in self._children.copy():
@@ -368,93 +366,3 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-# --- the process's own ------------------------------------------------------------------------------------------
-
-_current: Eal | None = None
-_init_lock = threading.Lock()
-
-
-def init(
-    argv: Sequence[str] | None = None,
-    *,
-    file_prefix: str | None = None,
-    proc_type: str | None = None,
-    memory: int | None = None,
-    huge_dir: str | os.PathLike[str] | None = None,
-    no_huge: bool | None = None,
-    lcores: Iterable[int] | None = None,
-    base_virtaddr: int | None = None,
-    sysfs_root: str | os.PathLike[str] | None = None,
-    bar_access: str | None = None,
-    recover: bool = False,
-    stall_timeout: float | None = None,
-) -> Eal:
-    """Makes this process primary or secondary of a file_prefix and finds what PCI devices carry (rte_eal_init).
-
-    `argv` are DPDK's EAL options without a program name, up to `--`. Keywords win over them; None means what argv
-    says, or the default.
-
-    - file_prefix: "rte" by default. proc_type: "auto" (secondary if a primary lives), "primary" or "secondary".
-    - memory: MiB to take at the start. huge_dir, no_huge: see `eal.pages.choose`. base_virtaddr: where segments start.
-    - bar_access: how BARs of segments are mapped, as the primary says: "sysfs", "devmem" (write-back through /dev/mem,
-      for processors that obey the guest's caching type), or "auto", which measures.
-    - lcores: CPUs to run on. sysfs_root: a tree instead of /sys. recover: take up what a dead primary left.
-    - stall_timeout: seconds, 1.0 by default, after which a peer that does not finish is given up.
-
-    Raises InUse while this process has an Eal, or another primary lives; Invalid, NotFound, NoMemory, Denied.
-    """
-    global _current
-    keywords = {
-        "file_prefix": file_prefix,
-        "proc_type": proc_type,
-        "memory": memory,
-        "huge_dir": huge_dir,
-        "no_huge": no_huge,
-        "lcores": None if lcores is None else list(lcores),
-        "base_virtaddr": base_virtaddr,
-        "sysfs_root": sysfs_root,
-        "bar_access": bar_access,
-        "recover": recover,
-        "stall_timeout": stall_timeout,
-    }
-    with _init_lock:
-        if _current is not None:
-            raise InUse(f"this process has an Eal already ({_current!r}): close it first")
-        made = Eal(options.parse(argv, keywords))
-        _current = made
-        return made
-
-
-def current() -> Eal:
-    """The process's Eal. Raises Closed where there is none."""
-    if _current is None:
-        raise Closed("this process has no Eal: call eal.init() first")
-    return _current
-
-
-def _forget(ended: Eal) -> None:
-    global _current
-    if _current is ended:
-        _current = None
-
-
-def _after_fork() -> None:
-    global _current, _init_lock
-    _init_lock = threading.Lock()
-    if _current is not None:
-        _current._abandon()
-        _current = None
-
-
-def _at_exit() -> None:
-    if _current is not None:
-        try:
-            _current.close()
-        except EalError as error:
-            log.error("cannot close %r: %s", _current, error)
-
-
-os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_at_exit)

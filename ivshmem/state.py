@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from eal import leftovers, runtime
-from eal.eal import current
 from eal.errors import Closed, InUse, NotFound
 from eal.locks import Lock, LockFile
 from eal.metadata import open_metadata
 from eal.runtime import PrefixDir
+from eal.startup import current
 from eal.table import Table, TableFile, table_as_json
 from ivshmem.device import Device, devices_of
 from ivshmem.exposure import Exposed, exposure_of

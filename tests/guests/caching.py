@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 import eal
-import eal.eal  # loaded before the fork, so that it is loaded once
+import eal.startup  # loaded before the fork, so that it is loaded once
 from eal.bar_access import Choice
 from eal.caching import measure, memory_types
 from eal.pci import PciDevice, scan

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import eal
-import eal.eal  # loaded before the fork, so that it is loaded once
+import eal.startup  # loaded before the fork, so that it is loaded once
 from eal.runtime import file_stem, runtime_dir
 
 KILLS = 4

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import eal
-import eal.eal  # loaded before the fork, so that it is loaded once
+import eal.startup  # loaded before the fork, so that it is loaded once
 from eal.pci import scan
 from ivshmem.doctor import examine
 
