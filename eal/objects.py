@@ -10,7 +10,8 @@ from typing import Any, TextIO
 from eal import dtypes, pages
 from eal.directory import Directory
 from eal.errors import Invalid, InvalidType
-from eal.mbuf import DEFAULT_DATA_ROOM, MbufPool, format_mbuf_pool, mbuf_pool_memsize
+from eal.mbuf import MbufPool
+from eal.mbuf_format import DEFAULT_DATA_ROOM, format_mbuf_pool, mbuf_pool_memsize
 from eal.mempool import Mempool, format_mempool, mempool_memsize
 from eal.memzone import Memzone
 from eal.names import POOL_PREFIX, RING_PREFIX, check_name, check_user_zone

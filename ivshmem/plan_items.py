@@ -11,7 +11,7 @@ from eal import dtypes, names
 from eal.eal import Eal
 from eal.errors import EalError, Exists, Invalid
 from eal.heap import check_align
-from eal.mbuf import DEFAULT_DATA_ROOM, mbuf_pool_memsize
+from eal.mbuf_format import DEFAULT_DATA_ROOM, mbuf_pool_memsize
 from eal.mempool import MempoolFlag, mempool_memsize
 from eal.ring_format import RingFlag, ring_memsize
 from eal.table import Kind

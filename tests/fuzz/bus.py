@@ -19,7 +19,7 @@ import numpy as np
 from eal import dtypes
 from eal._native import ffi, lib
 from eal.mapping import Mapping
-from eal.mbuf import format_mbuf_pool, mbuf_pool_memsize
+from eal.mbuf_format import format_mbuf_pool, mbuf_pool_memsize
 from eal.mempool import format_mempool, mempool_memsize
 from eal.memzone import Memzone
 from eal.pages import Backend, Ownership

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import eal
-from eal.mbuf import DEFAULT_DATA_ROOM, HEADROOM, NO_MBUF
+from eal.mbuf_format import DEFAULT_DATA_ROOM, HEADROOM, NO_MBUF
 
 KIT = runpy.run_path(str(Path(__file__).parents[1] / "mbufs.py"))
 taken, packet, cloned = KIT["taken"], KIT["packet"], KIT["cloned"]

@@ -18,7 +18,7 @@ import pytest
 import eal
 from eal._native import ffi, lib
 from eal.mapping import Mapping
-from eal.mbuf import HEADER_SIZE, NO_MBUF, format_mbuf_pool, header_dtype, mbuf_pool_memsize
+from eal.mbuf_format import HEADER_SIZE, NO_MBUF, format_mbuf_pool, header_dtype, mbuf_pool_memsize
 from eal.memzone import Memzone
 from eal.table import Kind
 

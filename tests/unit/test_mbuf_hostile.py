@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import eal
-from eal.mbuf import HEADROOM
+from eal.mbuf_format import HEADROOM
 
 N = 48
 ROOM = 192

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 import eal
-from eal.mbuf import HEADROOM
+from eal.mbuf_format import HEADROOM
 
 N = 24
 ROOM = 192
