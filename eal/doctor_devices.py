@@ -11,7 +11,7 @@ from eal._native import lib
 from eal.bar_access import read_choice
 from eal.caching import PAT_LIST, measure, memory_types
 from eal.doctor import Check, Verdict, of_tree
-from eal.errors import Denied, EalError
+from eal.errors import Denied, NotFound
 from eal.lockdown import HOW_TO_LIFT, lockdown
 from eal.pages import KIB, MIB
 from eal.pci import SYSFS, PciDevice
@@ -98,13 +98,19 @@ def _speed(device: PciDevice, segment: Segment, sys_folder: Path) -> Check:
     return Check("caching", device.address, value, measured=measured)
 
 
+def _nodes(sys_folder: Path) -> list[int]:
+    """The NUMA nodes of a tree, or where it has devices alone, of this machine."""
+    for tree in (sys_folder, None):
+        try:
+            return [node.node for node in Topology(tree).nodes]
+        except NotFound:
+            pass
+    return [0]
+
+
 def _place(device: PciDevice, sys_folder: Path) -> Iterator[Check]:
     """On which node a segment is, as far as this machine has several."""
-    try:
-        topology = Topology(sys_folder)
-    except EalError:  # a tree of devices alone
-        topology = Topology()
-    nodes = [node.node for node in topology.nodes]
+    nodes = _nodes(sys_folder)
     measured = {"node": device.numa_node, "nodes": nodes}
     if len(nodes) > 1 and device.numa_node < 0:
         yield Check("numa", device.address, f"no node, of {len(nodes)}", Verdict.WARN, HOW_TO_PLACE, measured)
