@@ -332,6 +332,9 @@ void ivs_mempool_refuse(struct ivs_mempool *p, int32_t code);
 /* Free objects: the bitmap's and all caches', those of the dead too. A snapshot between 0 and n. */
 uint32_t ivs_mempool_available(const struct ivs_mempool *p);
 
+/* Whether an object is neither free nor in a cache: somebody has it in hand, or had when he died. A snapshot. */
+bool ivs_mempool_is_out(const struct ivs_mempool *p, uint32_t object);
+
 /* Who took an object, as ivs_participant.owner; 0 where it is free, or the pool is not one with IVS_MEMPOOL_DEBUG. */
 uint64_t ivs_mempool_holder(const struct ivs_mempool *p, uint32_t object);
 

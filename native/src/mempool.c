@@ -280,6 +280,21 @@ uint32_t ivs_mempool_available(const struct ivs_mempool *p)
     return count > p->n ? p->n : (uint32_t)count;
 }
 
+bool ivs_mempool_is_out(const struct ivs_mempool *p, uint32_t object)
+{
+    if (is_free(p, object))
+        return false;
+    uint32_t slots = slots_in_use(p);
+    for (uint32_t slot = 0; slot < slots; slot++) {
+        const struct ivs_mempool_cache *record = cache_of(p, slot);
+        uint32_t len = atomic_load_explicit(&record->len, memory_order_acquire);
+        for (uint32_t i = 0; i < len && i < flush_threshold(p->slot_cache_size); i++)
+            if (record->objects[i] == object)
+                return false;
+    }
+    return true;
+}
+
 static void found(uint16_t *where, uint32_t object, uint16_t by)
 {
     where[object] = where[object] == IVS_HELD_BY_NOBODY_SEEN ? by : (uint16_t)IVS_HELD_TWICE;

@@ -1,5 +1,8 @@
 /* mempool_debug.c: cookies round each object of a pool with IVS_MEMPOOL_DEBUG, and who has it. */
 #include "mempool.h"
+#include "wait.h"
+
+#define PUT_NS 1000000u /* no put takes that long, unless its thread has lost the processor */
 
 static unsigned char *object_at(const struct ivs_mempool *p, uint32_t object)
 {
@@ -71,11 +74,27 @@ int ivs_mempool_debug_take(struct ivs_mempool *p, const uint32_t *objects, uint3
     return first;
 }
 
+/* Whether objects[i], whose cookie says free, is out nevertheless, and not put by this same call. A cookie is written
+ * after its object was taken and before it is put back: who was killed between the two had the object in hand, and who
+ * found it in the audit puts it back. Who is alive between the two is given time to come out. */
+static bool was_lost(struct ivs_mempool *p, const uint32_t *objects, uint32_t i)
+{
+    struct ivs_wait wait = IVS_WAIT_INIT(PUT_NS);
+    uint32_t object = objects[i];
+    for (uint32_t before = 0; before < i; before++)
+        if (objects[before] == object)
+            return false;
+    while (ivs_mempool_is_out(p, object))
+        if (!ivs_wait_step(&wait))
+            return true;
+    return false;
+}
+
 int ivs_mempool_debug_put(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         int fault = move(p, objects[i], IVS_COOKIE_TAKEN, IVS_COOKIE_FREE, 0);
-        if (fault == 0)
+        if (fault == 0 || (fault == -EALREADY && was_lost(p, objects, i)))
             continue;
         uint32_t culprit = p->culprit; /* what is taken back below may set it */
         while (i-- > 0) /* nothing is put back: those before are taken as they were */
