@@ -35,7 +35,7 @@ class Bar:
 
     def _open(self) -> int:
         try:
-            return os.open(str(self.device.resource), os.O_RDWR | os.O_CLOEXEC)
+            return _open_resource(str(self.device.resource))
         except FileNotFoundError as error:
             raise Detached(
                 f"{self.device.address}: no BAR2 with an address: plugged where no window was large enough for it? "
@@ -96,6 +96,16 @@ class Bar:
     def close(self) -> None:
         """Closes the file; mappings stay."""
         os.close(self._fd)
+
+
+def _open_resource(path: str) -> int:
+    """To be written, unless it is on a read-only mount: the memory of a read-only device of an emulated bus."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _explain(device: PciDevice, error: EalError) -> EalError:

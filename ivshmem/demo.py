@@ -165,7 +165,7 @@ class _Process:
 
 @contextmanager
 def _emulated_guest(metadata: Metadata) -> Iterator[Guest]:
-    with guest_environment(device.path for device in metadata.devices()) as env:
+    with guest_environment(metadata.devices()) as env:
         process = subprocess.Popen(
             [sys.executable, "-P", str(GUEST_SCRIPT)], env={**os.environ, **env}, stdout=subprocess.PIPE, text=True
         )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
 from eal._native import lib
-from eal.errors import Stalled
+from eal.errors import EalError, Stalled
 from eal.segment import Participant, Segment, open_segment, share_word
 from eal.table import SegmentRecord, TableFile
+
+log = logging.getLogger(__name__)
 
 _POLL = 0.01  # seconds between two looks at the guards' slots
 _SILENT = 2.0  # seconds without a heartbeat after which a guard's process is taken for dead
@@ -23,6 +26,23 @@ def set_leaving(file: TableFile, number: int) -> None:
 
 def is_leaving(file: TableFile) -> bool:
     return bool(lib.ivs_table_leaving(file.mapping.pointer()))
+
+
+def announce(
+    file: TableFile, segments: Sequence[SegmentRecord], number: int, timeout: float, *, force: bool = False
+) -> None:
+    """Tells every guest process to let go, by announcement `number`, and waits. `segments` are those of the metadata,
+    with paths. Takes the announcement back and raises what `await_guards` does; with `force` it stands all the same.
+    """
+    set_leaving(file, number)
+    try:
+        await_guards(file, [one for one in segments if not one.readonly and one.path], number, timeout)
+    except EalError as error:
+        if force:
+            log.warning("%s; going on all the same", error)
+            return
+        set_leaving(file, 0)
+        raise
 
 
 def await_guards(file: TableFile, records: Sequence[SegmentRecord], number: int, timeout: float) -> None:

@@ -143,7 +143,7 @@ class Metadata:
             return
         from ivshmem import plug
 
-        with plug.carry(self._share(), added):
+        with self.shared() as share, plug.carry(share, added):
             yield
 
     def _check_exposure(self, table: Table, added: list[Memzone]) -> None:
@@ -228,8 +228,8 @@ class Metadata:
         """
         from ivshmem import plug
 
-        with self._owner.lock():
-            plug.plug(self._share(), qmp_path, timeout)
+        with self.shared() as share:
+            plug.plug(share, qmp_path, timeout)
 
     def unplug(self, qmp_path: str | os.PathLike[str], timeout: float = 5.0, force: bool = False) -> None:
         """Takes it out of a running VM, with the segments that no other metadata there needs: announced first, removed
@@ -240,13 +240,16 @@ class Metadata:
         """
         from ivshmem import plug
 
-        with self._owner.lock():
-            plug.unplug(self._share(), qmp_path, timeout, force=force)
+        with self.shared() as share:
+            plug.unplug(share, qmp_path, timeout, force=force)
 
-    def _share(self) -> Share:
+    @contextmanager
+    def shared(self) -> Iterator[Share]:
+        """Alone with it among the prefix's processes, as those see it who plug it in somewhere."""
         from ivshmem.plug import Share
 
-        return Share(self._owner.directory, self._open(), self.path, self._owner.registry_table)
+        with self._owner.lock():
+            yield Share(self._owner.directory, self._open(), self.path, self._owner.registry_table)
 
     # --- ending -------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from eal.table import SegmentRecord, Table, TableFile
 from ivshmem.attached import AttachedVm, AttachedVms
 from ivshmem.buses import Place
 from ivshmem.device import Device, devices_of, id_of, segment_device
-from ivshmem.leaving import await_guards, is_leaving, set_leaving
+from ivshmem.leaving import announce, is_leaving, set_leaving
 from ivshmem.machine import Given, Machine
 from ivshmem.qmp import Qmp
 
@@ -153,13 +153,13 @@ def unplug(
             share.vms.forget(vm.qmp)
     with Qmp(qmp_path) as qmp:
         machine = Machine(qmp, timeout)
-        mine, segments = _to_remove(share, machine.given())
+        mine, segments = to_remove(share, machine.given())
         if not mine and not segments:
             share.vms.forget(qmp.path)
             raise NotFound(f"{machine.what} does not have metadata {share.name!r}")
         if not force:
             machine.check_running()
-        _announce(share, timeout, force)
+        announce(share.file, share.segments(), share.vms.next_announcement(), timeout, force=force)
         try:
             for batch in (mine, segments):
                 machine.unplug([(one.id, one.backend) for one in batch])
@@ -169,22 +169,7 @@ def unplug(
         return [*mine, *segments]
 
 
-def _announce(share: Share, timeout: float, force: bool) -> None:
-    """Tells every guest process to let go, and waits. Takes the announcement back where one does not."""
-    number = share.vms.next_announcement()
-    writable = [record for record in share.segments() if not record.readonly and record.path]
-    set_leaving(share.file, number)
-    try:
-        await_guards(share.file, writable, number, timeout)
-    except EalError as error:
-        if force:
-            log.warning("%s; going on all the same", error)
-            return
-        set_leaving(share.file, 0)
-        raise
-
-
-def _to_remove(share: Share, given: list[Given]) -> tuple[list[Given], list[Given]]:
+def to_remove(share: Share, given: list[Given]) -> tuple[list[Given], list[Given]]:
     """What a VM has of a metadata and nobody else there needs: the metadata itself, and devices of segments. One of
     these that another metadata brought is among them, if that has left it behind for this one.
     """

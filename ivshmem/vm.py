@@ -16,9 +16,7 @@ import logging
 import os
 import secrets
 import shlex
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -28,6 +26,7 @@ from typing import Any
 
 from eal.errors import Closed, EalError, Invalid, NotFound, Stalled
 from ivshmem.guest_image import GuestImage, cache_dir, prepare, require
+from ivshmem.scratch import Scratch
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +153,7 @@ class VM:
     def __init__(self, config: VmConfig) -> None:
         self.config = config
         self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: Scratch | None = None
         self._folder: Path | None = None
         self._output: _Output | None = None
         self._result: Result | None = None
@@ -230,9 +230,9 @@ class VM:
                 self._process.kill()
                 self._process.wait()
             self._keep_result()
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder = None
+            if self._scratch is not None:
+                self._scratch.close()
+                self._scratch = self._folder = None
 
     def __enter__(self) -> VM:
         self.start()
@@ -244,7 +244,8 @@ class VM:
         self.close()
 
     def _launch(self, image: GuestImage, accel: str) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="ivshmem-vm-"))
+        self._scratch = Scratch("vm")
+        self._folder = self._scratch.path
         token = secrets.token_hex(16)
         self._output = _Output(self._folder / "output", token)
         (self._folder / "job").write_text(job_script(self.config, token))

@@ -1,7 +1,8 @@
-"""`ivshmem clean`: files of dead prefixes are removed."""
+"""`ivshmem clean`: files of dead prefixes, and of emulators and VMs that were killed, are removed."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,31 +20,41 @@ if TYPE_CHECKING:
 @click.option("-n", "--dry-run", is_flag=True, help="List only.")
 @json_option
 def clean(file_prefix: str | None, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Remove the files of dead prefixes, after listing them.
+    """Remove the files of dead prefixes, and temporary folders of emulated guests and VMs whose owner was killed, after
+    listing them.
 
-    Prefixes that are alive or kept are left alone.
+    Prefixes that are alive or kept are left alone. With --file-prefix no folder is removed.
 
     Example: ivshmem clean --yes
     """
+    from ivshmem import scratch
     from ivshmem.state import garbage, remove_garbage
 
     pieces = garbage(runtime.runtime_dir(), file_prefix)
+    folders = scratch.abandoned() if file_prefix is None else []
     if as_json:
-        print_json([{"file_prefix": p.directory.prefix, "files": [str(f) for f in p.files]} for p in pieces])
+        found = [{"file_prefix": p.directory.prefix, "files": [str(f) for f in p.files]} for p in pieces]
+        print_json([*found, *({"file_prefix": None, "files": [str(folder)]} for folder in folders)])
     else:
-        _list_garbage(pieces)
-    if not pieces or dry_run:
+        _list_garbage(pieces, folders)
+    if not (pieces or folders) or dry_run:
         return
     if not yes and not click.confirm("Remove them?", err=True):
         raise click.Abort
     for piece in pieces:
         remove_garbage(piece)
+    for folder in folders:
+        scratch.remove(folder)
 
 
-def _list_garbage(pieces: list[Garbage]) -> None:
-    if not pieces:
+def _list_garbage(pieces: list[Garbage], folders: list[Path]) -> None:
+    if not pieces and not folders:
         click.echo("nothing to clean")
     for piece in pieces:
         click.echo(f"{piece.directory.prefix} (dead):")
         for path in piece.files or [piece.directory.path]:
             click.echo(f"  {path}")
+    if folders:
+        click.echo("of killed emulators and VMs:")
+    for folder in folders:
+        click.echo(f"  {folder}")

@@ -292,7 +292,7 @@ def test_objects_of_a_share(metadata: ivshmem.Metadata, peer: Callable[..., Any]
                 print(error)
             assert Path(metadata.path).read_bytes() == before
     """
-    with guest_environment(device.path for device in metadata.devices()) as env, pytest.MonkeyPatch.context() as patch:
+    with guest_environment(metadata.devices()) as env, pytest.MonkeyPatch.context() as patch:
         for name, value in env.items():
             patch.setenv(name, value)
         said = peer(guest).end().splitlines()
@@ -389,7 +389,7 @@ def test_a_guest_finds_the_bare_zones_of_rings_and_pools(metadata: ivshmem.Metad
         print([zone.name for zone in eal.memzones()], eal.rings(), eal.mempools())
         print([eal.memzone_lookup(name).length for name in ("RG_r", "MP_p")])
     """
-    with guest_environment(device.path for device in metadata.devices()) as env, pytest.MonkeyPatch.context() as patch:
+    with guest_environment(metadata.devices()) as env, pytest.MonkeyPatch.context() as patch:
         for name, value in env.items():
             patch.setenv(name, value)
         said = peer(guest).end().splitlines()

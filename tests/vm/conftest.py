@@ -17,7 +17,7 @@ from typing import IO, Any
 import pytest
 
 import ivshmem
-from ivshmem.device import merge
+from ivshmem.device import Device, merge
 from ivshmem.emulate import guest_environment
 from ivshmem.vm import VM, VmConfig
 
@@ -81,7 +81,7 @@ class EmulatedGuest(Guest):
 
     in_vm = False
 
-    def __init__(self, undo: contextlib.ExitStack, command: Sequence[str], files: Sequence[Path | str]) -> None:
+    def __init__(self, undo: contextlib.ExitStack, command: Sequence[str], files: Sequence[Path | Device]) -> None:
         env = undo.enter_context(guest_environment(files))
         self.sysfs = Path(env["EAL_SYSFS_ROOT"])
         devices = (self.sysfs / "bus/pci/devices").iterdir()
@@ -175,7 +175,7 @@ def emulated(
     concatenated: bool,
 ) -> EmulatedGuest:
     devices = [device for one in metadata for device in one.devices()]
-    guest = EmulatedGuest(undo, command, [d.path for d in (devices if concatenated else merge(devices))] + [*files])
+    guest = EmulatedGuest(undo, command, [*(devices if concatenated else merge(devices)), *files])
     guest.addresses = {file: guest.addresses[file] for file in files}
     return guest
 
