@@ -1,0 +1,105 @@
+"""An interpreter that ends with views, threads and handlers alive: it ends well, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HOTPLUG = runpy.run_path(str(Path(__file__).parents[1] / "hotplug.py"))
+until = HOTPLUG["until"]
+
+START = """
+import atexit, gc, sys, threading, time, weakref
+def early():  # registered before eal's own handler, so it runs after that
+    touch()
+atexit.register(early)
+import numpy as np
+import eal, ivshmem
+made = eal.init(file_prefix=sys.argv[1], no_huge=True, sysfs_root=sys.argv[2] if sys.argv[2:] else None)
+GUEST = sys.argv[2:] != []
+if GUEST:
+    ring, pool, zone = made.ring_lookup("vm0 ring"), made.mempool_lookup("vm0 pool"), made.memzone_lookup("vm0 zone")
+    watch = made.watch(lambda event: None)
+else:
+    ring, zone = made.ring_create("r", 64), made.memzone_reserve("z", 4096)
+    pool = made.mempool_create("p", 64, 32, cache_size=8)
+    metadata = ivshmem.metadata_create("vm0")
+    metadata.add_memzone(zone)
+burst = ring.burst(8)
+views = [zone.buf, zone.array("u1"), pool.array, np.frombuffer(burst.array, np.uint8), zone.buf[3:9]]
+def touch():
+    for view in views:
+        np.frombuffer(view, np.uint8) if view is not views[2] else view.sum()
+        view[-1] = view[0]
+def work():
+    while True:
+        try:
+            ring.enqueue(1); ring.dequeue(); burst.enqueue(4); burst.dequeue(); pool.put(pool.get())
+        except eal.Closed:
+            pass
+        touch()
+"""
+
+ENDS = {
+    "views in globals": "touch()",
+    "a view that outlives its module": "sys.kept = views; sys.modules['kept'] = views",
+    "a cycle": """
+class Node:
+    pass
+node = Node()
+node.self, node.views, node.made, node.ring = node, views, made, ring""",
+    "a finalizer": "class Last:\n    def __del__(self): touch()\nlast = Last(); last.self = last",
+    "daemon threads": "for _ in range(2): threading.Thread(target=work, daemon=True).start()\ntime.sleep(0.05)",
+    "a thread that is waited for": """
+threading.Thread(target=lambda: (time.sleep(0.1), touch(), ring.enqueue(1))).start()""",
+    "a handler of its own": """
+def handler():
+    touch()
+    try:
+        ring.enqueue(1); pool.put(pool.get())
+    except eal.Closed:
+        pass
+    made.close(); made.close(); made.detach(); touch()
+atexit.register(handler)""",
+    "a close and more": "made.close(); touch(); atexit.register(touch)",
+    "a burst and an unfinished iteration": "iterator = iter(views); next(iterator); burst.enqueue(8); burst.dequeue()",
+    "an exception": "kept = views\nraise SystemExit(0)",
+    "a wait in a daemon thread": """
+threading.Thread(target=lambda: ring.wait(30), daemon=True).start()
+time.sleep(0.05)""",
+}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Any:
+    lab = HOTPLUG["Lab"](tmp_path)
+    lab.vm0 = lab.metadata("vm0")
+    lab.plug_all(lab.vm0)
+    return lab
+
+
+def ends_well(other: Any) -> None:
+    assert other.wait(60) == 0, other.error()
+    complaint = other.error()
+    for word in ("Exception ignored", "Traceback", "Error", "Fatal"):
+        assert word not in complaint, complaint
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_end_of_a_host(end: str, peer: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
+    ends_well(peer(START + ENDS[end]))
+    assert [name for name in os.listdir("/dev/shm") if f".{prefix}." in name] == []
+    assert list(runtime_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_end_of_a_guest(end: str, peer: Callable[..., Any], runtime_dir: Path, lab: Any) -> None:
+    """With a guard thread at work and a watch open."""
+    ends_well(peer(START + ENDS[end], lab.root))
+    assert lab.vm0.guards() == []
+    assert list(runtime_dir.iterdir()) == []

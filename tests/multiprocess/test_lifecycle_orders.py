@@ -1,0 +1,235 @@
+"""Closing in any order, twice, and in a forked child: nothing is left but what live views hold, and those go on."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import runpy
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import eal
+import ivshmem
+
+HOTPLUG = runpy.run_path(str(Path(__file__).parents[1] / "hotplug.py"))
+Heard, until = HOTPLUG["Heard"], HOTPLUG["until"]
+
+
+@dataclass
+class Life:
+    """An Eal with one of everything: what can be closed, and the views that may outlive it."""
+
+    closings: dict[str, Callable[[], object]] = field(default_factory=dict)
+    views: dict[str, Any] = field(default_factory=dict)
+
+    def close(self, name: str) -> None:
+        """Closes it; that others hold it, or that it is closed already, may be an error of ours alone."""
+        with contextlib.suppress(eal.EalError):
+            self.closings[name]()
+
+    def touch(self) -> None:
+        """Reads and writes through every view. A page that is not there any more ends the process."""
+        for view in self.views.values():
+            array = np.frombuffer(view, np.uint8) if isinstance(view, memoryview) else view
+            array.reshape(-1)[:1] = array.reshape(-1)[-1:]
+
+    def drop(self, name: str) -> None:
+        self.views.pop(name, None)
+
+
+def host(prefix: str) -> Life:
+    made = eal.init(["--no-pci"], file_prefix=prefix, proc_type="primary", no_huge=True)
+    zone = made.array_reserve("zone", (8, 8), "<u4")
+    ring = made.ring_create("ring", 16, flags=eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ)
+    pool = made.mempool_create("pool", 64, 32, cache_size=8)
+    mbufs = made.pktmbuf_pool_create("mbufs", 16)
+    loose = made.memzone_reserve("loose", 4096, group="other")
+    metadata = ivshmem.metadata_create("vm0")
+    metadata.add_memzone(zone)
+    metadata.add_ring(ring)
+    assert pool.get() is not None
+    burst = ring.burst(4)
+    burst.enqueue(4)
+    put, got = ring.enqueue_zc(3), ring.dequeue_zc(2)
+    put.__enter__()
+    got.__enter__()
+    life = Life()
+    life.closings = {
+        "eal": made.close,
+        "metadata": metadata.close,
+        "zone": lambda: made.memzone_free(zone),
+        "loose": lambda: made.memzone_free(loose),
+        "ring": lambda: made.ring_free(ring),
+        "pool": lambda: made.mempool_free(pool),
+        "mbufs": lambda: made.mempool_free(mbufs),
+        "put": lambda: put.__exit__(None, None, None),
+        "got": lambda: got.__exit__(None, None, None),
+        "burst": lambda: burst.enqueue(2),
+    }
+    life.views = {
+        "array": zone.array(),
+        "buf": loose.buf,
+        "slice": zone.buf[5:9],
+        "burst": burst.array,
+        "put": put.first,
+        "got": got.first,
+        "pool": pool.array,
+        "records": pool.view("<u8", (4,))[3:5],
+        "mbufs": mbufs.data,
+    }
+    return life
+
+
+def guest(lab: Any, prefix: str) -> Life:
+    """On an emulated bus: with a guard, and a watch of each form."""
+    made = eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root)
+    heard = Heard()
+    watch, other = made.watch(heard), made.watch()
+    until(lambda: made.shares)
+    zone, ring = made.memzone_lookup("vm0 zone"), made.ring_lookup("vm0 ring")
+    pool = made.mempool_lookup("vm0 pool")
+    burst = ring.burst(4)
+    taken = pool.get()
+    assert taken is not None
+    pool.put(taken)
+    life = Life()
+    life.closings = {
+        "eal": made.close,
+        "watch": watch.close,
+        "other": other.close,
+        "burst": lambda: burst.enqueue(2),
+        "pool": lambda: pool.put(taken),
+    }
+    life.views = {"buf": zone.buf, "array": zone.array("<u4"), "burst": burst.array, "pool": pool.array}
+    return life
+
+
+HOST = ["eal", "metadata", "zone", "loose", "ring", "pool", "mbufs", "put", "got", "burst"]
+HOST_VIEWS = ["array", "buf", "slice", "burst", "put", "got", "pool", "records", "mbufs"]
+GUEST = ["eal", "watch", "other", "burst", "pool"]
+GUEST_VIEWS = ["buf", "array", "burst", "pool"]
+
+
+@st.composite
+def orders(draw: st.DrawFn, closings: list[str], views: list[str]) -> list[str]:
+    """Each closing twice, each view dropped once, a fork somewhere: words for `live`."""
+    words = [f"close {name}" for name in closings * 2] + [f"drop {name}" for name in views]
+    return draw(st.permutations([*words, "fork"]))
+
+
+def held() -> tuple[int, int]:
+    """How many descriptors this process has, and how many threads."""
+    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+
+def mapped(*of: str) -> list[str]:
+    """Mappings of files whose path has one of these words."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return [line for line in lines if any(word in line for word in of)]
+
+
+def live(make: Callable[[], Life], words: list[str], files: tuple[str, ...]) -> None:
+    """One life, in a process of its own: closes and drops in this order, and looks at what is left."""
+    warnings.simplefilter("ignore")
+    gc.freeze()  # what was there before is nobody's to collect here
+    before, others = held(), mapped(*files)  # the lab's host is in this process too
+    play(make, words, files)
+    gc.collect()
+    assert mapped(*files) == others
+    until(lambda: held() == before)  # a thread that was joined is gone from /proc a little later
+
+
+def play(make: Callable[[], Life], words: list[str], files: tuple[str, ...]) -> None:
+    before = len(mapped(*files))
+    life = make()
+    assert len(mapped(*files)) > before
+    for at, word in enumerate(words):
+        if word == "fork":
+            rest = words[at + 1 :]
+            in_child(partial(the_rest_in_a_child, life, rest, files))
+        else:
+            do(life, word)
+        life.touch()
+    assert not life.views
+
+
+def do(life: Life, word: str) -> None:
+    what, _, name = word.partition(" ")
+    (life.close if what == "close" else life.drop)(name)
+
+
+def the_rest_in_a_child(life: Life, words: list[str], files: tuple[str, ...]) -> None:
+    """A child closes all it has inherited, which takes nothing away from its parent, and lets go of its views."""
+    left = {path for path in Path("/dev/shm").iterdir() if any(word in path.name for word in files)}
+    for word in words:
+        do(life, word)
+        life.touch()
+    assert left <= set(Path("/dev/shm").iterdir())
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """Runs a function in a forked child; fails with its traceback, or with the signal that ended it."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:
+            os.write(writer, traceback.format_exc().encode()[-4000:])
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        trace = pipe.read().decode()
+    _, status = os.waitpid(child, 0)
+    assert status == 0, trace or f"status {status:#x}"
+
+
+LIVES = settings(
+    max_examples=20,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],  # a failure says its order, and each try is a life
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@LIVES
+@given(words=orders(HOST, HOST_VIEWS))
+def test_a_host_in_any_order(words: list[str], runtime_dir: Path, prefix: str) -> None:
+    in_child(lambda: live(lambda: host(prefix), words, (f".{prefix}.", str(runtime_dir))))
+    assert [name for name in os.listdir("/dev/shm") if f".{prefix}." in name] == []
+    assert list(runtime_dir.iterdir()) == []
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Any]:
+    lab = HOTPLUG["Lab"](tmp_path)
+    lab.vm0 = lab.metadata("vm0")
+    lab.plug_all(lab.vm0)
+    yield lab
+    for segment in lab.vm0.segments:
+        segment.close()
+
+
+@settings(LIVES, max_examples=10)
+@given(words=orders(GUEST, GUEST_VIEWS))
+def test_a_guest_in_any_order(words: list[str], runtime_dir: Path, prefix: str, lab: Any) -> None:
+    in_child(lambda: live(lambda: guest(lab, prefix), words, (f".{prefix}.", str(runtime_dir), str(lab.folder))))
+    assert lab.vm0.guards() == []
+    assert lab.vm0.segments[0].participants() == []
+    assert list(runtime_dir.iterdir()) == []
