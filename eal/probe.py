@@ -10,7 +10,7 @@ from uuid import UUID
 
 from eal.bar import Bar
 from eal.devices import Devices, Known, MetadataDevice
-from eal.errors import Corrupt, EalError, Exists, InUse, NotFound
+from eal.errors import Corrupt, Detached, EalError, Exists, InUse, NotFound
 from eal.guard_slot import GuardSlot
 from eal.mapping import Mapping
 from eal.pci import PciDevice
@@ -162,6 +162,8 @@ class Prober:
                 self._refuse(device, "leaving", f"metadata {device.name!r}: its host is about to unplug it")
                 return None
             return file, file.read()
+        except Detached:
+            return None  # it is on its way out: the kernel takes its files away one by one
         except EalError as error:
             if not device.gone:
                 self._refuse(device, "rejected", str(error))
@@ -170,6 +172,8 @@ class Prober:
     def _try(self, device: MetadataDevice, file: TableFile, table: Table, writable: set[UUID]) -> None:
         try:
             share = self._accept(device, file, table, writable)
+        except Detached:
+            return  # as above, of a segment
         except EalError as error:
             self._refuse(device, "pending" if isinstance(error, _Missing) else "rejected", str(error))
             return
@@ -266,6 +270,8 @@ class Prober:
             self._check_complete(share.name, table)
             writable = self.segments.wanted_writable([table])
             segments = [self.segments.map(record, record.uuid in writable, share.name) for record in table.segments]
+        except Detached:
+            return
         except EalError as error:
             if share.unused != str(error):
                 share.unused = str(error)

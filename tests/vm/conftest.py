@@ -131,11 +131,14 @@ class VmGuest(Guest):
 
     in_vm = True
 
-    def __init__(self, undo: contextlib.ExitStack, command: Sequence[str], qemu_args: Sequence[str]) -> None:
+    def __init__(
+        self, undo: contextlib.ExitStack, command: Sequence[str], qemu_args: Sequence[str], qmp: Path | None = None
+    ) -> None:
         self.addresses = {}
+        self.qmp = qmp
         self._undo = undo
         self._heard: list[str] = []
-        self._vm = VM(VmConfig(command, qemu_args=qemu_args, timeout=2 * PATIENCE))
+        self._vm = VM(VmConfig(command, qemu_args=qemu_args, qmp=qmp, timeout=2 * PATIENCE))
 
     def start(self) -> None:
         self._undo.enter_context(self._vm)
@@ -202,7 +205,7 @@ def virtual(
 def add_others(guest: EmulatedGuest, others: Sequence[str]) -> None:
     """Other devices on an emulated bus: folders with another model's ids."""
     for number, model in enumerate(others):
-        device = guest.sysfs / f"bus/pci/devices/0000:01:{number:02x}.0"
+        device = guest.sysfs / f"bus/pci/devices/0000:7f:{number:02x}.0"
         device.mkdir()
         for name, text in {"vendor": "0x8086", "device": "0x100e", "enable": "0", "model": model}.items():
             (device / name).write_text(f"{text}\n")
@@ -237,6 +240,22 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
             else:
                 started = emulated(undo, command, metadata, files, concatenated)
                 add_others(started, others)
+            started.start()
+            return started
+
+        yield start
+
+
+@pytest.fixture
+def plug_guest(tmp_path: Path) -> Iterator[Callable[..., VmGuest]]:
+    """`plug_guest(script, *metadata, plug="1G")` starts tests/guests/`script`.py in a VM that has these metadata, and
+    room for so much to be plugged by the QMP socket `qmp`. None outlives the test.
+    """
+    with contextlib.ExitStack() as undo:
+
+        def start(script: str, *metadata: ivshmem.Metadata, plug: str = "1G") -> VmGuest:
+            command = [sys.executable, "-P", str(SCRIPTS / f"{script}.py")]
+            started = VmGuest(undo, command, ivshmem.qemu_args(*metadata, plug=plug), tmp_path / "qmp")
             started.start()
             return started
 

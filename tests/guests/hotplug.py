@@ -1,0 +1,133 @@
+"""A guest into which much is plugged and from which it is unplugged: it says what it is told, and what it finds then.
+
+Meanwhile it sends back what comes through rings of a share that stays. What the host orders by another ring is done to
+a child of it, which is told of the same.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import eal
+
+CHILD = sys.argv[1:] == ["child"]
+CHECKS: dict[str, Callable[[Any], list[Callable[[], object]]]] = {
+    "memzone": lambda zone: [lambda: zone.buf],
+    "ring": lambda ring: [lambda: ring.enqueue(1), ring.dequeue, lambda: ring.count],
+    "mempool": lambda pool: [pool.get, lambda: pool.available, lambda: pool.array],
+}
+LOOKUPS: dict[str, Callable[[str], Any]] = {
+    "memzone": eal.memzone_lookup,
+    "ring": eal.ring_lookup,
+    "mempool": eal.mempool_lookup,
+}
+
+
+class Held:
+    """What this process holds of a metadata: objects, and raw views of them."""
+
+    def __init__(self) -> None:
+        self.objects: list[tuple[str, Any]] = []
+        self.views: list[Any] = []
+
+    def take(self, kind: str, name: str) -> dict[str, int]:
+        """Looks an object up and uses it; what was in it."""
+        found = LOOKUPS[kind](name)
+        self.objects.append((kind, found))
+        if kind == "memzone":
+            self.views.append(found.buf)
+            return {name: zlib.crc32(found.buf)}
+        if kind == "mempool":
+            self.views.append(memoryview(found.array).cast("B"))
+            return {name: found.n}
+        if CHILD:
+            return {}
+        number = found.dequeue()
+        assert number is not None
+        assert found.enqueue(number + 1)
+        return {name: number}
+
+    def left(self) -> dict[str, bool]:
+        """Once it is gone: whether each use is refused, and each view reads zeros and may be written to."""
+        detached = [refused(use) for kind, one in self.objects for use in CHECKS[kind](one)]
+        zeros = [not any(view) for view in self.views]
+        for view in self.views:
+            view[-1] = 1
+        return {"detached": bool(detached) and all(detached), "zeros": bool(zeros) and all(zeros)}
+
+
+def refused(use: Callable[[], object]) -> bool:
+    try:
+        use()
+    except eal.Detached:
+        return True
+    return False
+
+
+held: dict[str, Held] = {}
+last = Held()
+
+
+def say(**what: Any) -> None:
+    print(json.dumps({"who": "child" if CHILD else "parent", **what}), flush=True)
+
+
+def told(event: eal.Event) -> None:
+    found: dict[str, Any] = {"kind": event.kind, "metadata": event.metadata, "address": event.address}
+    found["reason"] = event.reason
+    global last
+    if event.kind in ("plugged", "added"):
+        last = held.setdefault(event.metadata, Held())
+        found["content"] = {}
+        for kind, name in event.objects:
+            found["content"] |= last.take(kind, name)
+    elif event.kind == "unplugged":
+        found |= held.pop(event.metadata).left()
+    say(**found)
+
+
+def send_back() -> None:
+    """Passes on what comes; and has its eyes on views of what may go at any moment."""
+    ping, pong = eal.ring_lookup("ping"), eal.ring_lookup("pong")
+    while True:
+        for view in last.views:
+            view[0]
+        if (number := ping.dequeue()) is None:
+            time.sleep(0.0005)
+        else:
+            while not pong.enqueue(number):
+                time.sleep(0.0005)
+
+
+def main() -> None:
+    """Orders: 0 is to end, 1 to start a child, anything else a signal for the child."""
+    with eal.init(["--no-huge"]) as app, app.watch(told):
+        if CHILD:
+            say(kind="ready")
+            threading.Event().wait()
+        threading.Thread(target=send_back, daemon=True).start()
+        orders = eal.ring_lookup("orders")
+        child: subprocess.Popen[bytes] | None = None
+        say(kind="ready")
+        while (order := orders.dequeue()) != 0:
+            if order is None:
+                time.sleep(0.005)
+            elif order == 1:
+                child = subprocess.Popen([sys.executable, "-P", __file__, "child"])
+            else:
+                assert child is not None
+                child.send_signal(order)
+                if order == signal.SIGKILL:
+                    child.wait()
+                say(kind="signalled")
+
+
+main()

@@ -1,0 +1,288 @@
+"""Plugging into a real VM and out of it again: data flows meanwhile, and guests that do not answer are borne."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import eal
+import ivshmem
+from ivshmem.machine import Machine
+from ivshmem.qmp import Qmp
+
+pytestmark = pytest.mark.vm
+
+MIB = 1 << 20
+ROUNDS = 50
+
+
+class Flow:
+    """Numbers that go to the guest and come back, without end; order and number are checked."""
+
+    def __init__(self) -> None:
+        self.back = 0
+        self.faults: list[str] = []
+        self._sent = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        ping, pong = eal.ring_lookup("ping"), eal.ring_lookup("pong")
+        while not self._ended.is_set() or (self.back < self._sent and not self.faults):
+            if not self._ended.is_set() and ping.enqueue(self._sent):
+                self._sent += 1
+            if (number := pong.dequeue()) is None:
+                time.sleep(0.001)
+            else:
+                if number != self.back:
+                    self.faults.append(f"{number} came back for {self.back}")
+                self.back += 1
+
+    def goes_on(self) -> None:
+        """Some more come back from now on."""
+        wanted, deadline = self.back + 10, time.monotonic() + 30
+        while self.back < wanted:
+            assert time.monotonic() < deadline, "nothing comes back any more"
+            time.sleep(0.002)
+
+    def __enter__(self) -> Flow:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(30)
+
+    def check(self) -> None:
+        """Afterwards: all came back, in order."""
+        assert self.faults == []
+        assert self.back == self._sent > 0
+
+
+class Hot:
+    """A metadata to be plugged, with a zone, a ring and a pool. They are called alike each time; `number` decides on
+    segment and content.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._group = f"hot{number % 2}"
+        if not any(segment.group == self._group for segment in eal.segments()):
+            eal.segment_create((2 << number % 2) * MIB, group=self._group)
+        self.zone = eal.memzone_reserve("zone", 4096, group=self._group)
+        self.zone.buf[:] = os.urandom(4096)
+        self.ring = eal.ring_create("ring", 64, group=self._group)
+        self.ring.enqueue(number)
+        self.pool = eal.mempool_create("pool", 32 + number, 64, group=self._group)
+        self.metadata = ivshmem.metadata_create("hot")
+        self.metadata.add(self.zone, self.ring, self.pool)
+        self.more: list[eal.Memzone] = []
+
+    def check(self, told: dict[str, Any]) -> None:
+        """What a guest found in it."""
+        assert told["metadata"] == "hot"
+        assert told["content"] == {
+            "zone": zlib.crc32(self.zone.buf),
+            "ring": self.number,
+            "pool": 32 + self.number,
+        }
+        assert self.ring.dequeue() == self.number + 1, "what the guest wrote reached the host"
+
+    def free(self) -> None:
+        self.metadata.close()
+        for zone in (self.zone, *self.more):
+            eal.memzone_free(zone)
+        eal.ring_free(self.ring)
+        eal.mempool_free(self.pool)
+
+
+@pytest.fixture
+def base(primary: eal.Eal) -> ivshmem.Metadata:
+    """What the VM has from the beginning, and keeps."""
+    made = ivshmem.metadata_create("base")
+    made.add(*(eal.ring_create(name, 256, group="base") for name in ("ping", "pong", "orders")))
+    return made
+
+
+@pytest.fixture
+def vm(base: ivshmem.Metadata, plug_guest: Callable[..., Any]) -> Iterator[Any]:
+    running = plug_guest("hotplug", base, plug="64M")
+    assert running.hear()["kind"] == "ready"
+    yield running
+    eal.ring_lookup("orders").enqueue(0)
+    running.end()
+
+
+def given(vm: Any) -> list[Any]:
+    with Qmp(vm.qmp) as qmp:
+        return Machine(qmp, 5).given()
+
+
+def hear(vm: Any, kind: str, who: str = "parent") -> dict[str, Any]:
+    """What the guest says next, unless it is that the kernel has not told of all segments yet."""
+    while (told := vm.hear())["kind"] == "pending":
+        pass
+    assert (told["kind"], told["who"]) == (kind, who), str(told)
+    return dict(told)
+
+
+def hear_both(vm: Any) -> dict[str, dict[str, Any]]:
+    """What parent and child say next, in whatever order."""
+    told: dict[str, dict[str, Any]] = {}
+    while len(told) < 2:
+        if (one := vm.hear())["kind"] != "pending":
+            told[one["who"]] = one
+    return told
+
+
+def check_gone(told: dict[str, Any], reason: str) -> None:
+    """Every use of an object raises Detached, and raw views read zeros."""
+    assert told["metadata"] == "hot"
+    assert reason in told["reason"]
+    assert (told["detached"], told["zeros"]) == (True, True), str(told)
+
+
+# --- fifty times ----------------------------------------------------------------------------------------------
+
+
+def plug_and_unplug(vm: Any, number: int) -> str:
+    """One round; the address at which the guest found the metadata."""
+    hot = Hot(number)
+    hot.metadata.plug(vm.qmp)
+    told = hear(vm, "plugged")
+    hot.check(told)
+    if number % 10 == 7:
+        add_more(vm, hot)
+    hot.metadata.unplug(vm.qmp)
+    check_gone(hear(vm, "unplugged"), "announced")
+    hot.free()
+    return str(told["address"])
+
+
+def add_more(vm: Any, hot: Hot) -> None:
+    """An object in a segment that the VM does not have yet."""
+    before = len(given(vm))
+    more = eal.memzone_reserve("more", 64, group="more")
+    more.buf[:] = os.urandom(64)
+    hot.more.append(more)
+    hot.metadata.add_memzone(more)
+    assert hear(vm, "added")["content"] == {"more": zlib.crc32(more.buf)}
+    assert len(given(vm)) == before + 1
+
+
+def check_too_small(vm: Any) -> None:
+    """What does not fit: the error says what is lacking, and the VM has what it had."""
+    before = given(vm)
+    big = ivshmem.metadata_create("big")
+    eal.segment_create(128 * MIB, group="big")
+    big.add_memzone(eal.memzone_reserve("big", 64, group="big"))
+    with pytest.raises(eal.NoMemory, match=r"bridge 'ivs-plug' has a window of 64 MiB, of which .* are free"):
+        big.plug(vm.qmp)
+    assert given(vm) == before
+
+
+def test_fifty_plugs_and_unplugs_while_data_flows(vm: Any) -> None:
+    before = given(vm)
+    with Flow() as flow:
+        addresses = []
+        for number in range(ROUNDS):
+            addresses.append(plug_and_unplug(vm, number))
+            flow.goes_on()
+        check_too_small(vm)
+        flow.goes_on()
+    flow.check()
+    assert len(set(addresses)) == 1, "the same slot each time"
+    assert given(vm) == before
+
+
+# --- guests that do not let go --------------------------------------------------------------------------------
+
+
+def order(vm: Any, number: int) -> None:
+    eal.ring_lookup("orders").enqueue(number)
+
+
+def start_child(vm: Any) -> None:
+    order(vm, 1)
+    assert hear(vm, "ready", "child")
+
+
+def signal_child(vm: Any, number: signal.Signals) -> None:
+    order(vm, number)
+    hear(vm, "signalled")
+
+
+def plug_for_both(vm: Any, hot: Hot) -> None:
+    hot.metadata.plug(vm.qmp)
+    assert {who: told["kind"] for who, told in hear_both(vm).items()} == {"parent": "plugged", "child": "plugged"}
+    assert hot.ring.dequeue() == hot.number + 1
+
+
+def unplug_though_one_was_killed(vm: Any) -> None:
+    hot = Hot(0)
+    start_child(vm)
+    plug_for_both(vm, hot)
+    signal_child(vm, signal.SIGKILL)
+    hot.metadata.unplug(vm.qmp)
+    check_gone(hear(vm, "unplugged"), "announced")
+    hot.free()
+
+
+def unplug_though_one_is_stopped(vm: Any) -> None:
+    """It is not removed under the stopped one unless that is forced; and then that one comes to no harm."""
+    hot, before = Hot(1), given(vm)
+    start_child(vm)
+    plug_for_both(vm, hot)
+    signal_child(vm, signal.SIGSTOP)
+    with pytest.raises(eal.Stalled, match=r"'hot' was not let go of within 1 s by process \d+ of machine [0-9a-f]{8}"):
+        hot.metadata.unplug(vm.qmp, timeout=1)
+    check_gone(hear(vm, "unplugged"), "announced")
+    hot.ring.enqueue(1)
+    hot.check(hear(vm, "added"))  # it stays, so who let go takes it up again
+    assert len(given(vm)) == len(before) + 2
+    hot.metadata.unplug(vm.qmp, timeout=1, force=True)
+    check_gone(hear(vm, "unplugged"), "announced")
+    assert given(vm) == before
+    order(vm, signal.SIGCONT)
+    told = hear_both(vm)
+    assert told["parent"]["kind"] == "signalled"
+    assert told["child"]["kind"] == "unplugged"
+    check_gone(told["child"], "")
+    signal_child(vm, signal.SIGKILL)
+    hot.free()
+
+
+def remove_by_surprise(vm: Any) -> None:
+    """As somebody does who knows nothing of us; the segment goes before the metadata."""
+    hot, before = Hot(0), given(vm)
+    hot.metadata.plug(vm.qmp)
+    hot.check(hear(vm, "plugged"))
+    with Qmp(vm.qmp) as qmp:
+        for device in hot.metadata.devices():
+            qmp.execute("device_del", id=device.device_id)
+    check_gone(hear(vm, "unplugged"), "gone")
+    deadline = time.monotonic() + 10
+    while given(vm) != before:
+        assert time.monotonic() < deadline, "QEMU still has it"
+        time.sleep(0.05)
+    hot.ring.enqueue(0)
+    hot.metadata.plug(vm.qmp)  # though QEMU still has its memory
+    hot.check(hear(vm, "plugged"))
+    hot.metadata.unplug(vm.qmp)
+    check_gone(hear(vm, "unplugged"), "announced")
+    hot.free()
+
+
+def test_what_does_not_let_go_harms_nobody_else(vm: Any) -> None:
+    with Flow() as flow:
+        for step in (unplug_though_one_was_killed, unplug_though_one_is_stopped, remove_by_surprise):
+            step(vm)
+            flow.goes_on()
+    flow.check()
