@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import os
 import shlex
-import threading
 import warnings
-from collections import Counter
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import eal
-from eal import leftovers, pages, runtime
+from eal import pages
 from eal.eal import Eal
 from eal.errors import Closed, Exists, Invalid, InvalidType, NotFound
-from eal.locks import LockFile
 from eal.mempool import Mempool
 from eal.memzone import Memzone
 from eal.metadata import open_metadata
 from eal.names import check_name
 from eal.pages import MIB, Ownership
 from eal.ring import Ring
-from eal.runtime import PrefixDir
 from eal.table import METADATA_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile
 from ivshmem import libvirt, qemu
 from ivshmem.attached import AttachedVms
 from ivshmem.device import Device, devices_of, merge
 from ivshmem.dump import dump_table
 from ivshmem.exposure import Exposed, ExposedZone, ExposureWarning, complaint, exposure_of
+from ivshmem.metadata_names import claim_name, names_lock, new_uuid, remove_files
 
 if TYPE_CHECKING:
     from ivshmem.plug import Share
@@ -162,8 +159,7 @@ class Metadata:
     def _record_of(self, zone: Memzone) -> SegmentRecord:
         """The record of the segment a zone lies in. Raises Invalid where that is not one of this Eal's own."""
         registry = self._owner.registry_table
-        known = [e for e in registry.entries if (e.kind, e.name) == (zone.entry.kind, zone.entry.name)]
-        if zone.entry not in known or registry.segments[zone.entry.segment].uuid != zone.segment.uuid:
+        if zone.entry not in registry.entries or registry.segments[zone.entry.segment].uuid != zone.segment.uuid:
             raise Invalid(
                 f"metadata {self.name!r}: {zone.name!r} does not lie in a segment of file_prefix "
                 f"{self._owner.file_prefix!r}, or was freed: reserve or create it there"
@@ -172,14 +168,16 @@ class Metadata:
 
     def _check_new(self, table: Table, record: SegmentRecord, entry: Entry) -> None:
         for other in table.entries:
+            known = (other.name, other.kind) == (entry.name, entry.kind)
+            overlaps = other.offset < entry.end and entry.offset < other.end
+            if not known and not (overlaps and table.segments[other.segment].uuid == record.uuid):
+                continue
             what = f"{entry.kind.name.lower()} {entry.name!r}"
-            if (other.kind, other.name) == (entry.kind, entry.name):
+            if known:
                 raise Exists(f"metadata {self.name!r} has {what} already")
-            same = table.segments[other.segment].uuid == record.uuid
-            if same and other.offset < entry.end and entry.offset < other.end:
-                raise Invalid(
-                    f"metadata {self.name!r}: {what} overlaps {other.kind.name.lower()} {other.name!r}, which is in it"
-                )
+            raise Invalid(
+                f"metadata {self.name!r}: {what} overlaps {other.kind.name.lower()} {other.name!r}, which is in it"
+            )
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -297,40 +295,7 @@ def _segment_index(table: Table, record: SegmentRecord, readonly: bool, what: st
     return len(table.segments)
 
 
-def remove_files(link: Path, path: Path) -> None:
-    """Takes a metadata's file away, and its name unless that is another one's by now."""
-    try:
-        if os.readlink(link) == str(path):
-            link.unlink()
-    except FileNotFoundError:
-        pass
-    path.unlink(missing_ok=True)
-
-
 # --- making and finding -----------------------------------------------------------------------------------------
-
-
-_names_thread_lock = threading.Lock()
-_NAMES_LOCK = "names-lock".ljust(runtime.PREFIX_LIMIT + 1, "-")  # longer than a prefix may be: never one's folder
-
-
-@contextmanager
-def _names_lock(root: Path) -> Iterator[None]:
-    """Alone with the names of metadata in a runtime directory, among all prefixes. Leaves no file behind."""
-    path = runtime.make_private(root) / _NAMES_LOCK
-    with _names_thread_lock:
-        while True:
-            lock = LockFile(path)
-            try:
-                with lock.change():
-                    if lock.is_current():  # else whoever had it before has removed the file: once more
-                        try:
-                            yield
-                        finally:
-                            path.unlink()
-                        return
-            finally:
-                lock.close()
 
 
 def metadata_create(
@@ -351,46 +316,15 @@ def metadata_create(
         raise Invalid(f"metadata {name!r}: capacity {capacity!r}: a power of two from 16384 to 2**46 bytes")
     pages.check_mode(mode, f"metadata {name!r}")
     owner = eal.current()
-    with owner.lock(), _names_lock(owner.directory.root):
-        _claim_name(owner.directory, name)
-        uuid = _new_uuid(owner.directory.root)
+    with owner.lock(), names_lock(owner.directory.root):
+        claim_name(owner.directory, name)
+        uuid = new_uuid(owner.directory.root)
         path = pages.SHM_DIR / owner.directory.file_name(uuid.hex, "md")
         mapping = pages.create(pages.tmpfs(), path, capacity, ownership=Ownership(mode, user, group))
         file = TableFile.format(mapping, METADATA_MAGIC, name, uuid, epoch=owner.epoch)
         link = owner.directory.metadata_link(name)
         link.symlink_to(path)
         return Metadata(owner, path, link, file)
-
-
-def _claim_name(mine: PrefixDir, name: str) -> None:
-    """Raises Exists where somebody has the name; takes away what a dead prefix left of it."""
-    for directory in runtime.prefixes(mine.root):
-        link = directory.metadata_link(name)
-        if not link.is_symlink():
-            continue
-        if directory.prefix == mine.prefix:
-            raise Exists(f"metadata {name!r} exists already in this file_prefix: close it or choose another name")
-        living = directory.holder()
-        table = leftovers.last_table(directory)
-        if living is not None or (table is not None and table.kept):
-            by = f"pid {living}" if living is not None else "kept, no process"
-            raise Exists(f"metadata {name!r} exists already: file_prefix {directory.prefix!r} has it ({by})")
-        remove_files(link, Path(os.readlink(link)))
-
-
-def _new_uuid(root: Path) -> UUID:
-    """A random uuid whose place on a VM's root bus is the one that the fewest other metadata have."""
-    taken = Counter(map(qemu.place_of, _uuids(root)))
-    place = min(range(len(qemu.PLACES)), key=lambda number: taken[number])
-    return next(uuid for uuid in iter(uuid4, None) if qemu.place_of(uuid) == place)
-
-
-def _uuids(root: Path) -> Iterator[UUID]:
-    """Of all metadata of a runtime directory, from the names of their files."""
-    for directory in runtime.prefixes(root):
-        for name in directory.metadata_names():
-            with suppress(OSError, ValueError):  # being removed, or not ours
-                yield UUID(os.readlink(directory.metadata_link(name)).split(".")[-2])
 
 
 def metadata_lookup(name: str) -> Metadata:

@@ -249,7 +249,7 @@ def test_a_process_killed_while_it_holds_the_names_keeps_nobody_waiting(
         def claim(*_):
             print("holds", flush=True)
             time.sleep(60)
-        ivshmem.metadata._claim_name = claim
+        ivshmem.metadata.claim_name = claim
         ivshmem.metadata_create("shared")
         """
     )
