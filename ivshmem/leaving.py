@@ -58,15 +58,20 @@ def await_guards(file: TableFile, records: Sequence[SegmentRecord], number: int,
         segments = [open_segment(record) for record in records]
         for segment in segments:
             undo.callback(segment.close)
-        watch = _Watch(segments, share_word(file.info.uuid), number)
-        deadline = time.monotonic() + timeout
-        while left := watch.left():
-            if time.monotonic() > deadline:
-                raise Stalled(
-                    f"metadata {file.info.name!r} was not let go of within {timeout:g} s by {', '.join(left)}: end "
-                    "them, or unplug with force, and they will see the memory of whatever is plugged next"
-                )
-            time.sleep(_POLL)
+        await_letting_go(file, segments, number, timeout)
+
+
+def await_letting_go(file: TableFile, segments: Sequence[Segment], number: int, timeout: float) -> None:
+    """As `await_guards`, of segments that are mapped."""
+    watch = _Watch(segments, share_word(file.info.uuid), number)
+    deadline = time.monotonic() + timeout
+    while left := watch.left():
+        if time.monotonic() > deadline:
+            raise Stalled(
+                f"metadata {file.info.name!r} was not let go of within {timeout:g} s by {', '.join(left)}: end "
+                "them, or unplug with force, and they will see the memory of whatever is plugged next"
+            )
+        time.sleep(_POLL)
 
 
 class _Watch:

@@ -25,6 +25,7 @@ from eal.errors import EalError, NotFound
 from eal.metadata import open_metadata
 from eal.runtime import PrefixDir
 from eal.table import SegmentRecord, Table, TableFile
+from ivshmem.abandoned import Wreck
 from ivshmem.attached import AttachedVm, AttachedVms
 from ivshmem.buses import Place
 from ivshmem.device import Device, devices_of, id_of, segment_device
@@ -85,14 +86,24 @@ def plug(share: Share, qmp_path: str | os.PathLike[str], timeout: float = TIMEOU
         try:
             if is_leaving(share.file):  # whoever announced that was killed before the end
                 set_leaving(share.file, 0)
-            if not lacking:
-                return []
-            machine.check_running()
-            return machine.plug(lacking)
+            places = []
+            if lacking:
+                machine.check_running()
+                places = machine.plug(lacking)
         except BaseException:
             if not known:
                 share.vms.forget(qmp.path)
             raise
+        _clear(share, machine, Wreck(share.directory, given, qmp.pid), timeout)
+        return places
+
+
+def _clear(share: Share, machine: Machine, wreck: Wreck, timeout: float) -> None:
+    """What an earlier life of the prefix left in the VM goes, now that its successor is there."""
+    try:
+        wreck.remove(machine, timeout)
+    except EalError as error:
+        log.warning("metadata %r is plugged, but what its dead host had plugged stays: %s", share.name, error)
 
 
 @contextmanager
