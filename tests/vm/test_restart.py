@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from ivshmem.machine import Machine
+from ivshmem.qmp import Qmp
 from ivshmem.state import find_metadata
 
 RESTARTS = {True: 20, False: 5}  # in a VM, and on the emulated bus
@@ -157,3 +159,74 @@ def test_recover_while_a_guest_exchanges_data(
     assert (told["received"], told["faults"], told["retired"]) == (end["sent"], 0, False)
     assert set(told["epochs"]) <= set(epochs)
     assert len(told["epochs"]) > restarts / 2, "the guest can tell that its host started again"
+
+
+# --- started afresh -------------------------------------------------------------------------------------------
+
+AFRESH = 20  # restarts
+
+# One life of the host app, which knows nothing of the one before. It sends numbers, and counts those that come back.
+FRESH_HOST = """
+import json, sys, time
+import eal, ivshmem
+
+prefix, life, qmp = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+app = eal.init(["--no-pci"], file_prefix=prefix, no_huge=True)
+down, up = (eal.ring_create(name, 128) for name in ("down", "up"))
+metadata = ivshmem.metadata_create("vm0")
+metadata.add(down, up)
+print(json.dumps([device.path for device in metadata.devices()]), flush=True)
+sys.stdin.readline()
+if life > 1:
+    metadata.plug(qmp)
+print("plugged", flush=True)
+first = sent = back = life << 32
+while True:
+    sent += down.enqueue(sent)
+    if (number := up.dequeue()) is None:
+        time.sleep(0.001)
+    else:
+        assert number == back, (number, back)
+        back += 1
+        if back - first == 20:
+            print("flows", flush=True)
+            if life > int(sys.argv[4]):
+                break
+while up.dequeue() is not None or not down.empty:
+    time.sleep(0.001)
+down.enqueue(0)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.vm
+def test_a_host_that_starts_afresh_again_and_again(
+    runtime_dir: Path, prefix: str, peer: Callable[..., Any], plug_guest: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The VM is not touched: it is told that the old is stale, gets the new, and loses what the dead one gave to it."""
+    host = peer(FRESH_HOST, 1, tmp_path / "qmp", AFRESH)
+    files = json.loads(host.hear())
+    vm = plug_guest("afresh", find_metadata(runtime_dir, "vm0", prefix), plug="64M")
+    assert vm.hear()["kind"] == "ready"
+    host.say("go on")
+    assert [host.hear(), host.hear()] == ["plugged", "flows"]
+    for life in range(2, AFRESH + 2):
+        host.crash()
+        host = peer(FRESH_HOST, life, vm.qmp, AFRESH)
+        before, files = files, json.loads(host.hear())
+        assert not set(before) & set(files)
+        stale = vm.hear(timeout=1)  # the old segments were retired before this host said anything
+        assert (stale["kind"], stale["refused"]) == ("stale", True)
+        host.say("go on")
+        told: dict[str, Any] = {}
+        while not {"plugged", "unplugged"} <= set(told):  # in the order in which the kernel tells of the new one
+            told |= {(one := vm.hear())["kind"]: one}
+        assert set(told) <= {"pending", "plugged", "unplugged"}
+        unplugged = told["unplugged"]
+        assert (unplugged["reason"], unplugged["refused"]) == ("announced", True)
+        assert unplugged["address"] == stale["address"]
+        assert [host.hear(), host.hear()] == ["plugged", "flows"]
+        with Qmp(vm.qmp) as qmp:
+            assert sorted(one.path for one in Machine(qmp, 5).given()) == sorted(files)
+    vm.end()
+    host.end()
