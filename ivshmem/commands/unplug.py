@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from eal import runtime
-from ivshmem.terminal import json_option, prefix_option, print_json
+from ivshmem.terminal import json_option, metadata_argument, prefix_option, print_json
 
 
 @click.command()
-@click.argument("name")
+@metadata_argument
 @click.option("--qmp", "socket", required=True, metavar="SOCKET", help="QMP socket of the VM's QEMU.")
 @click.option("--timeout", default=5.0, show_default=True, metavar="SECONDS", help="How long the guest may take.")
 @click.option("--force", is_flag=True, help="Go on though a guest process has not let go of it.")
