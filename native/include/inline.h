@@ -7,6 +7,8 @@
 #define IVS_OUTLINE static __attribute__((noinline, unused)) /* too long to stand at every place it is called from */
 #define IVS_LIKELY(x) __builtin_expect(!!(x), 1)
 #define IVS_UNLIKELY(x) __builtin_expect(!!(x), 0)
+/* In a branch that is never taken: keeps it a branch. A conditional move would make what follows wait for both sides. */
+#define IVS_BRANCH() __asm__ volatile("")
 
 #if defined(__SANITIZE_THREAD__)
 #define IVS_TSAN 1

@@ -34,31 +34,33 @@ IVS_INLINE uint32_t ivs_ring_first(const struct ivs_ring *r, uint32_t at, uint32
     return IVS_LIKELY(n <= r->size - at) ? n : r->size - at;
 }
 
-IVS_INLINE void ivs_ring_write(const struct ivs_ring *r, uint32_t head, const void *objects, uint32_t esize, uint32_t n)
+IVS_INLINE void ivs_ring_write(const struct ivs_ring *r, unsigned char *slots, uint32_t head, const void *objects,
+                               uint32_t esize, uint32_t n)
 {
     uint32_t at = head & r->mask;
     uint32_t first = ivs_ring_first(r, at, n);
     const unsigned char *from = (const unsigned char *)objects;
 
     if (IVS_LIKELY(first == n)) {
-        ivs_copy(r->elements + (size_t)at * esize, from, (size_t)n * esize);
+        ivs_copy(slots + (size_t)at * esize, from, (size_t)n * esize);
     } else {
-        memcpy(r->elements + (size_t)at * esize, from, (size_t)first * esize);
-        memcpy(r->elements, from + (size_t)first * esize, (size_t)(n - first) * esize);
+        memcpy(slots + (size_t)at * esize, from, (size_t)first * esize);
+        memcpy(slots, from + (size_t)first * esize, (size_t)(n - first) * esize);
     }
 }
 
-IVS_INLINE void ivs_ring_read(const struct ivs_ring *r, uint32_t head, void *objects, uint32_t esize, uint32_t n)
+IVS_INLINE void ivs_ring_read(const struct ivs_ring *r, const unsigned char *slots, uint32_t head, void *objects,
+                              uint32_t esize, uint32_t n)
 {
     uint32_t at = head & r->mask;
     uint32_t first = ivs_ring_first(r, at, n);
     unsigned char *to = (unsigned char *)objects;
 
     if (IVS_LIKELY(first == n)) {
-        ivs_copy(to, r->elements + (size_t)at * esize, (size_t)n * esize);
+        ivs_copy(to, slots + (size_t)at * esize, (size_t)n * esize);
     } else {
-        memcpy(to, r->elements + (size_t)at * esize, (size_t)first * esize);
-        memcpy(to + (size_t)first * esize, r->elements, (size_t)(n - first) * esize);
+        memcpy(to, slots + (size_t)at * esize, (size_t)first * esize);
+        memcpy(to + (size_t)first * esize, slots, (size_t)(n - first) * esize);
     }
 }
 
@@ -80,15 +82,17 @@ IVS_COLD int ivs_ring_refusal(struct ivs_ring *r, enum ivs_ring_role role)
     return gate == IVS_GATE_BEGUN ? -EBUSY : -EINVAL;
 }
 
-IVS_INLINE void ivs_ring_move(const struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_ring_span *span,
-                              void *objects, uint32_t esize, uint32_t n, enum ivs_amount amount)
+IVS_INLINE void ivs_ring_move(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
+                              const struct ivs_ring_span *span, void *objects, uint32_t esize, uint32_t n,
+                              enum ivs_amount amount)
 {
+    unsigned char *slots = ivs_ring_slots(own, role);
     bool all = amount == IVS_BULK || (__builtin_constant_p(n) && n == 1);
     uint32_t so_many = all ? n : span->n; /* n may be a constant, which makes the copy short */
     if (role == IVS_PRODUCER)
-        ivs_ring_write(r, span->head, objects, esize, so_many);
+        ivs_ring_write(r, slots, span->head, objects, esize, so_many);
     else
-        ivs_ring_read(r, span->head, objects, esize, so_many);
+        ivs_ring_read(r, slots, span->head, objects, esize, so_many);
 }
 
 /* One operation: head, elements, tail. The sync type is a constant in each of the four calls below. */
@@ -106,7 +110,7 @@ IVS_INLINE int ivs_ring_do_as(struct ivs_ring *r, enum ivs_sync sync, enum ivs_r
         bool doubtful = sync == IVS_SYNC_MT && n != 0 && ivs_ring_half_moved(own, IVS_SYNC_MT);
         return IVS_UNLIKELY(doubtful) ? ivs_ring_doubt(r, role) : 0;
     }
-    ivs_ring_move(r, role, &span, objects, esize, n, amount);
+    ivs_ring_move(r, role, own, &span, objects, esize, n, amount);
     result = ivs_ring_publish(r, sync, own, &span);
     return IVS_UNLIKELY(result != 0) ? result : (int)span.n;
 }

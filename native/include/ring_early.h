@@ -27,8 +27,9 @@ IVS_INLINE void ivs_ring_enqueue_early(const struct ivs_ring *r)
 {
     if (r->prod_sync != IVS_SYNC_ST)
         return;
-    ivs_early_line(r->elements + (size_t)(r->prod.left & r->mask) * r->elem_size);
-    ivs_early_line(&r->shared->prod);
+    union ivs_ring_end *own = ivs_ring_own(r, IVS_PRODUCER);
+    ivs_early_line(ivs_ring_slots(own, IVS_PRODUCER) + (size_t)((uint32_t)r->prod.known & r->mask) * r->elem_size);
+    ivs_early_line(own);
 }
 
 #endif

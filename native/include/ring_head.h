@@ -17,63 +17,112 @@ IVS_INLINE void ivs_ring_fit(const struct ivs_ring *r, enum ivs_ring_role role, 
     uint32_t bound = (role == IVS_PRODUCER ? r->capacity : 0) + opposite - head;
     if (IVS_UNLIKELY(bound > r->capacity))
         bound = r->capacity;
-    if (IVS_UNLIKELY(n > bound)) /* a branch, so that the new head does not have to wait for the opposite tail */
-        n = amount == IVS_BULK ? 0 : bound;
     span->head = head;
+    if (IVS_UNLIKELY(n > bound)) { /* a branch, so that the new head does not have to wait for the opposite tail */
+        IVS_BRANCH();
+        n = amount == IVS_BULK ? 0 : bound;
+    }
     span->n = n;
     span->left = bound - n;
 }
 
-/* Whether all `n` fit into `bound`, and the bound into the ring. */
-IVS_INLINE bool ivs_ring_fits(const struct ivs_ring *r, uint32_t bound, uint32_t n)
+/* An ST end's word after `n` more elements. One addition, since the next operation waits for it; but not where the head
+ * wraps and carries into the tail, or where somebody left the two apart. */
+IVS_INLINE uint64_t ivs_ring_sum_st(uint64_t word, uint32_t n)
 {
-    if (__builtin_constant_p(n) && n == 1)
-        return bound - 1 < r->capacity; /* the same in one comparison */
-    return n <= bound && bound <= r->capacity;
+    uint64_t sum = word + ivs_ring_word(n);
+    if (IVS_UNLIKELY((uint32_t)sum != sum >> 32)) {
+        IVS_BRANCH();
+        sum = ivs_ring_word((uint32_t)sum);
+    }
+    return sum;
 }
 
 /* Whether what is known of the opposite end leaves room for `n`. The limit is never further from where this handle left
  * the head than the capacity; but threads that break the rule of ST can tear the two apart, so a number that comes from
  * them is believed up to the capacity only. One element is never outside the ring, wherever they are. */
-IVS_INLINE bool ivs_ring_suffices(const struct ivs_ring *r, const struct ivs_ring_side *side, uint32_t head, uint32_t n)
+IVS_INLINE bool ivs_ring_suffices(const struct ivs_ring *r, uint32_t limit, uint32_t head, uint32_t n)
 {
     if (__builtin_constant_p(n) && n == 1)
-        return side->limit != head;
-    return ivs_ring_fits(r, side->limit - head, n);
+        return limit != head;
+    return n <= limit - head && limit - head <= r->capacity;
 }
 
-/* The head itself moves with the tail, in ivs_ring_publish_whole: nobody else at this end could use to know it earlier.
+/* Reads the opposite tail. Returns what is known then, if all that can be is done: limit << 32 | head after it. */
+IVS_INLINE uint64_t ivs_ring_look_st(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
+                                     uint32_t head, uint32_t n, enum ivs_amount amount)
+{
+    struct ivs_ring_span span;
+    ivs_ring_fit(r, role, head, ivs_ring_other_tail(r, role, own), n, amount, &span);
+    return (uint64_t)(head + span.n + span.left) << 32 | (uint32_t)(head + span.n);
+}
+
+/* A producer knows of room for many elements and seldom has to look; a consumer mostly finds what was just put in. */
+IVS_OUTLINE uint64_t ivs_ring_look_producer(const struct ivs_ring *r, union ivs_ring_end *own, uint32_t head, uint32_t n,
+                                            enum ivs_amount amount)
+{
+    return ivs_ring_look_st(r, IVS_PRODUCER, own, head, n, amount);
+}
+
+/* What is known of the opposite end does not do. */
+IVS_INLINE void ivs_ring_reserve_new(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
+                                     uint64_t word, uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
+{
+    uint32_t head = (uint32_t)word;
+    uint64_t known = role == IVS_PRODUCER ? ivs_ring_look_producer(r, own, head, n, amount)
+                                          : ivs_ring_look_st(r, role, own, head, n, amount);
+    uint32_t limit = (uint32_t)(known >> 32);
+
+    span->head = head;
+    span->left = limit - (uint32_t)known;
+    if (IVS_UNLIKELY(limit < (uint32_t)known)) /* a limit behind the wrap would let ivs_ring_reserve_st carry */
+        known |= ~UINT64_C(0) << 32;
+    ivs_ring_side(r, role)->known = known;
+    if (IVS_UNLIKELY((uint32_t)known == head)) {
+        IVS_BRANCH();
+        span->n = 0;
+        return;
+    }
+    span->n = amount == IVS_BULK || (__builtin_constant_p(n) && n == 1) ? n : (uint32_t)known - head;
+    span->then = ivs_ring_sum_st(word, span->n);
+}
+
+/* One goes in and one comes out, so nothing is known of before or afterwards: the usual case of who takes one at a time. */
+IVS_INLINE bool ivs_ring_last_one(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
+                                  uint32_t limit, uint32_t head, uint32_t n)
+{
+    return __builtin_constant_p(n) && n == 1 && role == IVS_CONSUMER && IVS_LIKELY(limit == head) &&
+           IVS_LIKELY(ivs_ring_other_tail(r, role, own) == head + 1);
+}
+
+/* The head itself moves with the tail, in ivs_ring_publish: nobody else at this end could use to know it earlier.
  * `exact`: span->left is asked for, so the opposite tail is read even if what is known of it suffices. */
 IVS_INLINE int ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own, uint32_t n,
                                    enum ivs_amount amount, bool exact, struct ivs_ring_span *span)
 {
     struct ivs_ring_side *side = ivs_ring_side(r, role);
     /* relaxed: only this thread moves this head */
-    uint32_t head = atomic_load_explicit(&own->head, memory_order_relaxed);
+    uint64_t word = atomic_load_explicit(&own->hts.raw, memory_order_relaxed);
+    uint64_t known = side->known;
 
     /* If another handle moved the head meanwhile, what was read of the opposite end is no bound any more. */
-    if (IVS_UNLIKELY(head != side->left)) {
+    if (IVS_UNLIKELY((uint32_t)known != (uint32_t)word)) {
         int result = ivs_ring_take_over(r, role);
         if (result != 0)
             return result;
-        head = side->left;
+        known = side->known;
+        word = ivs_ring_word((uint32_t)known);
     }
-    if (IVS_UNLIKELY(exact || !ivs_ring_suffices(r, side, head, n))) {
-        uint32_t opposite = ivs_ring_other_tail(r, role);
-        uint32_t limit = role == IVS_PRODUCER ? opposite + r->capacity : opposite;
-        if (IVS_UNLIKELY(!ivs_ring_fits(r, limit - head, n))) {
-            ivs_ring_fit(r, role, head, opposite, n, amount, span);
-            limit = head + span->n + span->left;
-            n = span->n;
-        }
-        side->limit = limit;
+    uint32_t head = (uint32_t)word, limit = (uint32_t)(known >> 32);
+    if (ivs_ring_last_one(r, role, own, limit, head, n)) {
+        *span = (struct ivs_ring_span){.head = head, .n = 1, .left = 0, .then = ivs_ring_sum_st(word, 1)};
+        side->known = span->then;
+    } else if (IVS_UNLIKELY(exact || !ivs_ring_suffices(r, limit, head, n))) {
+        ivs_ring_reserve_new(r, role, own, word, n, amount, span);
+    } else { /* no carry: the limit is not behind the wrap */
+        *span = (struct ivs_ring_span){.head = head, .n = n, .left = limit - head - n, .then = word + ivs_ring_word(n)};
+        side->known = known + n;
     }
-    span->head = head;
-    span->n = n;
-    span->left = side->limit - head - n;
-    if (IVS_UNLIKELY(n == 0))
-        return 0;
-    side->left = head + n;
     return 0;
 }
 
@@ -84,7 +133,7 @@ IVS_INLINE void ivs_ring_reserve_mt(const struct ivs_ring *r, enum ivs_ring_role
      * opposite tail read next is at least as new as the one that entitled him, and the bound cannot underflow */
     uint32_t head = atomic_load_explicit(&own->head, memory_order_acquire);
     do {
-        ivs_ring_fit(r, role, head, ivs_ring_other_tail(r, role), n, amount, span);
+        ivs_ring_fit(r, role, head, ivs_ring_other_tail(r, role, own), n, amount, span);
         if (IVS_UNLIKELY(span->n == 0))
             return;
     } while (IVS_UNLIKELY(!atomic_compare_exchange_weak_explicit(&own->head, &head, head + span->n,
@@ -109,7 +158,11 @@ IVS_COLD int ivs_ring_wait_rts(struct ivs_ring *r, enum ivs_ring_role role, uint
 IVS_INLINE uint64_t ivs_ring_rts_sum(uint64_t word, uint32_t n)
 {
     uint64_t sum = word + ((uint64_t)n << 32 | 1);
-    return IVS_UNLIKELY((uint32_t)sum == 0) ? sum - (UINT64_C(1) << 32) : sum;
+    if (IVS_UNLIKELY((uint32_t)sum == 0)) {
+        IVS_BRANCH();
+        sum -= UINT64_C(1) << 32;
+    }
+    return sum;
 }
 
 IVS_INLINE int ivs_ring_reserve_rts(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
@@ -126,12 +179,14 @@ IVS_INLINE int ivs_ring_reserve_rts(struct ivs_ring *r, enum ivs_ring_role role,
             if (result != 0)
                 return result;
         }
-        ivs_ring_fit(r, role, (uint32_t)(head >> 32), ivs_ring_other_tail(r, role), n, amount, span);
+        ivs_ring_fit(r, role, (uint32_t)(head >> 32), ivs_ring_other_tail(r, role, own), n, amount, span);
         if (IVS_UNLIKELY(span->n == 0))
             return 0;
         next = ivs_ring_rts_sum(head, span->n);
     } while (IVS_UNLIKELY(!atomic_compare_exchange_weak_explicit(&own->rts.head, &head, next, memory_order_release,
                                                                  memory_order_acquire)));
+    span->before = head;
+    span->then = next;
     return 0;
 }
 
@@ -161,7 +216,7 @@ IVS_INLINE int ivs_ring_reserve_hts(struct ivs_ring *r, enum ivs_ring_role role,
             if (result != 0)
                 return result;
         }
-        ivs_ring_fit(r, role, (uint32_t)raw, ivs_ring_other_tail(r, role), n, amount, span);
+        ivs_ring_fit(r, role, (uint32_t)raw, ivs_ring_other_tail(r, role, own), n, amount, span);
         if (IVS_UNLIKELY(span->n == 0))
             return 0;
         next = (raw & ~UINT64_C(0xffffffff)) | (uint32_t)(span->head + span->n);

@@ -99,7 +99,7 @@ IVS_INLINE void ivs_ring_end(struct ivs_ring *r, enum ivs_ring_role role, uint32
     uint32_t tail = side->begun_at + n;
 
     side->begun = 0;
-    side->left = tail;
+    side->known = ivs_ring_word(tail); /* no limit: one from before could be behind the wrap for this head */
     ivs_ring_publish_whole(own, tail);
     if (ivs_ring_sync(r, role) == IVS_SYNC_ST)
         ivs_ring_reopen(r, role);
@@ -136,18 +136,26 @@ IVS_INLINE int ivs_ring_enqueue_finish(struct ivs_ring *r, const void *objects, 
         return result < 0 ? result : 0;
     if (esize != r->elem_size)
         return -EINVAL;
-    ivs_ring_write(r, r->prod.begun_at, objects, esize, n);
+    ivs_ring_write(r, ivs_ring_slots(ivs_ring_own(r, IVS_PRODUCER), IVS_PRODUCER), r->prod.begun_at, objects, esize, n);
     ivs_ring_end(r, IVS_PRODUCER, n);
     return (int)n;
 }
 
+IVS_INLINE void ivs_ring_peeked(const struct ivs_ring *r, const struct ivs_ring_span *span, void *objects,
+                                uint32_t esize, int got)
+{
+    if (got > 0)
+        ivs_ring_read(r, ivs_ring_slots(ivs_ring_own(r, IVS_CONSUMER), IVS_CONSUMER), span->head, objects, esize,
+                      (uint32_t)got);
+}
+
 /* Copies elements out and leaves them in the ring. */
-IVS_INLINE int ivs_ring_dequeue_bulk_start(struct ivs_ring *r, void *objects, uint32_t esize, uint32_t n, uint32_t *left)
+IVS_INLINE int ivs_ring_dequeue_bulk_start(struct ivs_ring *r, void *objects, uint32_t esize, uint32_t n,
+                                           uint32_t *left)
 {
     struct ivs_ring_span span;
     int got = ivs_ring_start(r, IVS_CONSUMER, esize, n, IVS_BULK, left, &span);
-    if (got > 0)
-        ivs_ring_read(r, span.head, objects, esize, (uint32_t)got);
+    ivs_ring_peeked(r, &span, objects, esize, got);
     return got;
 }
 
@@ -156,8 +164,7 @@ IVS_INLINE int ivs_ring_dequeue_burst_start(struct ivs_ring *r, void *objects, u
 {
     struct ivs_ring_span span;
     int got = ivs_ring_start(r, IVS_CONSUMER, esize, n, IVS_BURST, left, &span);
-    if (got > 0)
-        ivs_ring_read(r, span.head, objects, esize, (uint32_t)got);
+    ivs_ring_peeked(r, &span, objects, esize, got);
     return got;
 }
 
@@ -176,11 +183,12 @@ IVS_INLINE int ivs_ring_zc_start(struct ivs_ring *r, enum ivs_ring_role role, ui
     int got = ivs_ring_start(r, role, esize, n, amount, left, &span);
     *zc = (struct ivs_ring_zc){0};
     if (got > 0) {
+        unsigned char *slots = ivs_ring_slots(ivs_ring_own(r, role), role);
         uint32_t at = span.head & r->mask;
         zc->n1 = ivs_ring_first(r, at, span.n);
         zc->n2 = span.n - zc->n1;
-        zc->first = r->elements + (size_t)at * esize;
-        zc->second = zc->n2 != 0 ? r->elements : NULL;
+        zc->first = slots + (size_t)at * esize;
+        zc->second = zc->n2 != 0 ? slots : NULL;
     }
     return got;
 }

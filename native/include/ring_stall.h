@@ -90,7 +90,7 @@ IVS_COLD int ivs_ring_doubt(struct ivs_ring *r, enum ivs_ring_role role)
 }
 
 /* This handle takes an ST end over from another one, or works it for the first time: says by whom the end is worked from
- * now on, where its head is (side->left), and that nothing is known of the opposite end. 0, or -ETIMEDOUT where the other
+ * now on, where its head is, and that nothing is known of the opposite end (side->known). 0, or -ETIMEDOUT where the other
  * one does not finish what it began. */
 IVS_COLD int ivs_ring_take_over(struct ivs_ring *r, enum ivs_ring_role role)
 {
@@ -107,7 +107,7 @@ IVS_COLD int ivs_ring_take_over(struct ivs_ring *r, enum ivs_ring_role role)
     }
     atomic_store_explicit(role == IVS_PRODUCER ? &r->shared->prod_owner : &r->shared->cons_owner, r->owner,
                           memory_order_relaxed);
-    side->left = side->limit = (uint32_t)raw;
+    side->known = raw;
     return 0;
 }
 

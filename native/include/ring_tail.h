@@ -12,11 +12,10 @@
 #include "wait.h"
 
 /* ST and HTS: nobody else is inside, so the head is known too. Both in one store: they are read as one word by the next
- * thread at an HTS end, and at an ST end a store is saved. */
+ * operation, and a store is saved. */
 IVS_INLINE void ivs_ring_publish_whole(union ivs_ring_end *own, uint32_t tail)
 {
-    uint64_t both = (uint64_t)tail << 32 | tail;
-    atomic_store_explicit(&own->hts.raw, both, memory_order_release);
+    atomic_store_explicit(&own->hts.raw, ivs_ring_word(tail), memory_order_release);
 }
 
 /* Waits for the peers that were inside before us. Where they do not come out, what we reserved is given back if nobody
@@ -60,9 +59,9 @@ IVS_INLINE uint64_t ivs_ring_rts_next(const union ivs_ring_end *own, uint64_t ta
     return (tail & ~UINT64_C(0xffffffff)) | count;
 }
 
-/* Another thread counted at the same time: tries again. Ends, since each failure is a success of somebody's; the limit
- * is for a peer that scribbles. */
-IVS_COLD int ivs_ring_wait_tail_rts(const struct ivs_ring *r, union ivs_ring_end *own, uint64_t tail)
+/* Others are inside too: counts this operation. Each failure is a success of somebody's; the limit is for a peer that
+ * scribbles. */
+IVS_INLINE int ivs_ring_count_rts(const struct ivs_ring *r, union ivs_ring_end *own, uint64_t tail)
 {
     struct ivs_wait wait = IVS_WAIT_INIT(r->stall_ns);
     while (!atomic_compare_exchange_strong_explicit(&own->rts.tail, &tail, ivs_ring_rts_next(own, tail),
@@ -72,14 +71,17 @@ IVS_COLD int ivs_ring_wait_tail_rts(const struct ivs_ring *r, union ivs_ring_end
     return 0;
 }
 
-IVS_INLINE int ivs_ring_publish_rts(const struct ivs_ring *r, union ivs_ring_end *own)
+/* RTS: a tail that is what the head was before this operation says that all operations before it are finished and none
+ * after it: its position was reached, and no more were counted. Then it becomes what this operation made of the head,
+ * without a look at anything. acquire: pairs with the release of the operations counted before, which carries their
+ * elements. */
+IVS_INLINE int ivs_ring_publish_rts(const struct ivs_ring *r, union ivs_ring_end *own, const struct ivs_ring_span *span)
 {
-    /* acquire: pairs with the release below, which carries the elements of the operations counted before */
-    uint64_t tail = atomic_load_explicit(&own->rts.tail, memory_order_acquire);
-    if (IVS_LIKELY(atomic_compare_exchange_strong_explicit(&own->rts.tail, &tail, ivs_ring_rts_next(own, tail),
-                                                           memory_order_acq_rel, memory_order_acquire)))
+    uint64_t tail = span->before;
+    if (IVS_LIKELY(atomic_compare_exchange_strong_explicit(&own->rts.tail, &tail, span->then, memory_order_acq_rel,
+                                                           memory_order_acquire)))
         return 0;
-    return ivs_ring_wait_tail_rts(r, own, tail);
+    return ivs_ring_count_rts(r, own, tail);
 }
 
 IVS_INLINE int ivs_ring_publish(struct ivs_ring *r, enum ivs_sync sync, union ivs_ring_end *own,
@@ -89,7 +91,10 @@ IVS_INLINE int ivs_ring_publish(struct ivs_ring *r, enum ivs_sync sync, union iv
     case IVS_SYNC_MT:
         return ivs_ring_publish_mt(r, own, span->head, span->n);
     case IVS_SYNC_RTS:
-        return ivs_ring_publish_rts(r, own);
+        return ivs_ring_publish_rts(r, own, span);
+    case IVS_SYNC_ST:
+        atomic_store_explicit(&own->hts.raw, span->then, memory_order_release);
+        return 0;
     default:
         ivs_ring_publish_whole(own, span->head + span->n);
         return 0;

@@ -172,7 +172,6 @@ int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t st
 
     memset(r, 0, sizeof(*r));
     r->shared = shared;
-    r->elements = (unsigned char *)(shared + 1);
     r->stall_ns = stall_ns;
     r->size = copy.size;
     r->mask = copy.mask;
@@ -180,9 +179,9 @@ int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t st
     r->elem_size = copy.elem_size;
     r->prod_sync = copy.prod.sync_type;
     r->cons_sync = copy.cons.sync_type;
-    /* no bound is known yet: a `left` that is not the head makes the first operation read the opposite tail */
-    r->prod.left = copy.prod.head - 1;
-    r->cons.left = copy.cons.head - 1;
+    /* no bound is known yet: a head that is elsewhere makes the first operation read the opposite tail */
+    r->prod.known = ivs_ring_word(copy.prod.head - 1);
+    r->cons.known = ivs_ring_word(copy.cons.head - 1);
     ivs_ring_refuse(r, 0);
 
     memcpy(info->name, copy.name, sizeof(info->name));

@@ -97,6 +97,92 @@ static void test_index_wraps_at_32_bits(void)
         against_model(128, 8, kit_modes[mode].flags, 0u - 1000u, 1000);
 }
 
+static uint64_t next_in, next_out;
+
+static uint32_t put_some(struct ivs_ring *r, uint32_t n, bool bulk)
+{
+    uint64_t values[16];
+    for (uint32_t i = 0; i < 16; i++)
+        values[i] = next_in + i;
+    int done = n == 1 ? ivs_ring_enqueue_bulk(r, values, 8, 1, NULL) /* a constant has a way of its own */
+               : bulk ? ivs_ring_enqueue_bulk(r, values, 8, n, NULL)
+                      : ivs_ring_enqueue_burst(r, values, 8, n, NULL);
+    REQUIRE(done >= 0);
+    next_in += (uint32_t)done;
+    return (uint32_t)done;
+}
+
+static uint32_t take_some(struct ivs_ring *r, uint32_t n, bool bulk)
+{
+    uint64_t values[16] = {0};
+    int done = n == 1 ? ivs_ring_dequeue_bulk(r, values, 8, 1, NULL)
+               : bulk ? ivs_ring_dequeue_bulk(r, values, 8, n, NULL)
+                      : ivs_ring_dequeue_burst(r, values, 8, n, NULL);
+    REQUIRE(done >= 0);
+    for (int i = 0; i < done; i++)
+        CHECK_EQ(values[i], next_out++);
+    return (uint32_t)done;
+}
+
+/* Without `left` an ST end goes by what it knows of the opposite one: over the wrap of the indices too, where tail and
+ * head must not carry into each other. */
+static void test_what_is_known_holds_over_the_wrap(void)
+{
+    for (uint32_t mode = 0; mode < KIT_MODES; mode++) {
+        for (uint32_t start = 0; start < 40; start++) {
+            struct kit k;
+            kit_make(&k, 16, 8, kit_modes[mode].flags);
+            kit_set_index(k.memory, 0u - start);
+            kit_attach(&k, &k.r);
+            next_in = next_out = 0;
+            for (uint32_t step = 0; step < 400; step++) {
+                uint32_t n = step % 5 == 0 ? step % 7 + 1 : 1, held = (uint32_t)(next_in - next_out);
+                bool bulk = step % 2 == 0, grow = step / 20 % 2 == 0; /* nearly full, nearly empty, and all between */
+                uint32_t done = put_some(&k.r, n, bulk);
+                CHECK_EQ(done, n <= 15 - held ? n : bulk || n == 1 ? 0 : 15 - held);
+                held += done;
+                n = grow ? (step + start) % 2 : n + (step + start) % 3;
+                done = take_some(&k.r, n, bulk);
+                CHECK_EQ(done, n <= held ? n : bulk || n == 1 ? 0 : held);
+                CHECK_EQ(ivs_ring_count(&k.r), next_in - next_out);
+                if (next_in == next_out)
+                    CHECK_EQ(take_some(&k.r, 1, bulk), 0);
+                union ivs_ring_end *ends[2] = {&k.memory->prod, &k.memory->cons};
+                for (int i = 0; i < 2; i++)
+                    if (ends[i]->sync_type == IVS_SYNC_ST)
+                        CHECK_EQ(ends[i]->head, ends[i]->tail);
+            }
+            kit_free(&k);
+        }
+    }
+}
+
+static void check_rts_tail(const struct kit *k, uint32_t pos, uint32_t cnt)
+{
+    uint64_t tail = atomic_load(&k->memory->prod.rts.tail);
+    CHECK_EQ(tail >> 32, pos);
+    CHECK_EQ((uint32_t)tail, cnt);
+}
+
+/* Two operations inside an RTS end at once, in each order of finishing: the tail passes finished elements alone. */
+static void test_rts_operations_overlap(void)
+{
+    for (uint32_t order = 0; order < 2; order++) {
+        struct kit k;
+        struct ivs_ring_span spans[2];
+        kit_make(&k, 64, 8, IVS_RING_MP_RTS_ENQ | IVS_RING_MC_RTS_DEQ);
+        union ivs_ring_end *own = ivs_ring_own(&k.r, IVS_PRODUCER);
+        for (uint32_t i = 0; i < 2; i++)
+            CHECK_EQ(ivs_ring_reserve_rts(&k.r, IVS_PRODUCER, own, 2, IVS_BULK, &spans[i]), 0);
+        check_rts_tail(&k, 0, 0);
+        CHECK_EQ(ivs_ring_publish_rts(&k.r, own, &spans[order]), 0);
+        check_rts_tail(&k, order == 0 ? 2 : 0, 1);
+        CHECK_EQ(ivs_ring_publish_rts(&k.r, own, &spans[1 - order]), 0);
+        check_rts_tail(&k, 4, 2);
+        kit_free(&k);
+    }
+}
+
 static void test_exact_size(void)
 {
     static const uint32_t counts[] = {1, 2, 3, 5, 100, 127, 128, 255};
@@ -277,6 +363,8 @@ int main(void)
 {
     RUN(test_against_model);
     RUN(test_index_wraps_at_32_bits);
+    RUN(test_what_is_known_holds_over_the_wrap);
+    RUN(test_rts_operations_overlap);
     RUN(test_exact_size);
     RUN(test_smallest_rings);
     RUN(test_plan);

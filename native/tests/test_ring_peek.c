@@ -110,6 +110,32 @@ static void test_zero_copy_pieces(void)
     }
 }
 
+/* A start that goes over the wrap of the indices and is finished before it: the next operation crosses it once more. */
+static void test_finish_before_the_wrap(void)
+{
+    for (uint32_t mode = 0; mode < 2; mode++) {
+        for (uint32_t done = 0; done <= 8; done++) {
+            struct kit k;
+            uint64_t in[16], out[16];
+            kit_make(&k, 16, 8, able[mode]);
+            kit_set_index(k.memory, 0u - 4);
+            kit_attach(&k, &k.r);
+            fill(in, 0, 16);
+            CHECK_EQ(ivs_ring_enqueue_bulk_start(&k.r, 8, 8, NULL), 8);
+            CHECK_EQ(ivs_ring_enqueue_finish(&k.r, in, 8, done), (int)done);
+            CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, in + done, 8, 15 - done, NULL), (int)(15 - done));
+            CHECK_EQ(k.memory->prod.head, 11);
+            CHECK_EQ(k.memory->prod.tail, 11);
+            CHECK_EQ(ivs_ring_dequeue_bulk_start(&k.r, out, 8, 8, NULL), 8);
+            CHECK_EQ(ivs_ring_dequeue_finish(&k.r, done), (int)done);
+            CHECK_EQ(ivs_ring_dequeue_bulk(&k.r, out, 8, 15 - done, NULL), (int)(15 - done));
+            CHECK(holds(out, done, 15 - done));
+            CHECK_EQ(k.memory->cons.tail, 11);
+            kit_free(&k);
+        }
+    }
+}
+
 static void test_st_end_is_busy_meanwhile(void)
 {
     struct kit k;
@@ -214,6 +240,7 @@ int main(void)
     RUN(test_peek_and_leave);
     RUN(test_enqueue_in_two_steps);
     RUN(test_zero_copy_pieces);
+    RUN(test_finish_before_the_wrap);
     RUN(test_st_end_is_busy_meanwhile);
     RUN(test_hts_end_waits_meanwhile);
     RUN(test_refused);
