@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from eal._native import ffi, lib
+from eal._fast import BurstCalls
 from eal.errors import Invalid
-from eal.handle import OVER, own
 
 if TYPE_CHECKING:
     import numpy as np
 
     from eal.ring import Ring
 
-# Looked up once: an attribute of `lib` takes a fifth of the time that a call through it takes.
-_enqueue_all, _dequeue_all, _enqueue_part = (
-    lib.ivs_held_enqueue_burst,
-    lib.ivs_held_dequeue_burst,
-    lib.ivs_held_enqueue_part,
-)
 
+class Burst(BurstCalls):
+    """An array whose memory is held, so that a call costs hardly more than the C function.
 
-def hold(ring: Any, array: Any, n: int) -> Any:
-    """A ring's C handle and an array of `n` elements as the one argument of a call; keeps both."""
-    held = ffi.new("struct ivs_held *", [ring, ffi.cast("unsigned char *", array), n])
-    return own(held, held, ring, array)
-
-
-def _shut(code: int) -> Any:
-    ring = ffi.new("struct ivs_ring *")
-    lib.ivs_ring_refuse(ring, -code)
-    return ring
-
-
-# What a ring that is over has for a handle, by errno: every operation on it is refused before it looks at anything.
-SHUT = {code: _shut(code) for code in OVER}
-SHUT_HELD = {code: hold(ring, ffi.NULL, 0xFFFF_FFFF) for code, ring in SHUT.items()}
-
-
-class Burst:
-    """An array whose pointer is held, so that a call costs hardly more than the C function.
-
-    `array` is uint32, uint64, or uint8 of shape `(n, elem_size)`.
+    `array` is uint32, uint64, or uint8 of shape `(n, elem_size)`. `enqueue(n, start=0)` puts in up to `n` of its
+    elements from `start` on, `dequeue()` fills it from its start with as many as there are; both give how many.
     """
 
     def __init__(self, ring: Ring, n: int) -> None:
@@ -58,28 +34,12 @@ class Burst:
             self.array = np.zeros((n, ring.elem_size), np.uint8)
         self.ring = ring
         self.n = n
-        pointer = ffi.from_buffer("unsigned char[]", self.array, require_writable=True)
-        self._held = hold(ring._ring, pointer, n)
-        ring._bursts.add(self)
+        ring._lend(self)
 
-    def enqueue(self, n: int, start: int = 0) -> int:
-        """Puts in up to `n` elements of `array` from element `start` on; gives how many."""
-        if n == self.n and start == 0:
-            result: int = _enqueue_all(self._held)
-        else:
-            result = self._enqueue_part(n, start)
-        return result if result >= 0 else self.ring._done(result)
-
-    def _enqueue_part(self, n: int, start: int) -> int:
-        try:
-            result: int = _enqueue_part(self._held, n, start)
-        except OverflowError:
-            result = -errno.ERANGE
-        if result == -errno.ERANGE:
+    def _not_done(self, part: tuple[int, int] | None, code: int) -> NoReturn:
+        """Raises what a refused enqueue of `part` (n, start) or dequeue (None) calls for."""
+        self.ring._open()
+        if code == -errno.ERANGE and part is not None:
+            n, start = part
             raise Invalid(f"elements {start} to {start + n} of a burst of {self.n}")
-        return result
-
-    def dequeue(self) -> int:
-        """Fills `array` from its start with as many elements as there are; gives how many."""
-        result: int = _dequeue_all(self._held)
-        return result if result >= 0 else self.ring._done(result)
+        self.ring._raise(code)

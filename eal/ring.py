@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
-import operator
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from eal import process
+from eal._fast import RingCalls
 from eal._native import ffi, lib
-from eal.burst import SHUT, SHUT_HELD, Burst, hold
+from eal.burst import Burst
 from eal.errors import Corrupt, Invalid, InvalidType
-from eal.handle import own, raise_for
+from eal.handle import OVER, own, raise_for
 from eal.ring_end import RING_HEADER, EndState, end_state, undo
 from eal.ring_format import RingFlag
 from eal.ring_zc import CONSUMER, PRODUCER, ZeroCopy
@@ -21,18 +21,24 @@ from eal.table import fault_text
 if TYPE_CHECKING:
     from eal.memzone import Memzone
 
-_EMPTY = 0xFFFF_FFFF_FFFF_FFFF  # what the C core gives where a number could not be dequeued
 _NO_HTD_MAX = 0xFFFF_FFFF  # what the C core gives for an end that has none
 _DUMP_ROOM = 1024  # bytes; a dump has a fixed number of lines
 _WAIT_SLICE = 0.05  # seconds that C waits at a time, so that Ctrl-C is heard
 
 # Looked up once: an attribute of `lib` takes a fifth of the time that a call through it takes.
-_enqueue_one, _dequeue_one = lib.ivs_held_enqueue_one, lib.ivs_held_dequeue_one
-_enqueue_number, _dequeue_number = lib.ivs_call_enqueue_number, lib.ivs_call_dequeue_number
 _enqueue_bulk, _enqueue_burst = lib.ivs_call_enqueue_bulk, lib.ivs_call_enqueue_burst
 _dequeue_bulk, _dequeue_burst = lib.ivs_call_dequeue_bulk, lib.ivs_call_dequeue_burst
 _from_buffer, _CHARS = ffi.from_buffer, ffi.typeof("char[]")
-_ALL = slice(None)
+
+
+def _shut(code: int) -> Any:
+    ring = ffi.new("struct ivs_ring *")
+    lib.ivs_ring_refuse(ring, -code)
+    return ring
+
+
+# What a ring that is over has for a handle, by errno: every operation on it is refused before it looks at anything.
+SHUT = {code: _shut(code) for code in OVER}
 
 
 def _no_array(array: Any, error: Exception) -> str:
@@ -41,15 +47,18 @@ def _no_array(array: Any, error: Exception) -> str:
     return f"not a C-contiguous buffer that can be used: {error}"
 
 
-class Ring:
+class Ring(RingCalls):
     """A ring (DPDK: struct rte_ring). Full and empty are return values, never exceptions.
 
     Elements are `elem_size` bytes. Single values are ints where that is 4 or 8, bytes-like otherwise. Arrays are
     C-contiguous buffers whose first axis counts elements of exactly `elem_size` bytes, of any dtype.
 
     Operations raise Stalled where a peer at an MT, RTS or HTS end began and did not finish within `stall_timeout`,
-    Denied on a read-only share, Closed after the Eal was closed. They release the GIL. At an ST end (SP_ENQ,
-    SC_DEQ) one thread at a time may work, whatever process it is in.
+    Denied on a read-only share, Closed after the Eal was closed. They release the GIL, but for short ones at an
+    ST end (SP_ENQ, SC_DEQ), which do not wait. At such an end one thread at a time may work, whatever process it is in.
+
+    `enqueue(value)` puts one element in: False where the ring is full (DPDK: rte_ring_enqueue_elem). It raises Invalid
+    for a value that is not an element. `dequeue()` takes one out: None where the ring is empty (rte_ring_dequeue_elem).
     """
 
     def __init__(self, zone: Memzone, name: str, stall_timeout: float) -> None:
@@ -74,8 +83,7 @@ class Ring:
         self.flags = RingFlag(info.flags)
         self._numbers = self.elem_size in (4, 8)
         self._over = 0  # why it cannot be used any more
-        self._put, self._put_bytes = self._one_element()
-        self._take, self._take_bytes = self._one_element()
+        self._work(self._ring)
         if zone.readonly:
             self.refuse(errno.EACCES)
 
@@ -123,90 +131,27 @@ class Ring:
     def __bool__(self) -> bool:
         return True  # a ring is a thing, not a container that is false when empty
 
-    # --- one element --------------------------------------------------------------------------------------
+    # --- one element: enqueue and dequeue are in native/fast.c ------------------------------------------------
 
-    # An end has memory for one element, held with the ring for a call. A call takes it away and puts it back
-    # afterwards: what comes between, another thread or a signal's handler, finds None and uses memory of its own.
+    def _not_enqueued(self, value: int | Any, code: int) -> NoReturn:
+        """Raises what a refused enqueue(value) calls for."""
+        self._open()
+        if code == -errno.EINVAL:
+            self._refuse_element(value)
+        self._raise(code, {errno.ERANGE: f"{value} does not fit {self.elem_size} bytes"})
 
-    def _one_element(self) -> tuple[Any, Any]:
-        """Memory of one element, held with the ring, and that memory as a buffer."""
-        memory = ffi.new("unsigned char[]", self.elem_size)
-        return hold(self._ring, memory, 1), ffi.buffer(memory)
-
-    def enqueue(self, value: int | Any) -> bool:
-        """Puts one element in; False where the ring is full (DPDK: rte_ring_enqueue_elem).
-
-        Raises Invalid for a value that is not an element.
-        """
-        if self._numbers:
-            return self._enqueue_number(value)
-        held = self._put
-        if held is None:
-            return self._enqueue_aside(value)
-        self._put = None
+    def _refuse_element(self, value: Any) -> NoReturn:
         try:
-            self._put_bytes[_ALL] = value  # refuses what has another length
-            result: int = _enqueue_one(held)
-        except (TypeError, ValueError, BufferError):
-            return self._enqueue_aside(value)
-        finally:
-            self._put = held
-        return result == 1 or self._done(result) == 1
-
-    def _enqueue_aside(self, value: Any) -> bool:
-        return self._done(lib.ivs_call_enqueue_one(self._ring, self._element(value))) == 1
-
-    def _enqueue_number(self, value: int | Any) -> bool:
-        try:
-            result = _enqueue_number(self._ring, operator.index(value))  # numpy's integers of any width too
-        except TypeError:
-            return self._enqueue_aside(value)
-        except OverflowError:
-            result = -errno.ERANGE
-        if result < 0:
-            raise_for(
-                self.memzone.verdict(result),
-                "ring",
-                self.name,
-                {errno.ERANGE: f"{value} does not fit {self.elem_size} bytes"},
-            )
-        return bool(result)
-
-    def _element(self, value: Any) -> Any:
-        try:
-            pointer = ffi.from_buffer(value)
+            view = memoryview(value)
         except TypeError as error:
             kind = "an int" if self._numbers else "bytes-like"
             raise InvalidType(f"ring {self.name!r}: an element is {kind}, not {type(value).__name__}") from error
-        if len(pointer) != self.elem_size:
-            raise Invalid(f"ring {self.name!r}: an element has {self.elem_size} bytes, not {len(pointer)}")
-        return pointer
+        if not view.c_contiguous:
+            raise InvalidType(f"ring {self.name!r}: an element is memory in one piece, this one is scattered")
+        raise Invalid(f"ring {self.name!r}: an element has {self.elem_size} bytes, not {view.nbytes}")
 
-    def dequeue(self) -> int | bytes | None:
-        """Takes one element out; None where the ring is empty (DPDK: rte_ring_dequeue_elem)."""
-        if self._numbers:
-            number: int = _dequeue_number(self._ring)
-            return number if number != _EMPTY else self._dequeued_largest()
-        held = self._take
-        if held is None:
-            return self._dequeue_aside()
-        self._take = None
-        try:
-            if (result := _dequeue_one(held)) == 1:
-                element: bytes = self._take_bytes[_ALL]
-                return element
-        finally:
-            self._take = held
-        self._done(result)
-        return None
-
-    def _dequeue_aside(self) -> bytes | None:
-        held, buffer = self._one_element()
-        return bytes(buffer) if self._done(_dequeue_one(held)) == 1 else None
-
-    def _dequeued_largest(self) -> int | None:
-        """What the last dequeue of a number came to if it gave _EMPTY: that number, or nothing."""
-        return _EMPTY if self._done(lib.ivs_call_status()) == 1 else None
+    def _not_dequeued(self, _: None, code: int) -> NoReturn:
+        self._raise(code)
 
     # --- many elements ------------------------------------------------------------------------------------
 
@@ -245,8 +190,23 @@ class Ring:
 
     def _done(self, result: int) -> int:
         if result < 0:
-            raise_for(self.memzone.verdict(result), "ring", self.name)
+            self._raise(result)
         return result
+
+    def _raise(self, code: int, details: dict[int, str] | None = None) -> NoReturn:
+        raise_for(self.memzone.verdict(code), "ring", self.name, details)
+
+    def _work(self, handle: Any) -> None:
+        """The object and its bursts work by this C handle from now on."""
+        self._ring = handle
+        callers: tuple[RingCalls | Burst, ...] = (self, *self._bursts)
+        for caller in callers:
+            caller._hold(int(ffi.cast("uintptr_t", handle)), handle)
+
+    def _lend(self, burst: Burst) -> None:
+        """Gives a burst the C handle, until close()."""
+        self._bursts.add(burst)
+        burst._hold(int(ffi.cast("uintptr_t", self._ring)), self._ring, burst.array)
 
     # The same, and what DPDK's functions give through their last argument.
 
@@ -372,13 +332,10 @@ class Ring:
         """From now on every operation raises Closed, or with ENODEV Detached, with ESTALE Stale; the pages are let go
         of. May be called twice.
         """
-        for burst in list(self._bursts):
-            burst._held = SHUT_HELD[code]
         if not self._over:
-            self.refuse(code)  # also for a call that is under way and will put its place back
+            self.refuse(code)  # also for a call that is under way
         self._over = code
-        self._ring = SHUT[code]
-        self._put = self._take = None
+        self._work(SHUT[code])
 
     def __repr__(self) -> str:
         return f"<Ring {self.name!r} {self.capacity} elements of {self.elem_size} bytes>"

@@ -173,10 +173,6 @@ int ivs_call_enqueue_bulk(struct ivs_ring *r, const void *objects, uint32_t n);
 int ivs_call_enqueue_burst(struct ivs_ring *r, const void *objects, uint32_t n);
 int ivs_call_dequeue_bulk(struct ivs_ring *r, void *objects, uint32_t n);
 int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n);
-int ivs_call_enqueue_number(struct ivs_ring *r, uint64_t value);
-uint64_t ivs_call_dequeue_number(struct ivs_ring *r);
-int ivs_call_enqueue_one(struct ivs_ring *r, const void *object);
-int ivs_call_dequeue_one(struct ivs_ring *r, void *object);
 uint32_t ivs_call_count(const struct ivs_ring *r);
 enum ivs_ring_role { IVS_PRODUCER, IVS_CONSUMER, ... };
 enum ivs_amount { IVS_BULK, IVS_BURST, ... };
@@ -205,18 +201,6 @@ void ivs_ring_look(const struct ivs_ring *r, enum ivs_ring_role role, struct ivs
 int ivs_ring_mend(struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_ring_end_info *seen);
 int ivs_ring_dump(const struct ivs_ring *r, char *text, uint32_t size);
 int ivs_call_status(void);
-
-/* held.h */
-struct ivs_held {
-    struct ivs_ring *ring;
-    unsigned char *array;
-    uint32_t n;
-};
-int ivs_held_enqueue_one(const struct ivs_held *h);
-int ivs_held_dequeue_one(const struct ivs_held *h);
-int ivs_held_enqueue_burst(const struct ivs_held *h);
-int ivs_held_dequeue_burst(const struct ivs_held *h);
-int ivs_held_enqueue_part(const struct ivs_held *h, uint32_t n, uint32_t start);
 
 /* jit.h */
 int ivs_jit_enqueue_bulk(uint64_t ring, uint64_t array, uint64_t bytes, uint32_t n);

@@ -3,7 +3,6 @@
 #include "crc32c.h"
 #include "fault.h"
 #include "guard.h"
-#include "held.h"
 #include "hypervisor.h"
 #include "jit.h"
 #include "latency.h"

@@ -15,19 +15,6 @@ int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n);
 int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_amount amount,
                   uint32_t *left);
 
-/* One number, at rings whose elements have 4 or 8 bytes. -ERANGE: the value needs more than 4 bytes. */
-int ivs_call_enqueue_number(struct ivs_ring *r, uint64_t value);
-
-/* The number dequeued. UINT64_MAX may be one, or stand for none: ivs_call_status then tells. */
-uint64_t ivs_call_dequeue_number(struct ivs_ring *r);
-
-/* What the last ivs_call_dequeue_number or ivs_call_get of this thread came to: 1, 0 (empty) or a negative errno. */
-int ivs_call_status(void);
-
-/* One element of any size. */
-int ivs_call_enqueue_one(struct ivs_ring *r, const void *object);
-int ivs_call_dequeue_one(struct ivs_ring *r, void *object);
-
 /* In two steps, at ST and HTS ends: see ring_peek.h. */
 int ivs_call_enqueue_bulk_start(struct ivs_ring *r, uint32_t n);
 int ivs_call_enqueue_burst_start(struct ivs_ring *r, uint32_t n);
@@ -52,8 +39,10 @@ int ivs_call_zc_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n);
 int ivs_call_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n);
 int ivs_call_put_bulk(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
 
-/* The index taken. UINT32_MAX is never one: ivs_call_status then tells. */
+/* The index taken. UINT32_MAX is never one: ivs_call_status then tells what the last ivs_call_get of this thread came to:
+ * 0 (empty) or a negative errno. */
 uint32_t ivs_call_get(struct ivs_mempool *p);
+int ivs_call_status(void);
 int ivs_call_put(struct ivs_mempool *p, uint32_t object);
 
 #endif

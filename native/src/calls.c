@@ -47,44 +47,6 @@ int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, ui
     return ivs_ring_do(r, role, objects, r->elem_size, n, amount, left);
 }
 
-int ivs_call_enqueue_one(struct ivs_ring *r, const void *objects)
-{
-    const uint32_t n = 1;
-    ivs_ring_enqueue_early(r);
-    FOR_ELEM_SIZE(r, ivs_ring_enqueue_bulk)
-}
-
-int ivs_call_dequeue_one(struct ivs_ring *r, void *objects)
-{
-    const uint32_t n = 1;
-    FOR_ELEM_SIZE(r, ivs_ring_dequeue_bulk)
-}
-
-int ivs_call_enqueue_number(struct ivs_ring *r, uint64_t value)
-{
-    ivs_ring_enqueue_early(r);
-    if (r->elem_size == 8)
-        return ivs_ring_enqueue_bulk(r, &value, 8, 1, NULL);
-    if (value > UINT32_MAX)
-        return -ERANGE;
-    uint32_t small = (uint32_t)value;
-    return ivs_ring_enqueue_bulk(r, &small, 4, 1, NULL);
-}
-
-uint64_t ivs_call_dequeue_number(struct ivs_ring *r)
-{
-    uint64_t value = 0;
-    uint32_t small = 0;
-
-    if (r->elem_size == 8) {
-        status = ivs_ring_dequeue_bulk(r, &value, 8, 1, NULL);
-    } else {
-        status = ivs_ring_dequeue_bulk(r, &small, 4, 1, NULL);
-        value = small;
-    }
-    return status == 1 ? value : UINT64_MAX;
-}
-
 int ivs_call_enqueue_bulk_start(struct ivs_ring *r, uint32_t n)
 {
     return ivs_ring_enqueue_bulk_start(r, r->elem_size, n, NULL);

