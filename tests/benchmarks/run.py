@@ -6,7 +6,8 @@ A sample is half a millisecond on one core and two on two cores. Each round take
 and of every subject: ours, DPDK, and DPDK again, whose difference from itself is the noise. Printed are
 medians in nanoseconds an element, ratios of medians, and their 95 % intervals. Bulk sizes are variables, as
 in DPDK's own test, but 1, which there as here is a constant; --constant-n makes constants of all. A cell is
-"slow" if its interval lies above 1.05 and above what DPDK differs from itself.
+"slow" if its interval lies above 1.05 and above what DPDK differs from itself. At the end stands for each rule of
+the project whether it holds in this run (bench_rules.py).
 
 Exit status: 0 measured, 1 the program failed, 2 something is missing (named).
 """
@@ -26,6 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
 
 import bench_build
+import bench_rules
 import bench_stats as stats
 import bench_table
 import python_bench
@@ -101,6 +103,8 @@ def main() -> int:
     show_ring(console, rings)
     show_mempool(console, mempools)
     python = python_bench.run(console, quick=options.quick)
+    verdicts = [*bench_rules.rings(rings), *bench_rules.mempools(mempools), *bench_rules.python(python)]
+    bench_rules.show(console, verdicts)
     results: dict[str, Any] = {
         "rounds": options.rounds,
         "ring_count": options.ring_count,
@@ -108,6 +112,7 @@ def main() -> int:
         "ring": [cell.data(RING_FIELDS) for cell in rings],
         "mempool": [cell.data(MEMPOOL_FIELDS) for cell in mempools],
         "python": python,
+        "rules": [verdict.data() for verdict in verdicts],
     }
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
