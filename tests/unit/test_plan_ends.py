@@ -99,18 +99,23 @@ def test_a_qemu_that_holds_a_share(plan: Callable[..., Path], prefix: str) -> No
 
 # --- stopped ------------------------------------------------------------------------------------------------
 
-# The installed command, slow where pages are taken: it says so, and waits to be stopped.
+# The installed command, which says that it is at one place of its work, and waits there to be stopped.
 SLOW = """
 import sys, time
-from eal import pages
+from eal import heap, pages
 from ivshmem import cli
-take = pages._take_pages
-def slowly(backend, fd, mapping, progress):
-    take(backend, fd, mapping, progress)
-    if mapping.length >= 4 << 20:
-        print("taking", flush=True)
-        time.sleep(60)
-pages._take_pages = slowly
+def slow(work, length_of):
+    def slowly(*args, **keywords):
+        made = work(*args, **keywords)
+        if length_of(args) >= 4 << 20:
+            print("here", flush=True)
+            time.sleep(60)
+        return made
+    return slowly
+if sys.argv.pop(1) == "pages":  # are taken, and their file is being made
+    pages._take_pages = slow(pages._take_pages, lambda args: args[2].length)
+else:  # the file is made, and nothing refers to it yet
+    heap.create_segment = slow(heap.create_segment, lambda args: args[3])
 sys.argv[0] = "ivshmem"
 cli.main()
 """
@@ -118,20 +123,20 @@ cli.main()
 
 @pytest.mark.root
 @pytest.mark.parametrize("there", [False, True])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("number", "place"), [(signal.SIGTERM, "pages"), (signal.SIGINT, "file")])
 def test_stopped_half_way(
-    plan: Callable[..., Path], prefix: str, runtime_dir: Path, number: signal.Signals, there: bool
+    plan: Callable[..., Path], prefix: str, runtime_dir: Path, number: signal.Signals, place: str, there: bool
 ) -> None:
     if there:
         assert command("up", plan()).returncode == 0
     before = everything(prefix, runtime_dir)
     more = '[groups.first]\nsize = "1M"\n[groups.slow]\nsize = "4M"\n[rings.new]\ncount = 64\ngroup = "first"\n'
-    words = [sys.executable, "-P", "-c", SLOW, "up", str(plan(more))]
+    words = [sys.executable, "-P", "-c", SLOW, place, "up", str(plan(more))]
     pipe = subprocess.PIPE
     with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) as up:
         try:
             assert up.stdout
-            assert up.stdout.readline() == "taking\n"
+            assert up.stdout.readline() == "here\n"
             assert len(files(prefix)) > len([path for path in before if path.startswith("/dev/shm")])
             up.send_signal(number)
             _, complaint = up.communicate(timeout=30)
