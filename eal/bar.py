@@ -35,7 +35,7 @@ class Bar:
 
     def _open(self) -> int:
         try:
-            return _open_resource(str(self.device.resource))
+            return _open_resource(self.device.resource_name)
         except FileNotFoundError as error:
             raise Detached(
                 f"{self.device.address}: no BAR2 with an address: plugged where no window was large enough for it? "

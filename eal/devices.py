@@ -223,7 +223,7 @@ def _serial(device: PciDevice) -> tuple[int, ...]:
     if not device.emulated:
         return (number,)
     try:
-        link = os.lstat(str(device.resource))
+        link = os.lstat(device.resource_name)
     except OSError:
         return (number,)
     return number, link.st_ino, link.st_ctime_ns

@@ -37,7 +37,7 @@ def device_checks(devices: list[PciDevice], sys_folder: Path) -> Iterator[Check]
         for device in devices:
             yield _content(device, findings, segments)
             yield from _driver(device)
-            if segment := segments.get(str(device.resource)):
+            if segment := segments.get(device.resource_name):
                 yield _speed(device, segment, sys_folder)
                 yield from _place(device, sys_folder)
         yield _lockdown(devices, sys_folder)
@@ -60,7 +60,7 @@ def _content(device: PciDevice, findings: Findings, segments: dict[str, Segment]
             return Check("device", device.address, value, measured={**measured, "uuid": str(share.uuid)})
     if device.address in findings.foreign:
         return Check("device", device.address, "foreign: left alone", measured=measured)
-    segment = segments.get(str(device.resource))
+    segment = segments.get(device.resource_name)
     if segment is None:
         remedy = "give the VM the metadata that names it too; a segment alone, or one that comes twice, is not used"
         return Check("device", device.address, "a segment that is not used", Verdict.WARN, remedy, measured)

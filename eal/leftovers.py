@@ -84,11 +84,10 @@ def _folders() -> set[Path]:
 
 def _named(directory: PrefixDir) -> Iterator[tuple[Path, str]]:
     stem = f"{file_stem(directory.root)}.{directory.prefix}."
+    spelt = "|".join(re.escape(one) for one in {stem, stem.replace("map_", "map%5F")})
+    pattern = re.compile(rf"(?:{spelt})[0-9a-f]{{32}}\.(?:seg|md)")
     for folder in _folders():
-        for ending in ("seg", "md"):
-            for spelt in {stem, stem.replace("map_", "map%5F")}:
-                pattern = f"{glob.escape(spelt)}{'[0-9a-f]' * 32}.{ending}"
-                yield from ((folder, name) for name in glob.glob(pattern, root_dir=folder))
+        yield from ((folder, name) for name in os.listdir(folder) if pattern.fullmatch(name))
 
 
 def remove(directory: PrefixDir, *, keep_folder: bool = False) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -22,10 +21,15 @@ class PciDevice:
     address: str
     path: Path
 
-    @cached_property
+    @property
     def resource(self) -> Path:
         """The file through which BAR2, the memory, is mapped."""
-        return self.path / f"resource{MEMORY_BAR}"
+        return Path(self.resource_name)
+
+    @property
+    def resource_name(self) -> str:
+        """The same as text. (Making a Path of it would take a fifth of the time of opening it.)"""
+        return f"{self.path}/resource{MEMORY_BAR}"
 
     def read(self, name: str) -> str:
         """What one of the small files in its folder says. Raises OSError. (A third of the time of Path.read_text.)"""
@@ -69,7 +73,7 @@ class PciDevice:
         except OSError:
             return None
 
-    @cached_property
+    @property
     def emulated(self) -> bool:
         """Whether this is a folder that plays a device: its BAR has no physical address."""
         return not str(self.path).startswith(f"{SYSFS}/")

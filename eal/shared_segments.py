@@ -62,7 +62,7 @@ class SharedSegments:
                 self._move(held, carrier, writable=True)
             return held.segment
         mapping = self._map_bar(carrier.bar(), record.size, writable=writable, hint=carrier.record.host_address)
-        segment = Segment(carrier.record, mapping, str(carrier.device.resource), socket_id=carrier.device.numa_node)
+        segment = Segment(carrier.record, mapping, carrier.device.resource_name, socket_id=carrier.device.numa_node)
         self._held[record.uuid] = _Held(segment, carrier)
         return segment
 
@@ -130,7 +130,7 @@ class SharedSegments:
     def _move(self, held: _Held, carrier: Carrier, *, writable: bool) -> None:
         """Maps a segment from another device, or to be written, under every view and thread."""
         held.segment.mapping.replace(self._map_bar(carrier.bar(), held.segment.size, writable=writable))
-        held.segment.path = str(carrier.device.resource)
+        held.segment.path = carrier.device.resource_name
         held.segment.socket_id = carrier.device.numa_node
         held.segment.readonly = not writable
         held.carrier = carrier

@@ -24,6 +24,7 @@ class Kind(IntEnum):
     MEMZONE = lib.IVS_KIND_MEMZONE
     RING = lib.IVS_KIND_RING
     MEMPOOL = lib.IVS_KIND_MEMPOOL
+    __hash__ = int.__hash__  # the enum's own is written in Python, and every object's key has a kind in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,11 @@ class SegmentRecord:
     readonly: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(unsafe_hash=True, slots=True)  # not frozen: that takes thrice the time, for each of thousands of entries
 class Entry:
-    """An object as a table names it. `segment` is an index into the table's segments, `offset` counts from the
-    first byte of that segment's file. `dtype` is a description (see eal.dtypes), "" where there is none; `shape`
-    is None where there is none.
+    """An object as a table names it; nobody changes one. `segment` is an index into the table's segments, `offset`
+    counts from the first byte of that segment's file. `dtype` is a description (see eal.dtypes), "" where there is
+    none; `shape` is None where there is none.
     """
 
     name: str
@@ -211,11 +212,12 @@ def _decode_segment(fields: tuple[Any, ...], heap: bytes) -> SegmentRecord:
 
 def _decode_entry(fields: tuple[Any, ...], heap: bytes) -> Entry:
     name, kind, segment, offset, length, align, flags, dtype_at, dtype_length, shape_at, shape_length, serial = fields
-    dtype, shape = "", None
-    if dtype_length:
-        dtype = heap[dtype_at : dtype_at + dtype_length].decode()
-        shape = struct.unpack(f"<{shape_length // 8}Q", heap[shape_at : shape_at + shape_length])
-    return Entry(unpack_name(name), _KINDS[kind], segment, offset, length, align, flags, dtype, shape, serial)
+    text = name.partition(b"\0")[0].decode()  # as unpack_name does
+    if not dtype_length:
+        return Entry(text, _KINDS[kind], segment, offset, length, align, flags, "", None, serial)
+    dtype = heap[dtype_at : dtype_at + dtype_length].decode()
+    shape = struct.unpack(f"<{shape_length // 8}Q", heap[shape_at : shape_at + shape_length])
+    return Entry(text, _KINDS[kind], segment, offset, length, align, flags, dtype, shape, serial)
 
 
 def fault_text(fault: int) -> str:
