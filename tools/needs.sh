@@ -14,7 +14,7 @@ packages() { # Debian's names
     case $1 in
     vm) echo qemu-system-x86 busybox-static kmod cpio ;;
     dpdk) echo libdpdk-dev pkg-config ;;
-    tests) echo "$(packages vm) $(packages dpdk) python3-venv libudev1 udev umockdev util-linux hwloc libvirt-clients libxml2-utils" ;;
+    tests) echo "$(packages vm) $(packages dpdk) python3-venv libudev1 udev umockdev util-linux hwloc libvirt-clients libxml2-utils zsh fish" ;;
     *) echo "needs.sh: no group $1; there are vm, dpdk and tests" >&2; exit 2 ;;
     esac
 }
@@ -24,7 +24,7 @@ is_there() { # looks for what the package brings, so that a build of one's own c
     qemu-system-x86) command -v qemu-system-x86_64 ;;
     busybox-static) command -v busybox && ! ldd "$(command -v busybox)" ;;
     kmod) command -v depmod ;;
-    cpio | pkg-config) command -v "$1" ;;
+    cpio | pkg-config | zsh | fish) command -v "$1" ;;
     libdpdk-dev) pkg-config --exists libdpdk ;;
     python3-venv) /usr/bin/python3 -ISc 'import ensurepip' ;; # for a venv that a plain user can read
     libvirt-clients) command -v virt-xml-validate ;;

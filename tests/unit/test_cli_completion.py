@@ -24,7 +24,10 @@ def test_commands_and_options() -> None:
     assert completed("up", "--js") == ["--json"]
 
 
-@pytest.mark.parametrize("command", ["dump", "cmdline", "exposure", "libvirt", "cloud-hypervisor", "emulate"])
+NAMED = ["dump", "cmdline", "exposure", "libvirt", "cloud-hypervisor", "emulate", "inspect", "plug", "unplug"]
+
+
+@pytest.mark.parametrize("command", NAMED)
 def test_names_of_metadata(command: str, primary: eal.Eal) -> None:
     for name in ("vm0", "vm1", "other"):
         ivshmem.metadata_create(name)
