@@ -290,6 +290,12 @@ def _take_pages(backend: Backend, fd: int, mapping: Mapping, progress: Progress 
             progress(size)
 
 
+def check_room(backend: Backend, size: int) -> None:
+    """Raises NoMemory where pages for `size` bytes are not to be had: before the first of several files takes any."""
+    if backend.free_pages() * backend.page_size < size:
+        raise NoMemory(_shortage(backend, size, None, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+
+
 def _shortage(backend: Backend, size: int, node: int | None, error: BaseException) -> str:
     need = size // backend.page_size
     kind = f"{backend.page_size // KIB} KiB {'hugepages' if backend.huge else 'pages'}"

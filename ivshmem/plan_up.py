@@ -133,6 +133,9 @@ class _Work:
     def _make_segments(self) -> None:
         """Before what lies in them, so that there is one progress of it all."""
         wanted = [(group, size) for group in self._plan.groups.values() for size in self._missing(group)]
+        small = sum(size for group, size in wanted if self._page_size_of(group) == pages.tmpfs().page_size)
+        if small:
+            pages.check_room(pages.tmpfs(), small)  # all of them: what is refused must not starve others first
         told = self._watch(sum(size for _, size in wanted)) if self._watch is not None and wanted else None
         for group, size in wanted:
             backend = self._pages_of(group)
@@ -155,9 +158,11 @@ class _Work:
         items = [item for item in self._difference.fresh if item.group == group.name]
         if not items and group.size is None:
             return []
+        return missing_segments(self._difference.table, group, items, self._page_size_of(group))
+
+    def _page_size_of(self, group: Group) -> int:
         backend = self._pages_of(group)
-        page_size = backend.page_size if backend else self._app.page_size
-        return missing_segments(self._difference.table, group, items, page_size)
+        return backend.page_size if backend else self._app.page_size
 
     def _pages_of(self, group: Group) -> Backend | None:
         """The pages that a group has already, or insists on."""

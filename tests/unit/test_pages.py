@@ -206,6 +206,27 @@ def test_a_full_tmpfs(small_tmpfs: Path, runtime_dir: Path, prefix: str) -> None
     assert list(small_tmpfs.iterdir()) == []
 
 
+def test_a_request_that_is_too_large_takes_nothing_first(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a page: taking all there are, only to find that they are too few, would starve everybody else meanwhile."""
+
+    def take(*_: object) -> None:
+        raise AssertionError("pages were taken")
+
+    there = primary.segments()
+    monkeypatch.setattr(os, "posix_fallocate", take)
+    with pytest.raises(AssertionError):  # so that is how they are taken
+        primary.segment_create(8 * MIB)
+    monkeypatch.setattr(pages, "_available_memory", lambda: 4 * MIB)  # as if the machine had no more
+    with pytest.raises(eal.NoMemory, match=r"2048 4 KiB pages are needed in /dev/shm, 1024 can be had"):
+        primary.segment_create(8 * MIB)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "posix_fallocate", take)
+    for make in (lambda: primary.segment_create(1 << 50), lambda: primary.memzone_reserve("z", 1 << 45)):
+        with pytest.raises(eal.NoMemory, match="pages are needed in /dev/shm"):  # more than any machine has
+            make()
+    assert primary.segments() == there
+
+
 @pytest.mark.root
 def test_what_others_take_later_cannot_hurt(small_tmpfs: Path, runtime_dir: Path, prefix: str) -> None:
     with eal.init(file_prefix=prefix, no_huge=True):

@@ -176,6 +176,25 @@ def test_too_little_memory_leaves_nothing_new(write: Callable[..., str], prefix:
     assert good("up", write()).startswith("no change\n" if there else "created ")
 
 
+def test_several_that_are_too_large_together_take_nothing(
+    write: Callable[..., str], prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would fit: none is made, since all of them would have starved others before the last was refused."""
+    monkeypatch.setattr(pages, "_available_memory", lambda: 24 << 20)
+    taken: list[int] = []
+    take = os.posix_fallocate
+
+    def count(fd: int, at: int, size: int) -> None:
+        taken.append(size)
+        take(fd, at, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", count)
+    large = "".join(f'[groups.g{i}]\nsize = "16M"\n' for i in range(2))
+    message = error("up", write("[pktmbuf_pools", f"{large}[pktmbuf_pools"))
+    assert "pages are needed in /dev/shm, 6144 can be had" in message
+    assert (files(prefix), sum(taken) < 1 << 20) == (set(), True)
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_an_interrupt_leaves_nothing_new(
     write: Callable[..., str], prefix: str, there: bool, monkeypatch: pytest.MonkeyPatch
