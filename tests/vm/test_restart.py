@@ -178,7 +178,7 @@ metadata.add(down, up)
 print(json.dumps([device.path for device in metadata.devices()]), flush=True)
 sys.stdin.readline()
 if life > 1:
-    metadata.plug(qmp)
+    metadata.plug(qmp, 30)
 print("plugged", flush=True)
 first = sent = back = life << 32
 while True:
