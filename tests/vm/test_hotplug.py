@@ -122,8 +122,9 @@ def vm(base: ivshmem.Metadata, plug_guest: Callable[..., Any]) -> Iterator[Any]:
 
 
 def given(vm: Any) -> list[Any]:
+    """What it has; QEMU tells of it in no order."""
     with Qmp(vm.qmp) as qmp:
-        return Machine(qmp, 5).given()
+        return sorted(Machine(qmp, 5).given(), key=lambda one: one.id)
 
 
 def hear(vm: Any, kind: str, who: str = "parent") -> dict[str, Any]:
