@@ -212,6 +212,8 @@ def test_who_does_not_let_go_is_named(primary: eal.Eal, bus: EmulatedBus, peer: 
             bus.unplug(metadata, timeout=0.2)
     finally:
         os.kill(guest.pid, signal.SIGCONT)
+    with metadata.shared() as share:
+        assert share.file.leaving == 0  # taken back: the guest is not to let go any more
     guest.say("ring")
     assert guest.hear() == "True"
     assert len(names_on(bus)) == 2

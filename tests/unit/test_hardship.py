@@ -72,7 +72,7 @@ def test_nothing_is_left_stopped(vm0: ivshmem.Metadata, own_tmp: Path, number: i
         try:
             time.sleep(0.3)  # some turns
             process.send_signal(number)
-            status = process.wait(30)
+            status = process.wait(15)
             deadline = time.monotonic() + 10
             while state_of(other) == "T":
                 assert time.monotonic() < deadline
@@ -84,6 +84,7 @@ def test_nothing_is_left_stopped(vm0: ivshmem.Metadata, own_tmp: Path, number: i
                 assert not Path(f"/proc/{guest}").exists()
                 assert list(own_tmp.iterdir()) == []
         finally:
+            process.kill()  # else a failure would wait for it for ever
             os.kill(other, signal.SIGKILL)
 
 
