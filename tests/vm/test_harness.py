@@ -170,7 +170,7 @@ with VM(VmConfig(["sleep", "100"])) as vm:
     time.sleep(100)
 """
     environment = os.environ | {"TMPDIR": str(tmp_path)}  # nobody removes a killed VM's files, but pytest does
-    owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
+    owner = subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
     assert owner.stdout is not None
     pid = int(owner.stdout.readline())
     assert "qemu" in Path(f"/proc/{pid}/cmdline").read_text()
