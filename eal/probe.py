@@ -180,7 +180,8 @@ class Prober:
         again, device.let_go = device.let_go, False
         device.state, device.fault = "accepted", ""
         for older in self.findings.shares:
-            if older.name == share.name and older.uuid != share.uuid and older.table.epoch < table.epoch:
+            succeeded = older.name == share.name and older.uuid != share.uuid and older.table.epoch < table.epoch
+            if succeeded and not older.stale:  # else it was told by its retired mark
                 self.retire(older, f"its host started afresh: its successor is on device {share.address}")
         self._publish([*self.findings.shares, share])
         self.tell("added" if again else "plugged", share.name, share.address, entries=table.entries)

@@ -32,8 +32,9 @@ def run(*command: str) -> str:
 
 
 def configure(directory: Path, variant: str) -> None:
-    """Once: when a meson.build has changed, ninja sees to it."""
+    """Once; afterwards ninja sees to it that a meson.build that has changed is gone by."""
     if (directory / "build.ninja").exists():
+        run("ninja", "-C", str(directory), "build.ninja")
         return
     options = [
         "-Dnative_tests=true",

@@ -104,6 +104,7 @@ def test_the_way_to_the_successor(lab: Any, guest: Callable[..., eal.Eal], ask: 
         new = lab.metadata("vm0", epoch=6)
         lab.plug_all(new)
         assert heard.next("plugged").address == new.addresses[0]
+        assert heard.events == []  # it was told once
         fresh = made.ring_lookup("vm0 ring")
         assert fresh is not ring
         assert fresh.enqueue(3)
