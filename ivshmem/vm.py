@@ -26,6 +26,7 @@ from typing import Any
 
 from eal.errors import Closed, EalError, Invalid, NotFound, Stalled
 from ivshmem.guest_image import GuestImage, cache_dir, prepare, require
+from ivshmem.guest_output import GuestOutput
 from ivshmem.scratch import Scratch
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ class VM:
         self._process: subprocess.Popen[bytes] | None = None
         self._scratch: Scratch | None = None
         self._folder: Path | None = None
-        self._output: _Output | None = None
+        self._output: GuestOutput | None = None
         self._result: Result | None = None
         self._deadline = 0.0
 
@@ -247,7 +248,7 @@ class VM:
         self._scratch = Scratch("vm")
         self._folder = self._scratch.path
         token = secrets.token_hex(16)
-        self._output = _Output(self._folder / "output", token)
+        self._output = GuestOutput(self._folder / "output", token)
         (self._folder / "job").write_text(job_script(self.config, token))
         command = [*_BOUND_TO_US, str(os.getpid()), *qemu_command(self.config, image, accel, self._folder)]
         log.debug("starting %s", shlex.join(command))
@@ -272,7 +273,7 @@ class VM:
     def _until(self, timeout: float | None) -> float:
         return self._deadline if timeout is None else time.monotonic() + timeout
 
-    def _started(self) -> _Output:
+    def _started(self) -> GuestOutput:
         if self._output is None:
             raise Closed("this VM was not started: use it in `with`, or call start()")
         return self._output
@@ -307,51 +308,6 @@ class VM:
 # QEMU dies with us: setpriv asks the kernel for that, and the shell checks that we had not died before (its
 # $0 is our pid). An abort of QEMU's leaves no core file.
 _BOUND_TO_US = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", 'ulimit -c 0; [ "$PPID" = "$0" ] && exec "$@"']
-
-
-class _Output:
-    """The guest's second serial port: a file that QEMU appends to, split at lines and at the marker."""
-
-    def __init__(self, path: Path, token: str) -> None:
-        self.status: int | None = None
-        self._path = path
-        self._token = token.encode()
-        self._data = bytearray()  # all that was read; the command's output alone once status is known
-        self._next = 0  # offset of the first line that next_line has not returned
-
-    def read(self) -> bool:
-        """Take what is new; True if there was something."""
-        if self.status is not None or not self._path.exists():
-            return False
-        with open(self._path, "rb") as file:
-            file.seek(len(self._data))
-            new = file.read()
-        searched = max(0, len(self._data) - len(self._token) - 8)  # a marker may come in two pieces
-        self._data += new
-        self._take_marker(searched)
-        return bool(new)
-
-    def _take_marker(self, start: int) -> None:
-        # The marker need not begin a line: the command's last line may lack its newline.
-        marker = self._data.find(self._token, start)
-        end = self._data.find(b"\n", marker)
-        if marker >= 0 and end >= 0:
-            self.status = int(self._data[marker + len(self._token) : end])
-            del self._data[marker:]
-
-    def next_line(self) -> str | None:
-        """The next line without its newline, or None when there is no whole one yet."""
-        end = self._data.find(b"\n", self._next)
-        if end < 0:
-            if self.status is None or self._next == len(self._data):
-                return None
-            end = len(self._data)
-        line = self._data[self._next : end]
-        self._next = min(end + 1, len(self._data))
-        return line.decode(errors="replace")
-
-    def text(self) -> str:
-        return self._data.decode(errors="replace")
 
 
 def run(command: Sequence[str], **options: Any) -> Result:
