@@ -8,9 +8,10 @@
 
 #include "inline.h"
 
-#define IVS_COPY_SHORT 64u /* bytes up to which a call of memcpy costs more than it saves */
+#define IVS_COPY_SHORT 128u /* bytes up to which a call of memcpy costs more than it saves */
 
-typedef unsigned char ivs_sixteen __attribute__((vector_size(16)));
+/* Sixteen bytes of anything, anywhere. */
+typedef unsigned char ivs_sixteen __attribute__((vector_size(16), aligned(1), may_alias));
 
 IVS_INLINE void ivs_move_4(unsigned char *d, const unsigned char *s)
 {
@@ -28,9 +29,7 @@ IVS_INLINE void ivs_move_8(unsigned char *d, const unsigned char *s)
 
 IVS_INLINE void ivs_move_16(unsigned char *d, const unsigned char *s)
 {
-    ivs_sixteen moved;
-    memcpy(&moved, s, sizeof(moved));
-    memcpy(d, &moved, sizeof(moved));
+    *(ivs_sixteen *)d = *(const ivs_sixteen *)s;
 }
 
 IVS_INLINE void ivs_move_32(unsigned char *d, const unsigned char *s)
@@ -46,7 +45,8 @@ IVS_INLINE void ivs_move_64(unsigned char *d, const unsigned char *s)
 }
 
 /* Copies `bytes`, a multiple of 4, between places that do not overlap. Any length between a power of two and the next is
- * two moves of the lower one, from the beginning and up to the end. */
+ * two moves of the lower one, from the beginning and up to the end. Never wider than 16 bytes: an element of 16 bytes
+ * wherever it lies is within one cache line, and is read back from a store as wide as the load. */
 IVS_INLINE void ivs_copy(void *to, const void *from, size_t bytes)
 {
     unsigned char *d = (unsigned char *)to;
@@ -54,13 +54,13 @@ IVS_INLINE void ivs_copy(void *to, const void *from, size_t bytes)
 
     if (__builtin_constant_p(bytes) || bytes > IVS_COPY_SHORT) {
         memcpy(d, s, bytes);
-    } else if (bytes >= 64) {
+    } else if (bytes > 64) {
         ivs_move_64(d, s);
         ivs_move_64(d + bytes - 64, s + bytes - 64);
-    } else if (bytes >= 32) {
+    } else if (bytes > 32) {
         ivs_move_32(d, s);
         ivs_move_32(d + bytes - 32, s + bytes - 32);
-    } else if (bytes >= 16) {
+    } else if (bytes > 16) {
         ivs_move_16(d, s);
         ivs_move_16(d + bytes - 16, s + bytes - 16);
     } else if (bytes >= 8) {

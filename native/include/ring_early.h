@@ -1,9 +1,13 @@
-/* ring_early.h: asking early for the cache lines that an enqueue is going to write.
+/* ring_early.h: asking early for the cache lines that an operation is going to need.
  *
- * Where a peer waits for each element, it has read both lines that the next enqueue writes: the element's and the
+ * Enqueue: where a peer waits for each element, it has read both lines that the next enqueue writes: the element's and the
  * tail's. Stores become visible in order, and each waits until its line is ours: two flights between the cores. Asked
  * for beforehand, both lines come at the same time. It costs a nanosecond, so code that moves bursts between busy cores
- * does without. For ST producers; nothing is asked for at other ends, whose next slot is not known.
+ * does without.
+ *
+ * Dequeue: who works on a burst before he takes the next one leaves that one time to come.
+ *
+ * For ST ends; nothing is asked for at others, whose next slot is not known.
  */
 #ifndef IVS_RING_EARLY_H
 #define IVS_RING_EARLY_H
@@ -30,6 +34,20 @@ IVS_INLINE void ivs_ring_enqueue_early(const struct ivs_ring *r)
     union ivs_ring_end *own = ivs_ring_own(r, IVS_PRODUCER);
     ivs_early_line(ivs_ring_slots(own, IVS_PRODUCER) + (size_t)((uint32_t)r->prod.known & r->mask) * r->elem_size);
     ivs_early_line(own);
+}
+
+#define IVS_EARLY_MOST 4096u /* bytes: what comes early and is not used soon pushes out what is */
+
+/* To be called after a dequeue of `n`: asks for as many more, where they are known to be there. */
+IVS_INLINE void ivs_ring_dequeue_early(const struct ivs_ring *r, uint32_t n)
+{
+    uint32_t head = (uint32_t)r->cons.known, there = (uint32_t)(r->cons.known >> 32) - head, at = head & r->mask;
+    uint64_t bytes = (uint64_t)n * r->elem_size;
+    if (r->cons_sync != IVS_SYNC_ST || n > there || n > r->size - at || bytes > IVS_EARLY_MOST)
+        return;
+    const unsigned char *slots = ivs_ring_slots(ivs_ring_own(r, IVS_CONSUMER), IVS_CONSUMER);
+    for (uint64_t offset = 0; offset < bytes; offset += IVS_CACHE_LINE)
+        __builtin_prefetch(slots + (uint64_t)at * r->elem_size + offset);
 }
 
 #endif

@@ -64,6 +64,13 @@ IVS_OUTLINE uint64_t ivs_ring_look_producer(const struct ivs_ring *r, union ivs_
     return ivs_ring_look_st(r, IVS_PRODUCER, own, head, n, amount);
 }
 
+/* About as long as a cache line takes from one core to another, on any processor (a pause instruction is not). */
+IVS_OUTLINE void ivs_ring_hang_back(void)
+{
+    for (uint32_t turn = 0; turn < 256; turn++)
+        __asm__ volatile("");
+}
+
 /* What is known of the opposite end does not do. */
 IVS_INLINE void ivs_ring_reserve_new(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                      uint64_t word, uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
@@ -119,6 +126,10 @@ IVS_INLINE int ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role, 
         side->known = span->then;
     } else if (IVS_UNLIKELY(exact || !ivs_ring_suffices(r, limit, head, n))) {
         ivs_ring_reserve_new(r, role, own, word, n, amount, span);
+        /* A little more than was asked for: two cores are close on each other's heels, and tails and elements cross between
+         * them for every few. Who waits a moment makes it fewer times. At an exact look, which comes each time, nobody waits. */
+        if (!exact && IVS_UNLIKELY(span->left - 1 < r->capacity / 4))
+            ivs_ring_hang_back();
     } else { /* no carry: the limit is not behind the wrap */
         *span = (struct ivs_ring_span){.head = head, .n = n, .left = limit - head - n, .then = word + ivs_ring_word(n)};
         side->known = known + n;

@@ -36,9 +36,17 @@ int ivs_call_dequeue_bulk(struct ivs_ring *r, void *objects, uint32_t n)
     FOR_ELEM_SIZE(r, ivs_ring_dequeue_bulk)
 }
 
-int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n)
+static int dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n)
 {
     FOR_ELEM_SIZE(r, ivs_ring_dequeue_burst)
+}
+
+int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n)
+{
+    int got = dequeue_burst(r, objects, n);
+    if (got > 0)
+        ivs_ring_dequeue_early(r, (uint32_t)got);
+    return got;
 }
 
 int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_amount amount,
