@@ -101,8 +101,15 @@ class Metadata:
             file.publish(replace(table, segments=segments, entries=tuple(entries)))
 
     def restore(self, table: Table) -> None:
-        """Brings the table of an earlier moment into force again."""
-        self._open().publish(table)
+        """Brings the table of an earlier moment into force again. Running VMs lose the segments that came since."""
+        known = {record.uuid for record in table.segments}
+        with self.shared() as share:
+            added = [record for record in share.file.read().segments if record.uuid not in known]
+            share.file.publish(table)
+            if added:
+                from ivshmem import plug
+
+                plug.take_back(share, added)
 
     def _entry_of(self, given: Any, kind: type | tuple[type, ...]) -> tuple[Memzone, Entry]:
         """The zone of an object, and what is to stand in the metadata of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from uuid import UUID
 
 import ivshmem
 from eal.eal import Eal
@@ -10,13 +11,16 @@ from eal.errors import InUse
 from eal.metadata import holders as metadata_with
 from eal.segment import SOCKET_ID_ANY
 from eal.table import Entry, Kind, SegmentRecord
+from ivshmem.attached import AttachedVms
 from ivshmem.holders import find_holders
 from ivshmem.metadata import Metadata
 from ivshmem.plan import Faults, Group, Plan, PlannedMetadata
 from ivshmem.plan_items import Item, Key
+from ivshmem.plan_layout import missing_segments
 from ivshmem.plan_reader import key_path
 from ivshmem.plan_record import PlanRecord
 
+GROW = "get an object in a further segment"
 KEEPS_SHAPE = "and what lives keeps its shape: take it out of the plan, then put it in again"
 
 
@@ -80,30 +84,52 @@ class Difference:
     def check_use(self) -> None:
         """Raises InUse where what is to go, or to change under a VM, is held by somebody alive."""
         link = self.app.directory.metadata_link
-        changed = [p.name for p in self.plan.metadata.values() if p.name in self.names and self._disturbs(p)]
+        changes = dict(self._changes())
         of_objects = {id(entry): self.table.segments[entry.segment].path for entry in self.gone}
-        of_metadata = {name: str(link(name).readlink()) for name in (*self.old, *changed)}
+        of_metadata = {name: str(link(name).readlink()) for name in changes}
         holders = find_holders({*of_objects.values(), *of_metadata.values()})
         faults = [fault for entry in self.gone for fault in self._stands_in(entry)]
         for entry in self.gone:
             if by := ", ".join(map(str, holders.of(of_objects[id(entry)]))):
                 faults.append(f"{entry.kind.name.lower()} {entry.name!r} cannot go: its segment is held by {by}")
-        for name, path in of_metadata.items():
-            if by := ", ".join(map(str, holders.of(path))):
-                does = "go" if name in self.old else "lose an object, or get one in a further segment"
-                faults.append(f"metadata {name!r} cannot {does}: it is held by {by}")
+        for name, change in changes.items():
+            spared = self._plugged(name) if change == GROW else set()
+            if by := ", ".join(str(holder) for holder in holders.of(of_metadata[name]) if holder.pid not in spared):
+                remedy = f": `ivshmem plug {name} --qmp SOCKET` makes it known to a VM" if change == GROW else ""
+                faults.append(f"metadata {name!r} cannot {change}: it is held by {by}{remedy}")
         if faults:
             raise InUse("nothing was changed, for it is in use:" + "".join(f"\n  {fault}" for fault in faults))
 
-    def _disturbs(self, planned: PlannedMetadata) -> bool:
-        """Whether a VM that has a metadata would lose something by it, or have to be given a further segment."""
+    def _changes(self) -> Iterator[tuple[str, str]]:
+        """The metadata that a VM would lose or lack something by, and what becomes of each."""
+        yield from ((name, "go") for name in self.old)
+        for planned in self.plan.metadata.values():
+            if planned.name in self.names and self.dropped(planned):
+                yield planned.name, "lose an object"
+            elif planned.name in self.names and self._grows(planned):
+                yield planned.name, GROW
+
+    def _grows(self, planned: PlannedMetadata) -> bool:
+        """Whether a VM that has a metadata has to be given a further segment."""
         metadata = ivshmem.metadata_lookup(planned.name)
-        there = ways(metadata)
         known = {record.uuid for record in metadata.table.segments}
-        fresh = [self.there.get(key) for key in planned.objects if key not in there]
-        return bool(self.dropped(planned)) or any(
-            entry is None or self.table.segments[entry.segment].uuid not in known for entry in fresh
-        )
+        added = planned.objects.keys() - ways(metadata).keys()
+        groups = {item.group for item in self.fresh if item.key in added}
+        old = {self.table.segments[self.there[key].segment].uuid for key in added if key in self.there}
+        return not old <= known or any(self._lands_elsewhere(group, known) for group in groups)
+
+    def _lands_elsewhere(self, name: str, known: set[UUID]) -> bool:
+        """Whether what is made in a group may lie in another segment than those."""
+        there = self.segments_of(name)
+        items = [item for item in self.fresh if item.group == name]
+        if not there or not {record.uuid for record in there} <= known:
+            return True
+        return bool(missing_segments(self.table, self.plan.groups[name], items, there[0].page_size))
+
+    def _plugged(self, name: str) -> set[int]:
+        """The process ids of the VMs that are given what a metadata gets: those it was plugged into."""
+        known = AttachedVms(self.app.directory, ivshmem.metadata_lookup(name).uuid).known()
+        return {vm.pid for vm in known if not vm.gone}
 
     def _stands_in(self, entry: Entry) -> Iterator[str]:
         """The metadata that keep an object from going: those that no plan made, or that others put it into."""

@@ -139,12 +139,22 @@ def _carry_to(share: Share, vm: AttachedVm, devices: Sequence[Device]) -> list[D
         return lacking
 
 
+def take_back(share: Share, records: Sequence[SegmentRecord]) -> None:
+    """Takes segments that a metadata has no more out of the VMs that were given them. What does not go is logged."""
+    devices = [segment_device(share.uuid, record) for record in records]
+    for vm in share.vms.known():
+        if not vm.gone:
+            _take_back(vm, devices)
+
+
 def _take_back(vm: AttachedVm, devices: Sequence[Device]) -> None:
     try:
         with Qmp(vm.qmp) as qmp:
-            Machine(qmp, TIMEOUT).unplug([(device.device_id, device.id) for device in devices])
+            machine = Machine(qmp, TIMEOUT)
+            there = {one.backend for one in machine.given()}
+            machine.unplug([(device.device_id, device.id) for device in devices if device.id in there])
     except EalError as error:
-        log.error("the VM at %s keeps %s: %s", vm.qmp, ", ".join(device.path for device in devices), error)
+        log.error("the VM at %s keeps %s: %s", vm.qmp, ", ".join(device.id for device in devices), error)
 
 
 def _has(given: list[Given], device: Device) -> bool:

@@ -249,13 +249,13 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def plug_guest(tmp_path: Path) -> Iterator[Callable[..., VmGuest]]:
     """`plug_guest(script, *metadata, plug="1G")` starts tests/guests/`script`.py in a VM that has these metadata, and
-    room for so much to be plugged by the QMP socket `qmp`. None outlives the test.
+    room for so much to be plugged by the QMP socket `qmp`; or what `qemu_args` say. None outlives the test.
     """
     with contextlib.ExitStack() as undo:
 
-        def start(script: str, *metadata: ivshmem.Metadata, plug: str = "1G") -> VmGuest:
+        def start(script: str, *metadata: ivshmem.Metadata, plug: str = "1G", qemu_args: Sequence[str] = ()) -> VmGuest:
             command = [sys.executable, "-P", str(SCRIPTS / f"{script}.py")]
-            started = VmGuest(undo, command, ivshmem.qemu_args(*metadata, plug=plug), tmp_path / "qmp")
+            started = VmGuest(undo, command, qemu_args or ivshmem.qemu_args(*metadata, plug=plug), tmp_path / "qmp")
             started.start()
             return started
 
