@@ -52,7 +52,13 @@ IVS_INLINE void ivs_copy(void *to, const void *from, size_t bytes)
     unsigned char *d = (unsigned char *)to;
     const unsigned char *s = (const unsigned char *)from;
 
-    if (__builtin_constant_p(bytes) || bytes > IVS_COPY_SHORT) {
+    if (__builtin_constant_p(bytes)) {
+        memcpy(d, s, bytes);
+        return;
+    }
+    /* Hides from gcc what the pointers point to: it warns of branches that an array of that length never takes. */
+    __asm__("" : "+r"(d), "+r"(s));
+    if (bytes > IVS_COPY_SHORT) {
         memcpy(d, s, bytes);
     } else if (bytes > 64) {
         ivs_move_64(d, s);
