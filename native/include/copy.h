@@ -58,22 +58,24 @@ IVS_INLINE void ivs_copy(void *to, const void *from, size_t bytes)
     }
     /* Hides from gcc what the pointers point to: it warns of branches that an array of that length never takes. */
     __asm__("" : "+r"(d), "+r"(s));
-    if (bytes > IVS_COPY_SHORT) {
-        memcpy(d, s, bytes);
-    } else if (bytes > 64) {
-        ivs_move_64(d, s);
-        ivs_move_64(d + bytes - 64, s + bytes - 64);
-    } else if (bytes > 32) {
+    if (bytes <= 32) {
+        if (bytes >= 16) {
+            ivs_move_16(d, s);
+            ivs_move_16(d + bytes - 16, s + bytes - 16);
+        } else if (bytes >= 8) {
+            ivs_move_8(d, s);
+            ivs_move_8(d + bytes - 8, s + bytes - 8);
+        } else if (bytes != 0) {
+            ivs_move_4(d, s);
+        }
+    } else if (bytes <= 64) {
         ivs_move_32(d, s);
         ivs_move_32(d + bytes - 32, s + bytes - 32);
-    } else if (bytes > 16) {
-        ivs_move_16(d, s);
-        ivs_move_16(d + bytes - 16, s + bytes - 16);
-    } else if (bytes >= 8) {
-        ivs_move_8(d, s);
-        ivs_move_8(d + bytes - 8, s + bytes - 8);
-    } else if (bytes != 0) {
-        ivs_move_4(d, s);
+    } else if (bytes <= IVS_COPY_SHORT) {
+        ivs_move_64(d, s);
+        ivs_move_64(d + bytes - 64, s + bytes - 64);
+    } else {
+        memcpy(d, s, bytes);
     }
 }
 
