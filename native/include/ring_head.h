@@ -64,10 +64,10 @@ IVS_OUTLINE uint64_t ivs_ring_look_producer(const struct ivs_ring *r, union ivs_
     return ivs_ring_look_st(r, IVS_PRODUCER, own, head, n, amount);
 }
 
-/* About as long as a cache line takes from one core to another, on any processor (a pause instruction is not). */
+/* About as long as a cache line takes to another core and back, on any processor (a pause instruction is not). */
 IVS_OUTLINE void ivs_ring_hang_back(void)
 {
-    for (uint32_t turn = 0; turn < 256; turn++)
+    for (uint32_t turn = 0; turn < 384; turn++)
         __asm__ volatile("");
 }
 
