@@ -1,8 +1,7 @@
 """The ways to bring 64-byte messages from one Python process to another: ours and its rivals.
 
 Every channel moves the same messages and computes the same checksum: the sum of all messages as 512-bit little-endian
-numbers. Each does so in the cheapest way that its interface allows: messages that come one at a time as bytes go
-through int.from_bytes, messages that come as an array are added up by numpy.
+numbers. What a call gives is added up before the next call: a message as bytes by int.from_bytes, an array by numpy.
 """
 
 from __future__ import annotations
