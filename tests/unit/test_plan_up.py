@@ -14,10 +14,12 @@ from click.testing import CliRunner, Result
 
 import eal
 from eal import leftovers, pages, runtime
+from eal._native import lib
 from eal.table import Table
 from ivshmem import plan as plans
-from ivshmem import plan_up
+from ivshmem import plan_down, plan_up
 from ivshmem.cli import cli
+from ivshmem.holders import Holders
 
 PLAN = """
 file_prefix = "{prefix}"
@@ -246,6 +248,22 @@ def test_what_a_living_process_holds_is_not_taken(
     app.end()
     assert run("up", without).exit_code == 0
     assert good("down", without)
+
+
+def test_guests_of_a_vm_that_cannot_be_seen(
+    write: Callable[..., str], prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They count where processes are hidden from this user; where all can be seen, they went with their VM."""
+    good("up", write())
+    with eal.init(["--no-pci"], file_prefix=prefix, no_huge=True) as app:
+        base = eal.segments()[0].mapping.pointer()
+        assert lib.ivs_participant_claim(base, 0x1234_5678 << 32 | 1, 77) >= 0
+        app.detach()
+    monkeypatch.setattr(plan_down, "find_holders", lambda *_: Holders([], hidden=True))
+    assert "it is held by 1 thread of guests, in a VM of another user, as it seems" in error("down", write())
+    monkeypatch.setattr(plan_down, "find_holders", lambda *_: Holders([], hidden=False))
+    assert good("down", write())
+    assert files(prefix) == set()
 
 
 def test_force(write: Callable[..., str], prefix: str, peer: Callable[..., Any]) -> None:
