@@ -94,10 +94,10 @@ def told(event: eal.Event) -> None:
     say(**found)
 
 
-def send_back() -> None:
+def send_back(over: threading.Event) -> None:
     """Passes on what comes; and has its eyes on views of what may go at any moment."""
     ping, pong = eal.ring_lookup("ping"), eal.ring_lookup("pong")
-    while True:
+    while not over.is_set():
         for view in last.views:
             view[0]
         if (number := ping.dequeue()) is None:
@@ -113,7 +113,9 @@ def main() -> None:
         if CHILD:
             say(kind="ready")
             threading.Event().wait()
-        threading.Thread(target=send_back, daemon=True).start()
+        over = threading.Event()
+        thread = threading.Thread(target=send_back, args=(over,), daemon=True)
+        thread.start()
         orders = eal.ring_lookup("orders")
         child: subprocess.Popen[bytes] | None = None
         say(kind="ready")
@@ -128,6 +130,8 @@ def main() -> None:
                 if order == signal.SIGKILL:
                     child.wait()
                 say(kind="signalled")
+        over.set()
+        thread.join()
 
 
 main()
