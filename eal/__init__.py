@@ -26,39 +26,39 @@ from eal.errors import (
 )
 
 if TYPE_CHECKING:
-    from eal.audit import Audit
-    from eal.burst import Burst
-    from eal.eal import Eal
-    from eal.mbuf import MbufPool
-    from eal.mempool import Mempool, MempoolFlag
-    from eal.memzone import Memzone
-    from eal.ring import Ring
-    from eal.ring_format import RingFlag
-    from eal.ring_zc import ZeroCopy
-    from eal.segment import SOCKET_ID_ANY, Segment
-    from eal.startup import current, init
-    from eal.topology import lcores
-    from eal.watches import Event, Watch
+    from eal.lifecycle.eal import Eal
+    from eal.lifecycle.startup import current, init
+    from eal.mbuf.pool import MbufPool
+    from eal.memory.memzone import Memzone
+    from eal.memory.segment import SOCKET_ID_ANY, Segment
+    from eal.mempool.audit import Audit
+    from eal.mempool.mempool import Mempool, MempoolFlag
+    from eal.probe.events import Event, Watch
+    from eal.ring.burst import Burst
+    from eal.ring.format import RingFlag
+    from eal.ring.ring import Ring
+    from eal.ring.zero_copy import ZeroCopy
+    from eal.topology.model import lcores
 
 # Where each public name comes from.
 _HOME = {
-    "Eal": "eal.eal",
-    "current": "eal.startup",
-    "init": "eal.startup",
-    "Memzone": "eal.memzone",
-    "Segment": "eal.segment",
-    "SOCKET_ID_ANY": "eal.segment",
-    "Ring": "eal.ring",
-    "RingFlag": "eal.ring_format",
-    "Burst": "eal.burst",
-    "ZeroCopy": "eal.ring_zc",
-    "MbufPool": "eal.mbuf",
-    "Mempool": "eal.mempool",
-    "MempoolFlag": "eal.mempool",
-    "Audit": "eal.audit",
-    "lcores": "eal.topology",
-    "Event": "eal.watches",
-    "Watch": "eal.watches",
+    "Eal": "eal.lifecycle.eal",
+    "current": "eal.lifecycle.startup",
+    "init": "eal.lifecycle.startup",
+    "Memzone": "eal.memory.memzone",
+    "Segment": "eal.memory.segment",
+    "SOCKET_ID_ANY": "eal.memory.segment",
+    "Ring": "eal.ring.ring",
+    "RingFlag": "eal.ring.format",
+    "Burst": "eal.ring.burst",
+    "ZeroCopy": "eal.ring.zero_copy",
+    "MbufPool": "eal.mbuf.pool",
+    "Mempool": "eal.mempool.mempool",
+    "MempoolFlag": "eal.mempool.mempool",
+    "Audit": "eal.mempool.audit",
+    "lcores": "eal.topology.model",
+    "Event": "eal.probe.events",
+    "Watch": "eal.probe.events",
 }
 
 # Methods of the process's own Eal that are module functions too.
@@ -105,8 +105,8 @@ def __getattr__(name: str) -> Any:
 def _method(name: str) -> Any:
     import functools
 
-    from eal.eal import Eal
-    from eal.startup import current
+    from eal.lifecycle.eal import Eal
+    from eal.lifecycle.startup import current
 
     method = getattr(Eal, name)
 

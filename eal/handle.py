@@ -6,8 +6,9 @@ import errno
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from eal import errors, process
+from eal import errors
 from eal._native import ffi
+from eal.linux import process
 
 
 def own(pointer: Any, *keep: object, finish: Callable[[], object] | None = None) -> Any:

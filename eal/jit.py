@@ -15,8 +15,8 @@ from typing import Any
 
 from eal import _native
 from eal.handle import raise_for
-from eal.mempool import Mempool
-from eal.ring import Ring
+from eal.mempool.mempool import Mempool
+from eal.ring.ring import Ring
 
 try:
     from numba import types

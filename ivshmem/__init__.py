@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ivshmem.exposure import ExposureWarning
-    from ivshmem.metadata import Metadata, metadata_create, metadata_lookup, qemu_args
+    from ivshmem.metadata.exposure import ExposureWarning
+    from ivshmem.metadata.metadata import Metadata, metadata_create, metadata_lookup, qemu_args
 
 __all__ = ["ExposureWarning", "Metadata", "metadata_create", "metadata_lookup", "qemu_args"]
 
@@ -18,5 +18,5 @@ __all__ = ["ExposureWarning", "Metadata", "metadata_create", "metadata_lookup", 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'ivshmem' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module("ivshmem.metadata"), name)
+    value = globals()[name] = getattr(import_module("ivshmem.metadata.metadata"), name)
     return value

@@ -1,19 +1,32 @@
-"""The command `ivshmem`: each module of `ivshmem.commands` is one of its commands."""
+"""The command `ivshmem` with its commands, each in a module of `ivshmem.commands`."""
 
 from __future__ import annotations
 
 import io
 import logging
 import os
-import pkgutil
 import sys
-from importlib import import_module
 from typing import Any
 
 import click
 
 from eal.errors import EalError
-from ivshmem import commands
+from ivshmem.commands.create.cloud_hypervisor import cloud_hypervisor
+from ivshmem.commands.create.cmdline import cmdline
+from ivshmem.commands.create.down import down
+from ivshmem.commands.create.libvirt import libvirt
+from ivshmem.commands.create.plug import plug
+from ivshmem.commands.create.unplug import unplug
+from ivshmem.commands.create.up import up
+from ivshmem.commands.inspect.dump import dump
+from ivshmem.commands.inspect.exposure import exposure
+from ivshmem.commands.inspect.inspect import inspect
+from ivshmem.commands.inspect.ls import ls
+from ivshmem.commands.inspect.placement import placement
+from ivshmem.commands.repair.clean import clean
+from ivshmem.commands.repair.doctor import doctor
+from ivshmem.commands.run.demo import demo
+from ivshmem.commands.run.emulate import emulate
 
 
 class _Group(click.Group):
@@ -45,8 +58,14 @@ def cli(verbose: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
 
 
-for _module in pkgutil.iter_modules(commands.__path__):
-    cli.add_command(getattr(import_module(f"{commands.__name__}.{_module.name}"), _module.name))
+_COMMANDS = (
+    *(up, down, cmdline, libvirt, cloud_hypervisor, plug, unplug),
+    *(emulate, demo),
+    *(ls, dump, inspect, exposure, placement),
+    *(doctor, clean),
+)
+for _command in _COMMANDS:
+    cli.add_command(_command)
 
 
 def main() -> None:

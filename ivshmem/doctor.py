@@ -12,16 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from eal import runtime
 from eal._native import lib
-from eal.doctor import Check, Verdict, machine_checks
-from eal.doctor_devices import device_checks
+from eal.doctor.devices import device_checks
+from eal.doctor.machine import Check, Verdict, machine_checks
 from eal.errors import Denied, EalError
-from eal.pci import SYSFS, scan
-from eal.segment import SOCKET_ID_ANY, open_segment
-from eal.table import SegmentRecord
-from ivshmem.state import PrefixState, prefix_states
-from ivshmem.vm import verdict_file
+from eal.memory.segment import SOCKET_ID_ANY, open_segment
+from eal.metadata.table_file import SegmentRecord
+from eal.pci.device import SYSFS, scan
+from eal.runtime import prefix_dir as runtime
+from ivshmem.inspect.prefixes import PrefixState, prefix_states
+from ivshmem.vm.vm import verdict_file
 
 KVM = Path("/dev/kvm")
 KVM_GET_API_VERSION, KVM_API = 0xAE00, 12
@@ -164,7 +164,7 @@ def kvm(path: Path = KVM) -> Check:
 
 
 def _guests_do_not_boot() -> bool:
-    """Whether `ivshmem.vm` has tried KVM since this machine booted, in vain."""
+    """Whether `ivshmem.vm.vm` has tried KVM since this machine booted, in vain."""
     try:
         return verdict_file().read_text() == "tcg"
     except OSError:

@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from eal.cpulist import format_list
 from eal.errors import NotFound
-from eal.topology import Topology
-from eal.topology_facts import PinnedThread
-from eal.topology_pins import read_threads
-from eal.topology_tree import Tree
-from ivshmem.qmp import Qmp
+from eal.topology.cpulist import format_list
+from eal.topology.facts import PinnedThread
+from eal.topology.model import Topology
+from eal.topology.pinning import read_threads
+from eal.topology.tree import Tree
+from ivshmem.hotplug.qmp import Qmp
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from eal import leftovers, runtime
 from eal.errors import EalError
+from eal.lifecycle import cleanup as leftovers
+from eal.runtime import prefix_dir as runtime
 
 log = logging.getLogger(__name__)
 

@@ -104,7 +104,7 @@ serial_numbers = itertools.count()
 
 def close_current_eal() -> None:
     """Closes the Eal of this process, if a test has left one. A test that never imported eal pays nothing."""
-    if "eal.startup" not in sys.modules:  # then no Eal was ever made
+    if "eal.lifecycle.startup" not in sys.modules:  # then no Eal was ever made
         return
     import eal
 

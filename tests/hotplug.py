@@ -1,4 +1,4 @@
-"""A host's files and a bus on which they come and go, all in one folder. Tests load this file by runpy."""
+"""A host's files and a bus on which they come and go, all in one folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from uuid import uuid4
 
 import eal
 from eal._native import lib
-from eal.mapping import Mapping
-from eal.mempool import format_mempool, mempool_memsize
-from eal.memzone import Memzone
-from eal.pages import Backend, Ownership
-from eal.ring import Ring
-from eal.ring_format import format_ring, ring_memsize
-from eal.segment import Participant, Segment, create_segment, share_word
-from eal.table import METADATA_MAGIC, Entry, Kind, Table, TableFile
+from eal.linux.mapping import Mapping
+from eal.memory.hugepages import Backend, Ownership
+from eal.memory.memzone import Memzone
+from eal.memory.segment import Participant, Segment, create_segment, share_word
+from eal.mempool.mempool import format_mempool, mempool_memsize
+from eal.metadata.table_file import METADATA_MAGIC, Entry, Kind, Table, TableFile
+from eal.ring.format import format_ring, ring_memsize
+from eal.ring.ring import Ring
 
 MIB = 1 << 20
 RING_AT, POOL_AT, ROOM = 16384, 65536, 65536

@@ -1,7 +1,4 @@
-"""Made-up machines: sysfs trees of many shapes, written by test code into a temporary directory.
-
-Loaded with runpy by the tests that use it, since the tests are no package.
-"""
+"""Made-up machines: sysfs trees of many shapes, written by test code into a temporary directory."""
 
 from __future__ import annotations
 

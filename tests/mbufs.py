@@ -1,4 +1,4 @@
-"""Packets for tests of mbufs. Tests load this file by runpy."""
+"""Packets for tests of mbufs."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from eal.topology import main
+from eal.topology.model import main
 
 if __name__ == "__main__":
     sys.exit(main())

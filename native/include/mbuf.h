@@ -19,7 +19,7 @@
 #ifndef IVS_MBUF_H
 #define IVS_MBUF_H
 
-#include "mbuf_seg.h"
+#include "pvt/mbuf_segment.h"
 
 #define IVS_MBUF_REFS_MAX 65534u
 #define IVS_MBUF_PORT_INVALID 65535u

@@ -21,8 +21,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "copy.h"
-#include "mempool_bits.h"
+#include "pvt/copy.h"
+#include "pvt/mempool_bitmap.h"
 
 /* ---- counting ------------------------------------------------------------------------------------------------ */
 

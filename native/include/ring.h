@@ -19,10 +19,10 @@
 #ifndef IVS_RING_H
 #define IVS_RING_H
 
-#include "copy.h"
-#include "ring_handle.h"
-#include "ring_head.h"
-#include "ring_tail.h"
+#include "pvt/copy.h"
+#include "pvt/ring_handle.h"
+#include "pvt/ring_move_head.h"
+#include "pvt/ring_update_tail.h"
 
 /* ---- elements --------------------------------------------------------------------------------------------- */
 

@@ -1,5 +1,5 @@
 /* crc32c.c: by the processor's instruction where it has one, by a table otherwise. */
-#include "crc32c.h"
+#include "pvt/crc32c.h"
 
 #include <string.h>
 

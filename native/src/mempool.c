@@ -1,9 +1,9 @@
 /* mempool.c: making, attaching, taking part and counting; get and put are inline in mempool.h. */
 #include "mempool.h"
 
-#include "crc32c.h"
+#include "pvt/crc32c.h"
 #include "fault.h"
-#include "name.h"
+#include "pvt/name.h"
 
 #define IDENTITY 128u /* the first two lines */
 #define N_MAX 0x7fffffffu

@@ -1,6 +1,6 @@
 /* mempool_debug.c: cookies round each object of a pool with IVS_MEMPOOL_DEBUG, and who has it. */
 #include "mempool.h"
-#include "wait.h"
+#include "pvt/spin_wait.h"
 
 #define PUT_NS 1000000u /* no put takes that long, unless its thread has lost the processor */
 

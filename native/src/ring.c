@@ -4,9 +4,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "crc32c.h"
+#include "pvt/crc32c.h"
 #include "fault.h"
-#include "name.h"
+#include "pvt/name.h"
 
 #define IDENTITY 128u              /* lines 0 and 1 */
 #define COUNT_MAX 0x7fffffffu      /* as DPDK: indices are 32 bits and must be told apart */

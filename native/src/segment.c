@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "crc32c.h"
-#include "name.h"
+#include "pvt/crc32c.h"
+#include "pvt/name.h"
 
 #define IDENTITY 128u /* bytes that the CRC covers */
 

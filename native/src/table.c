@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "crc32c.h"
-#include "name.h"
+#include "pvt/crc32c.h"
+#include "pvt/name.h"
 
 #define IDENTITY 128u /* bytes of the header that the CRC covers */
 #define READ_TRIES 100 /* a writer that is faster than this is not one of ours */

@@ -5,10 +5,10 @@
  * Crashes, hangs (two minutes), and images that are accepted although they reach beyond themselves are faults. The seed
  * is printed; the same one gives the same inputs.
  */
-#include "crc32c.h"
+#include "pvt/crc32c.h"
 #include "fuzz.h"
 #include "mempool.h"
-#include "name.h"
+#include "pvt/name.h"
 #include "ring.h"
 #include "segment.h"
 #include "table.h"

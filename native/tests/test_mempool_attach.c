@@ -1,5 +1,5 @@
 /* test_mempool_attach.c: what a pool may be made of, and that a damaged one is refused with the reason. */
-#include "crc32c.h"
+#include "pvt/crc32c.h"
 #include "pool_kit.h"
 
 static void seal(struct ivs_mempool_shared *pool)

@@ -1,5 +1,5 @@
 /* test_ring_attach.c: attaching to a damaged ring is refused, with the reason. */
-#include "crc32c.h"
+#include "pvt/crc32c.h"
 #include "ring_kit.h"
 
 /* What a forger would do: the identity's CRC fits again. */

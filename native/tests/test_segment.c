@@ -2,7 +2,7 @@
 #include <errno.h>
 
 #include "check.h"
-#include "crc32c.h"
+#include "pvt/crc32c.h"
 #include "fault.h"
 #include "segment.h"
 

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "wait.h"
+#include "pvt/spin_wait.h"
 
 #define BENCH_INLINE static inline __attribute__((always_inline))
 #define BENCH_NOINLINE __attribute__((noinline))

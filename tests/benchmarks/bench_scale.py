@@ -17,7 +17,7 @@ from typing import Any
 
 import eal
 import ivshmem
-from ivshmem.emulate import guest_environment
+from ivshmem.emulate.runner import guest_environment
 
 GUEST = Path(__file__).with_name("scale_guest.py")
 CASES = [(125, 64), (250, 64), (500, 64), (1000, 64), (1000, 8), (1000, 16), (1000, 32)]
@@ -33,7 +33,7 @@ def emulated(metadata: ivshmem.Metadata) -> dict[str, Any]:
 
 
 def virtual(metadata: ivshmem.Metadata) -> dict[str, Any]:
-    from ivshmem.vm import run
+    from ivshmem.vm.vm import run
 
     command = [sys.executable, "-P", str(GUEST), str(VM_ROUNDS)]
     done = run(command, qemu_args=ivshmem.qemu_args(metadata), timeout=300)

@@ -16,16 +16,16 @@ from uuid import UUID
 
 import numpy as np
 
-from eal import dtypes
 from eal._native import ffi, lib
-from eal.mapping import Mapping
-from eal.mbuf_format import format_mbuf_pool, mbuf_pool_memsize
-from eal.mempool import format_mempool, mempool_memsize
-from eal.memzone import Memzone
-from eal.pages import Backend, Ownership
-from eal.ring_format import format_ring, ring_memsize
-from eal.segment import Segment, create_segment
-from eal.table import METADATA_MAGIC, Entry, Kind, Table, TableFile
+from eal.linux.mapping import Mapping
+from eal.mbuf.format import format_mbuf_pool, mbuf_pool_memsize
+from eal.memory.hugepages import Backend, Ownership
+from eal.memory.memzone import Memzone
+from eal.memory.segment import Segment, create_segment
+from eal.mempool.mempool import format_mempool, mempool_memsize
+from eal.metadata.table_file import METADATA_MAGIC, Entry, Kind, Table, TableFile
+from eal.ring.format import format_ring, ring_memsize
+from eal.text import dtypes
 
 HEADER = 4096
 TABLE_FILE = 16384

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 import eal
-from eal.mbuf import MbufPool, attach_pool
-from eal.memzone import Memzone
-from eal.pci import scan
-from eal.probe import Prober
-from eal.ring import Ring
-from eal.table import Entry, Kind, table_as_json
+from eal.mbuf.pool import MbufPool, attach_pool
+from eal.memory.memzone import Memzone
+from eal.metadata.table_file import Entry, Kind, table_as_json
+from eal.pci.device import scan
+from eal.probe.prober import Prober
+from eal.ring.ring import Ring
 
 STALL = 0.0005  # seconds that a peer may take; nobody else works these objects
 ENOUGH = 64  # bytes of an element or object that are read: a peer may say that it has many

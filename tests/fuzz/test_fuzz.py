@@ -18,12 +18,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import eal
-from eal import dtypes
 from eal._native import ffi, lib
-from eal.mapping import Mapping
-from eal.memzone import Memzone
-from eal.segment import Segment
-from eal.table import Entry, Kind, SegmentRecord, Table, decode, encode
+from eal.linux.mapping import Mapping
+from eal.memory.memzone import Memzone
+from eal.memory.segment import Segment
+from eal.metadata.table_file import Entry, Kind, SegmentRecord, Table, decode, encode
+from eal.text import dtypes
 
 FUZZ = Path(__file__).with_name("fuzz.py")
 RUNS = 2500

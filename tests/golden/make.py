@@ -17,15 +17,16 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from uuid import UUID
 
-from eal import RingFlag, dtypes
+from eal import RingFlag
 from eal._native import ffi, lib
-from eal.mapping import Mapping
-from eal.mempool import format_mempool, mempool_memsize
-from eal.memzone import Memzone
-from eal.ring import Ring
-from eal.ring_format import format_ring, ring_memsize
-from eal.segment import Segment
-from eal.table import METADATA_MAGIC, REGISTRY_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile
+from eal.linux.mapping import Mapping
+from eal.memory.memzone import Memzone
+from eal.memory.segment import Segment
+from eal.mempool.mempool import format_mempool, mempool_memsize
+from eal.metadata.table_file import METADATA_MAGIC, REGISTRY_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile
+from eal.ring.format import format_ring, ring_memsize
+from eal.ring.ring import Ring
+from eal.text import dtypes
 
 HERE = Path(__file__).parent
 PAGE = 4096

@@ -8,10 +8,10 @@ import os
 from typing import Any
 
 import eal
-import eal.startup  # loaded before the fork, so that it is loaded once
-from eal.bar_access import Choice
-from eal.caching import measure, memory_types
-from eal.pci import PciDevice, scan
+import eal.lifecycle.startup  # loaded before the fork, so that it is loaded once
+from eal.linux.memory_type import measure, memory_types
+from eal.pci.bar_access import Choice
+from eal.pci.device import PciDevice, scan
 
 
 def types(device: PciDevice) -> list[str]:

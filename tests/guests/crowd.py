@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 import eal
-import eal.startup  # loaded before the fork, so that it is loaded once
+import eal.lifecycle.startup  # loaded before the fork, so that it is loaded once
 
 PATIENCE = 100.0
 BURST = 64

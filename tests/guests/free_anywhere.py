@@ -12,7 +12,7 @@ import sys
 import time
 
 import eal
-from eal.process import machine_id
+from eal.linux.process import machine_id
 
 
 def main() -> int:

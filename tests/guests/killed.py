@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import eal
-import eal.startup  # loaded before the fork, so that it is loaded once
-from eal.runtime import file_stem, runtime_dir
+import eal.lifecycle.startup  # loaded before the fork, so that it is loaded once
+from eal.runtime.prefix_dir import file_stem, runtime_dir
 
 KILLS = 4
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import eal
-import eal.startup  # loaded before the fork, so that it is loaded once
-from eal.pci import scan
+import eal.lifecycle.startup  # loaded before the fork, so that it is loaded once
+from eal.pci.device import scan
 from ivshmem.doctor import examine
 
 DEVICES = Path("/sys/bus/pci/devices")

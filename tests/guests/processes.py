@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import eal
-import eal.startup  # loaded before the fork, so that it is loaded once
+import eal.lifecycle.startup  # loaded before the fork, so that it is loaded once
 
 
 def what_is_here(me: eal.Eal) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 import shutil
 import subprocess
 import tarfile
@@ -14,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from eal.topology import Topology
+from eal.topology.model import Topology
+from tests.machines import SHAPES
 
 ROOT = Path(__file__).parents[2]
 CAPTURES = sorted((ROOT.parent / "shared/topologies").glob("*.tar.bz2"))  # none on machines without that folder
-SHAPES: dict[str, Callable[[], object]] = runpy.run_path(str(ROOT / "tests/machines.py"))["SHAPES"]
 
 # Where lstopo says something else, and why; docs/cpu-layout.md tells the same.
 LSTOPO_DIFFERS = {

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import eal
-from eal import MempoolFlag, process
+from eal import MempoolFlag
+from eal.linux import process
 
 VICTIM = """
 import os, sys

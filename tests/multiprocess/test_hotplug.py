@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 
 import pytest
 
-HOTPLUG = runpy.run_path(str(Path(__file__).parents[1] / "hotplug.py"))
-until = HOTPLUG["until"]
+from tests.hotplug import Lab, until
 
 SCRIPT = """
     import sys, eal
@@ -28,7 +26,7 @@ SCRIPT = """
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Any:
-    return HOTPLUG["Lab"](tmp_path)
+    return Lab(tmp_path)
 
 
 def test_two_processes_see_use_and_let_go(lab: Any, peer: Callable[..., Any]) -> None:

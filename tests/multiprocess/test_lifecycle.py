@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import eal
-from eal import leftovers
-from eal.runtime import PrefixDir
+from eal.lifecycle import cleanup as leftovers
+from eal.runtime.prefix_dir import PrefixDir
 
 Peers = Callable[..., Any]
 
@@ -430,7 +430,7 @@ def test_leftovers_of_a_living_prefix_say_who_lives(primary: eal.Eal, peer: Peer
     other = peer(
         """
         import sys
-        from eal.runtime import PrefixDir, prefixes, runtime_dir
+        from eal.runtime.prefix_dir import PrefixDir, prefixes, runtime_dir
         (found,) = prefixes(runtime_dir())
         print(found.prefix == sys.argv[1], found.holder())
         """

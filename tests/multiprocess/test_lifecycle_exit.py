@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-HOTPLUG = runpy.run_path(str(Path(__file__).parents[1] / "hotplug.py"))
-until = HOTPLUG["until"]
+from tests.hotplug import Lab
 
 START = """
 import atexit, gc, sys, threading, time, weakref
@@ -77,7 +75,7 @@ time.sleep(0.05)""",
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Any:
-    lab = HOTPLUG["Lab"](tmp_path)
+    lab = Lab(tmp_path)
     lab.vm0 = lab.metadata("vm0")
     lab.plug_all(lab.vm0)
     return lab

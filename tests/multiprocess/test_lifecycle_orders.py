@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import runpy
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,9 +20,7 @@ from hypothesis import strategies as st
 
 import eal
 import ivshmem
-
-HOTPLUG = runpy.run_path(str(Path(__file__).parents[1] / "hotplug.py"))
-Heard, until = HOTPLUG["Heard"], HOTPLUG["until"]
+from tests.hotplug import Heard, Lab, until
 
 
 @dataclass
@@ -218,7 +215,7 @@ def test_a_host_in_any_order(words: list[str], runtime_dir: Path, prefix: str) -
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Any]:
-    lab = HOTPLUG["Lab"](tmp_path)
+    lab = Lab(tmp_path)
     lab.vm0 = lab.metadata("vm0")
     lab.plug_all(lab.vm0)
     yield lab

@@ -11,8 +11,9 @@ import pytest
 
 import eal
 import ivshmem
-from eal import RingFlag, process
-from eal.metadata import open_metadata
+from eal import RingFlag
+from eal.linux import process
+from eal.metadata.lookup import open_metadata
 
 Peers = Callable[..., Any]
 

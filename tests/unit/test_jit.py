@@ -157,7 +157,7 @@ def test_without_numba_eal_works_and_eal_jit_names_the_extra() -> None:
     program = (
         "import sys\n"
         "sys.modules['numba'] = None\n"
-        "import eal, eal.ring, eal.mempool\n"
+        "import eal, eal.ring.ring, eal.mempool.mempool\n"
         "try:\n"
         "    import eal.jit\n"
         "except ImportError as error:\n"

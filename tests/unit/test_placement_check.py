@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from eal.topology.tree import Tree
 
-import ivshmem.qmp
+import ivshmem.hotplug.qmp
 from eal.errors import NotFound, Stalled
 from eal.topology import Topology
-from eal.topology_facts import PinnedThread
-from eal.topology_tree import Tree
+from eal.topology.facts import PinnedThread
 from ivshmem.placement import (
     Memory,
     RunningApp,
@@ -30,16 +29,15 @@ from ivshmem.placement import (
     shared_files,
     violations,
 )
+from tests.machines import SHAPES, put, regular
 
-MACHINES = runpy.run_path(str(Path(__file__).parents[1] / "machines.py"))
-put = MACHINES["put"]
 SEGMENT = "/dev/hugepages/ivshmem_segment"
 
 
 @pytest.fixture
 def topology(tmp_path: Path) -> Topology:
     """Two nodes; CPU n and CPU n + 8 are hyperthreads of one core."""
-    return Topology(MACHINES["SHAPES"]["two-sockets-smt"]().write(tmp_path / "machine"))
+    return Topology(SHAPES["two-sockets-smt"]().write(tmp_path / "machine"))
 
 
 def vm(**changes: object) -> RunningVm:
@@ -118,7 +116,7 @@ def test_segments_far_from_the_vm(topology: Topology) -> None:
 
 
 def test_one_node_leaves_nothing_to_choose(tmp_path: Path) -> None:
-    one = Topology(MACHINES["regular"](1, 4, 1).write(tmp_path))
+    one = Topology(regular(1, 4, 1).write(tmp_path))
     unbound = vm(vcpus=(Vcpu(0, 101, (0,)), Vcpu(1, 102, (1,))), memory=(Memory("ram", 1 << 30, "default", ()),))
     assert broken(one, unbound, app(2)) == []
 
@@ -212,7 +210,7 @@ def test_qmp_that_nobody_serves(tmp_path: Path) -> None:
 
 
 def test_qmp_that_another_client_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ivshmem.qmp, "TIMEOUT", 0.1)
+    monkeypatch.setattr(ivshmem.hotplug.qmp, "TIMEOUT", 0.1)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "busy"))
         server.listen()

@@ -17,7 +17,7 @@ import pytest
 import eal
 import ivshmem
 from ivshmem import scratch
-from ivshmem.emulate import EmulatedBus, guest_environment
+from ivshmem.emulate.runner import EmulatedBus, guest_environment
 from ivshmem.scratch import Scratch, abandoned
 
 IVSHMEM = str(Path(sys.executable).with_name("ivshmem"))

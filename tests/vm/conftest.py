@@ -17,9 +17,9 @@ from typing import IO, Any
 import pytest
 
 import ivshmem
-from ivshmem.device import Device, merge
-from ivshmem.emulate import guest_environment
-from ivshmem.vm import VM, VmConfig
+from ivshmem.emulate.runner import guest_environment
+from ivshmem.vm.vm import VM, VmConfig
+from ivshmem.vmm.device import Device, merge
 
 SCRIPTS = Path(__file__).parents[1] / "guests"
 FIRST_EXTRA_SLOT = 0x10  # of pcie.0: above what QEMU places by itself, below the harness's own

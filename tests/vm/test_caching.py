@@ -10,9 +10,9 @@ import pytest
 
 import eal
 import ivshmem
-from ivshmem.device import Device
-from ivshmem.qemu import device_args
-from ivshmem.vm import VM, VmConfig
+from ivshmem.vm.vm import VM, VmConfig
+from ivshmem.vmm.device import Device
+from ivshmem.vmm.qemu import device_args
 
 pytestmark = [pytest.mark.vm]
 

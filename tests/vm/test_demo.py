@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from eal.runtime import file_stem
+from eal.runtime.prefix_dir import file_stem
 
 NOBODY = 65534
 IVSHMEM = [str(Path(sys.executable).with_name("ivshmem"))]

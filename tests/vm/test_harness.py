@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from eal.errors import Closed, EalError, Invalid, NotFound, Stalled
-from ivshmem import guest_image
-from ivshmem.guest_image import GuestImage
-from ivshmem.vm import VM, VmConfig, accelerator, qemu_command, run
+from ivshmem.vm import image as guest_image
+from ivshmem.vm.image import GuestImage
+from ivshmem.vm.vm import VM, VmConfig, accelerator, qemu_command, run
 
 pytestmark = [pytest.mark.vm]
 
@@ -164,7 +164,7 @@ def test_an_exception_in_the_block_ends_qemu() -> None:
 def test_sigkill_of_the_python_process_takes_qemu_along(tmp_path: Path) -> None:
     program = """
 import time
-from ivshmem.vm import VM, VmConfig
+from ivshmem.vm.vm import VM, VmConfig
 with VM(VmConfig(["sleep", "100"])) as vm:
     print(vm.pid, flush=True)
     time.sleep(100)

@@ -14,8 +14,8 @@ import pytest
 
 import eal
 import ivshmem
-from ivshmem.machine import Machine
-from ivshmem.qmp import Qmp
+from ivshmem.hotplug.qmp import Qmp
+from ivshmem.hotplug.running_vm import Machine
 
 pytestmark = pytest.mark.vm
 

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from ivshmem.vm import run
+from ivshmem.vm.vm import run
 
 pytestmark = [pytest.mark.vm]
 
 # Runs in the guest, as a primary there.
 PRIMARY = """
 import json, sys, eal
-from eal import pages
+from eal.memory import hugepages as pages
 def outcome(call):
     try:
         return call()

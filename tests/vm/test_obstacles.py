@@ -14,11 +14,11 @@ import pytest
 
 import eal
 import ivshmem
-from ivshmem.device import Device
-from ivshmem.guest_image import cache_dir
-from ivshmem.qemu import device_args
-from ivshmem.qmp import Qmp
-from ivshmem.vm import VM, VmConfig
+from ivshmem.hotplug.qmp import Qmp
+from ivshmem.vm.image import cache_dir
+from ivshmem.vm.vm import VM, VmConfig
+from ivshmem.vmm.device import Device
+from ivshmem.vmm.qemu import device_args
 
 pytestmark = [pytest.mark.vm]
 

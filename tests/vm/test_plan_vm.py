@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 import eal
 from ivshmem.cli import cli
-from ivshmem.machine import Machine
-from ivshmem.plan_record import PlanRecord
-from ivshmem.qmp import Qmp
+from ivshmem.hotplug.qmp import Qmp
+from ivshmem.hotplug.running_vm import Machine
+from ivshmem.plan.record import PlanRecord
 
 pytestmark = [pytest.mark.vm, pytest.mark.filterwarnings("ignore::ivshmem.ExposureWarning")]
 

@@ -11,7 +11,7 @@ from typing import Any
 import eal
 import ivshmem
 from eal._native import ffi, lib
-from eal.table import Table, encode
+from eal.metadata.table_file import Table, encode
 
 HEADER = 4096
 # Places of layout.h: in both headers, in a table file's, in a segment's, in a table.

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ivshmem.machine import Machine
-from ivshmem.qmp import Qmp
-from ivshmem.state import find_metadata
+from ivshmem.hotplug.qmp import Qmp
+from ivshmem.hotplug.running_vm import Machine
+from ivshmem.inspect.prefixes import find_metadata
 
 RESTARTS = {True: 20, False: 5}  # in a VM, and on the emulated bus
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from eal.placement import parse_spec
-from eal.placement_solver import solve
-from eal.placement_view import qemu_args, taskset
-from eal.topology import Topology
+from eal.topology.model import Topology
+from eal.topology.placement.request import parse_spec
+from eal.topology.placement.solver import solve
+from eal.topology.placement.view_text import qemu_args, taskset
 from ivshmem.placement import check
-from ivshmem.vm import VM, VmConfig, run
+from ivshmem.vm.vm import VM, VmConfig, run
 
 pytestmark = [pytest.mark.vm]
 

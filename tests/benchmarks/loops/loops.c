@@ -2,7 +2,7 @@
  *
  * Rings are given as Ring.handle, so the loops work the rings that Python made, with the inline functions of ring.h.
  */
-#include "ring_early.h"
+#include "ring_prefetch.h"
 
 typedef int (*burst_call)(uint64_t ring, uint64_t array, uint64_t bytes, uint32_t n);
 

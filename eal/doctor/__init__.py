@@ -1,0 +1,1 @@
+"""Doctor: checks of a machine and its ivshmem devices."""

@@ -1,0 +1,121 @@
+"""Leftovers: the files of a prefix, and how they are taken away when nobody lives in it any more."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+from eal.errors import EalError
+from eal.memory.hugepages import SHM_DIR, hugetlbfs_mounts
+from eal.memory.registry import open_registry
+from eal.memory.segment import open_segment
+from eal.metadata.table_file import Table
+from eal.runtime.prefix_dir import PrefixDir, file_stem
+
+log = logging.getLogger(__name__)
+
+
+def last_table(directory: PrefixDir) -> Table | None:
+    """The table of a prefix's registry; None where there is none that can be read."""
+    try:
+        registry = open_registry(directory.registry, writable=False)
+    except EalError:
+        return None
+    try:
+        return registry.table
+    except EalError:
+        return None
+    finally:
+        registry.close()
+
+
+_OURS = re.compile(r"ivshmem\.[0-9]+\.[0-9a-f]{8}\..+\.[0-9a-f]{32}\.(seg|md)")
+
+
+def data_files(directory: PrefixDir, table: Table | None = None) -> list[Path]:
+    """Files of segments and metadata: those that the registry names, and orphans that carry the prefix's name. A file
+    that is not called as ours are is not one, whatever the registry says.
+    """
+    named = [Path(record.path) for record in table.segments] if table else []
+    found = {path for path in named if _OURS.fullmatch(path.name)}
+    found.update(folder / name for folder, name in _named(directory))
+    return sorted(path for path in found if path.exists())
+
+
+def strays(directory: PrefixDir) -> list[Path]:
+    """Data files of a prefix that neither its registry nor a metadata of its own names: what was being made when its
+    maker was stopped.
+    """
+    table = last_table(directory)
+    links = (directory.metadata_link(name) for name in directory.metadata_names())
+    known = {os.readlink(link) for link in links} | {record.path for record in (table.segments if table else ())}
+    return [path for path in data_files(directory) if str(path) not in known]
+
+
+def segment_files(uuid: UUID) -> Iterator[Path]:
+    """Files called as that of a segment is, of whatever prefix, wherever data files may lie."""
+    for folder in _folders():
+        yield from (folder / name for name in glob.glob(f"*.{uuid.hex}.seg", root_dir=folder))
+
+
+def orphans(root: Path) -> dict[str, list[Path]]:
+    """Data files of a runtime directory by the prefix in their names, whether or not that prefix has a folder."""
+    pattern = re.compile(re.escape(file_stem(root)) + r"\.(?P<prefix>.+)\.[0-9a-f]{32}\.(seg|md)")
+    found: dict[str, list[Path]] = {}
+    for folder in _folders():
+        for name in sorted(os.listdir(folder)):
+            if match := pattern.fullmatch(name):
+                found.setdefault(match["prefix"].replace("map%5F", "map_"), []).append(folder / name)
+    return found
+
+
+def _folders() -> set[Path]:
+    """Where data files may lie."""
+    return {
+        folder for folder in (SHM_DIR, *(mount.folder for mount in hugetlbfs_mounts())) if os.access(folder, os.R_OK)
+    }
+
+
+def _named(directory: PrefixDir) -> Iterator[tuple[Path, str]]:
+    stem = f"{file_stem(directory.root)}.{directory.prefix}."
+    spelt = "|".join(re.escape(one) for one in {stem, stem.replace("map_", "map%5F")})
+    pattern = re.compile(rf"(?:{spelt})[0-9a-f]{{32}}\.(?:seg|md)")
+    for folder in _folders():
+        yield from ((folder, name) for name in os.listdir(folder) if pattern.fullmatch(name))
+
+
+def remove(directory: PrefixDir, *, keep_folder: bool = False) -> None:
+    """Takes all of a prefix away: segments are marked retired, so that a VM that still holds one knows, then every
+    file is unlinked. The caller holds the prefix's CHANGE lock, or knows that nobody lives in it.
+    """
+    table = last_table(directory)
+    if table is not None:
+        for record in table.segments:
+            try:
+                segment = open_segment(record)
+            except EalError as error:
+                log.debug("not marked retired: %s", error)
+                continue
+            segment.retire()
+            segment.close()
+    for path in data_files(directory, table):
+        _unlink(path)
+    for name in directory.metadata_names():
+        _unlink(directory.metadata_link(name))
+    if keep_folder:
+        _unlink(directory.registry)
+    else:
+        shutil.rmtree(directory.path, ignore_errors=True)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

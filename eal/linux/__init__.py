@@ -1,0 +1,1 @@
+"""Linux: mappings, memory types, kernel lockdown, processes."""

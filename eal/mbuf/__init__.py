@@ -1,0 +1,1 @@
+"""Mbufs: packet buffers in a mempool (DPDK: lib/mbuf)."""

@@ -1,0 +1,1 @@
+"""Segments, memzones and the registry of a file_prefix (DPDK: lib/eal/common/eal_common_mem*)."""

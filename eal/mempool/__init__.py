@@ -1,0 +1,1 @@
+"""Mempools: fixed-size objects, allocated and freed by index (DPDK: lib/mempool)."""

@@ -1,0 +1,1 @@
+"""Metadata files and the table format that the registry shares with them."""

@@ -1,0 +1,1 @@
+"""Objects by name: the table of the handles that an Eal has handed out."""

@@ -1,0 +1,1 @@
+"""PCI: ivshmem devices in sysfs and their BARs (DPDK: drivers/bus/pci)."""

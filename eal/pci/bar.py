@@ -1,0 +1,127 @@
+"""BARs: mapping the memory of an ivshmem device, and leaving it as it was found where it is not ours."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+
+from eal.errors import Corrupt, Denied, Detached, EalError, InUse
+from eal.linux.lockdown import HOW_TO_LIFT, lockdown
+from eal.linux.mapping import Mapping
+from eal.linux.memory_type import WRITE_BACK, map_write_back, memory_types
+from eal.pci.device import PciDevice
+
+log = logging.getLogger(__name__)
+
+HOW_TO_LET_USERS_IN = "run as root, or install the udev rule of docs/nonroot.md in the guest"
+
+
+class Bar:
+    """BAR2 of a device, opened. Raises an error that says what to do where it cannot be."""
+
+    def __init__(self, device: PciDevice) -> None:
+        self.device = device
+        self._enabled_here = False
+        self._fd = self._open()
+        try:
+            self._enable()
+        except BaseException:
+            self.close()
+            raise
+        found = os.fstat(self._fd)
+        self.size = found.st_size
+        self._block = found.st_blksize  # on hugetlbfs a page, and munmap takes no part of one
+
+    def _open(self) -> int:
+        try:
+            return _open_resource(self.device.resource_name)
+        except FileNotFoundError as error:
+            raise Detached(
+                f"{self.device.address}: no BAR2 with an address: plugged where no window was large enough for it? "
+                "Boot the VM with ivshmem.qemu_args(..., plug=SIZE), which reserves one"
+            ) from error
+        except OSError as error:
+            raise Denied(
+                f"{self.device.address}: cannot open {self.device.resource}: {error.strerror}: {HOW_TO_LET_USERS_IN}"
+            ) from error
+
+    def _enable(self) -> None:
+        """The kernel leaves memory decoding of an unbound device off."""
+        try:
+            if int(self.device.read("enable")) == 0:
+                (self.device.path / "enable").write_text("1")
+                self._enabled_here = True
+        except (FileNotFoundError, ValueError):
+            pass  # nothing to switch
+        except OSError as error:
+            raise Denied(
+                f"{self.device.address}: cannot enable the device: {error.strerror}: {HOW_TO_LET_USERS_IN}"
+            ) from error
+
+    def restore(self) -> None:
+        """Puts the device back into the state it was found in."""
+        if self._enabled_here:
+            (self.device.path / "enable").write_text("0")
+            self._enabled_here = False
+
+    def map(self, length: int, *, writable: bool, hint: int = 0) -> Mapping:
+        """Maps the first `length` bytes, or somewhat more, as the kernel does. Raises Corrupt where the BAR is smaller.
+
+        Where another process holds the BAR write-back, so does this mapping: the kernel allows one type at a time.
+        """
+        length = self._whole_pages(length)
+        try:
+            return Mapping(self._fd, length, writable=writable, hint=hint, what=f"BAR2 of {self.device.address}")
+        except EalError as error:
+            if error.code == errno.EINVAL and self.held_write_back():
+                return self.map_write_back(length, writable=writable, hint=hint)
+            raise _explain(self.device, error) from error
+
+    def map_write_back(self, length: int, *, writable: bool, hint: int = 0) -> Mapping:
+        """The same through /dev/mem. Raises what eal.linux.memory_type.map_write_back does."""
+        length = self._whole_pages(length)
+        what = f"BAR2 of {self.device.address}"
+        return map_write_back(self.device.bar_start, length, writable=writable, hint=hint, what=what)
+
+    def held_write_back(self) -> bool:
+        """Whether any process maps this BAR write-back now, as far as the kernel tells."""
+        return not self.device.emulated and WRITE_BACK in (memory_types(self.device.bar_start, self.size) or ())
+
+    def _whole_pages(self, length: int) -> int:
+        if length > self.size:
+            raise Corrupt(f"{self.device.address}: {length} bytes are needed, BAR2 has {self.size}: truncated?")
+        return min(-(-length // self._block) * self._block, self.size)
+
+    def close(self) -> None:
+        """Closes the file; mappings stay."""
+        os.close(self._fd)
+
+
+def _open_resource(path: str) -> int:
+    """To be written, unless it is on a read-only mount: the memory of a read-only device of an emulated bus."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _explain(device: PciDevice, error: EalError) -> EalError:
+    """The error that says what stands in the way of a mapping, where that can be told."""
+    if error.code == errno.EINVAL:
+        if device.driver:
+            return InUse(
+                f"{device.address}: BAR2 is claimed by driver {device.driver}: "
+                f"echo {device.address} > /sys/bus/pci/drivers/{device.driver}/unbind"
+            )
+        return InUse(
+            f"{device.address}: BAR2 is claimed by a driver, or another process maps it write-back "
+            "(bar_access='devmem'): unbind the driver; run this process as root, which can follow the other one"
+        )
+    if error.code == errno.EPERM:
+        mode = lockdown()
+        said = f"kernel lockdown {mode} forbids" if mode not in (None, "none") else "the kernel (lockdown?) forbids"
+        return Denied(f"{device.address}: {said} mapping BARs: {HOW_TO_LIFT}")
+    return error

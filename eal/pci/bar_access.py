@@ -1,0 +1,140 @@
+"""BAR access: how the processes of one prefix map BARs that carry segments, chosen once and followed by all of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from eal.errors import Denied, EalError, InUse, NotFound
+from eal.linux.mapping import Mapping
+from eal.linux.memory_type import measure
+from eal.memory.segment import HEADER_SIZE
+from eal.pci.bar import Bar
+
+log = logging.getLogger(__name__)
+
+SYSFS, DEVMEM, AUTO = "sysfs", "devmem", "auto"
+# A range that somebody holds is tried again, since another process may just be looking what is in it: so often in all,
+# and so many seconds apart.
+_GLANCES, _GLANCE = 20, 0.01
+
+
+@dataclass
+class Choice:
+    """What a prefix goes by: "sysfs", "devmem" or "auto" (not chosen yet), and why; by device, why a BAR is mapped
+    through sysfs all the same.
+    """
+
+    access: str = AUTO
+    why: str = ""
+    fallbacks: dict[str, str] = field(default_factory=dict)
+
+
+def read_choice(path: Path) -> Choice:
+    """The choice that a prefix has recorded; the default one where there is none that can be read."""
+    try:
+        found = json.loads(path.read_bytes())
+        return Choice(str(found["access"]), str(found["why"]), {str(k): str(v) for k, v in found["fallbacks"].items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Choice()
+
+
+class BarAccess:
+    """Maps segments as the prefix has chosen.
+
+    "auto" is decided when the first segment is mapped: devmem where the processor leaves its caches out, which is
+    measured, or where another process has the BAR write-back already; else sysfs.
+    """
+
+    def __init__(
+        self, path: Path, wish: str, *, primary: bool, lock: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        """`path`: the prefix's record, which a primary begins anew. `lock`: alone among the prefix's processes."""
+        self._path = path
+        self._lock = lock
+        self._glances = _GLANCES
+        self._known = AUTO  # the access once it is decided, which does not change
+        if primary:
+            with lock():
+                self._path.unlink(missing_ok=True)
+                if wish != AUTO:
+                    self._write(Choice(wish, "asked for"))
+        elif wish not in (AUTO, self.choice.access):
+            log.warning("bar_access=%r is not followed: the prefix's is %r", wish, self.choice.access)
+
+    @property
+    def choice(self) -> Choice:
+        """What holds for all processes of the prefix now."""
+        return read_choice(self._path)
+
+    def map(self, bar: Bar, length: int, *, writable: bool, hint: int = 0) -> Mapping:
+        """Maps the first `length` bytes of a segment's BAR. Raises what Bar.map does."""
+        if self._known == AUTO:
+            self._known = self._decided(bar).access
+        if self._known == DEVMEM:
+            try:
+                if bar.device.emulated:
+                    raise EalError("it is a file on an emulated bus")
+                return self._map_write_back(bar, length, writable, hint)
+            except EalError as error:
+                self._fall_back(bar, str(error))
+        return bar.map(length, writable=writable, hint=hint)
+
+    def _map_write_back(self, bar: Bar, length: int, writable: bool, hint: int) -> Mapping:
+        while self._glances:
+            try:
+                return bar.map_write_back(length, writable=writable, hint=hint)
+            except InUse:
+                self._glances -= 1
+                time.sleep(_GLANCE)
+        return bar.map_write_back(length, writable=writable, hint=hint)
+
+    def _decided(self, bar: Bar) -> Choice:
+        choice = self.choice
+        if choice.access == AUTO:
+            with self._lock():
+                choice = self.choice  # another process may have decided meanwhile
+                if choice.access == AUTO:
+                    choice = Choice(*_decide(bar))
+                    log.info("bar_access is %s: %s", choice.access, choice.why)
+                    self._write(choice)
+        return choice
+
+    def _fall_back(self, bar: Bar, reason: str) -> None:
+        address = bar.device.address
+        log.warning("BAR2 of %s is mapped through sysfs, not write-back through /dev/mem: %s", address, reason)
+        with self._lock():
+            choice = self.choice
+            choice.fallbacks[address] = reason
+            self._write(choice)
+
+    def _write(self, choice: Choice) -> None:
+        fresh = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        fresh.write_text(json.dumps(asdict(choice)))
+        os.replace(fresh, self._path)
+
+
+def _decide(bar: Bar) -> tuple[str, str]:
+    """The better access for the BARs of this machine, judged by one of them; and why."""
+    if bar.device.emulated:
+        return SYSFS, "an emulated bus"
+    if bar.held_write_back():
+        return DEVMEM, f"another process has {bar.device.address} write-back already"
+    speed = measure(bar.map(HEADER_SIZE, writable=False))
+    if not speed.uncached:
+        return SYSFS, f"the processor caches BARs all the same: {speed}"
+    why = f"the processor does not cache BARs mapped through sysfs: {speed}"
+    try:
+        bar.map_write_back(HEADER_SIZE, writable=False)
+    except (Denied, NotFound) as error:  # holds for every BAR; other reasons are this one's own
+        log.warning("shared memory will be slow: %s; and %s", why, error)
+        return SYSFS, f"{why}; but {error}"
+    except EalError:
+        pass
+    return DEVMEM, why

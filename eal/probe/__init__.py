@@ -1,0 +1,1 @@
+"""Probing: ivshmem devices from PCI scan to shares, and hot plug."""

@@ -1,0 +1,136 @@
+"""Shared segments: those that this machine has mapped from devices, each once, and from which device."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from eal.errors import Corrupt, EalError
+from eal.linux.mapping import Mapping
+from eal.memory.segment import Segment
+from eal.metadata.table_file import SegmentRecord, Table
+from eal.probe.classify import Carrier, Devices, Known
+from eal.probe.unplug_ack import give_up_slots
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Held:
+    segment: Segment
+    carrier: Carrier  # the device it is mapped from
+
+
+class SharedSegments:
+    """One mapping for each uuid, whoever needs it, from one of the devices that carry it."""
+
+    def __init__(self, devices: Devices, map_bar: Callable[..., Mapping]) -> None:
+        self._devices = devices
+        self._map_bar = map_bar
+        self._held: dict[UUID, _Held] = {}
+
+    @staticmethod
+    def wanted_writable(tables: Iterable[Table]) -> set[UUID]:
+        """The segments that any of these tables gives to be written."""
+        return {record.uuid for table in tables for record in table.segments if not record.readonly}
+
+    def is_there(self, uuid: UUID) -> bool:
+        return bool(self._devices.carriers_of(uuid))
+
+    def carrier(self, record: SegmentRecord, writable: bool) -> Carrier:
+        """The device to map a segment from: where it comes twice and is written to, one that takes writes."""
+        if (held := self._held.get(record.uuid)) is not None:
+            return held.carrier
+        carriers = self._devices.carriers_of(record.uuid)
+        if writable and len(carriers) > 1:
+            return next((carrier for carrier in carriers if carrier.takes_writes()), carriers[0])
+        return carriers[0]
+
+    def map(self, record: SegmentRecord, writable: bool, name: str) -> Segment:
+        """The segment of a record of metadata `name`. Raises Corrupt where it is not what the record says."""
+        held = self._held.get(record.uuid)
+        carrier = self.carrier(record, writable)
+        if (carrier.record.size, carrier.record.group) != (record.size, record.group):
+            raise Corrupt(
+                f"{carrier.address}: segment {record.uuid} has {carrier.record.size} bytes and group "
+                f"{carrier.record.group!r}, metadata {name!r} says {record.size} and {record.group!r}"
+            )
+        if held is not None:
+            if writable and held.segment.readonly:
+                self._move(held, carrier, writable=True)
+            return held.segment
+        mapping = self._map_bar(carrier.bar(), record.size, writable=writable, hint=carrier.record.host_address)
+        segment = Segment(carrier.record, mapping, carrier.device.resource_name, socket_id=carrier.device.numa_node)
+        self._held[record.uuid] = _Held(segment, carrier)
+        return segment
+
+    def is_held(self, uuid: UUID) -> bool:
+        return uuid in self._held
+
+    def mapped_from(self, uuid: UUID) -> Carrier:
+        return self._held[uuid].carrier
+
+    def settle_home(self, uuid: UUID, home: str) -> None:
+        """Carriers that came before any metadata came for the one that needs them first."""
+        for carrier in self._devices.carriers_of(uuid):
+            carrier.home = carrier.home or home
+
+    # --- letting go ---------------------------------------------------------------------------------------
+
+    def lose(self, gone: Iterable[Known]) -> set[UUID]:
+        """Devices are gone: segments are mapped from others that carry them, or detached. Gives the detached ones."""
+        lost = set()
+        for uuid, held in list(self._held.items()):
+            if held.carrier in gone and not self._move_elsewhere(held, self._devices.carriers_of(uuid)):
+                held.segment.detach()
+                del self._held[uuid]
+                lost.add(uuid)
+        return lost
+
+    def let_go(self, segments: Iterable[Segment], needed: set[UUID], home: str) -> None:
+        """The metadata at `home` is about to go: its segments are detached, but for those that others need. These are
+        mapped from a device that stays, where there is another.
+        """
+        for segment in segments:
+            held = self._held[segment.uuid]
+            if segment.uuid not in needed:
+                self._detach(held)
+            elif held.carrier.home == home:
+                self._move_elsewhere(held, [c for c in self._devices.carriers_of(segment.uuid) if c.home != home])
+
+    def drop_unused(self, used: Iterable[list[Segment]]) -> None:
+        """Detaches what none of these lists has."""
+        kept = {segment.uuid for segments in used for segment in segments}
+        for uuid, held in list(self._held.items()):
+            if uuid not in kept:
+                self._detach(held)
+
+    def _detach(self, held: _Held) -> None:
+        slots = held.segment.detach()
+        del self._held[held.segment.uuid]
+        if slots:
+            try:
+                give_up_slots(held.carrier, slots)
+            except EalError as error:
+                log.warning("%s: slots of this process's threads stay taken: %s", held.carrier.address, error)
+
+    def _move_elsewhere(self, held: _Held, carriers: Iterable[Carrier]) -> bool:
+        for carrier in carriers:
+            if carrier is not held.carrier and carrier.record == held.segment.record:
+                try:
+                    self._move(held, carrier, writable=not held.segment.readonly)
+                except EalError as error:
+                    log.warning("segment %s cannot be mapped from %s: %s", held.segment.uuid, carrier.address, error)
+                else:
+                    return True
+        return False
+
+    def _move(self, held: _Held, carrier: Carrier, *, writable: bool) -> None:
+        """Maps a segment from another device, or to be written, under every view and thread."""
+        held.segment.mapping.replace(self._map_bar(carrier.bar(), held.segment.size, writable=writable))
+        held.segment.path = carrier.device.resource_name
+        held.segment.socket_id = carrier.device.numa_node
+        held.segment.readonly = not writable
+        held.carrier = carrier

@@ -1,0 +1,84 @@
+"""A guard's slot: the place in a segment from which a process answers when a share of it is to be unplugged."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from eal._native import lib
+from eal.linux import process
+from eal.linux.mapping import Mapping
+from eal.memory.segment import HEADER_SIZE, PARTICIPANTS, share_word
+from eal.probe.classify import Carrier
+
+log = logging.getLogger(__name__)
+
+
+class GuardSlot:
+    """A slot among a segment's participants, with a mapping of the header page that is its own: no view keeps that, and
+    it needs no right to open the device when the answer is due.
+    """
+
+    def __init__(self, metadata: UUID, carrier: Carrier) -> None:
+        """Takes a slot; `index` is -1 where there is none to be had, so that nobody waits for this process."""
+        self.segment = carrier.record.uuid
+        self.carrier = carrier
+        self.owner = process.owner()
+        self.page = carrier.bar().map(HEADER_SIZE, writable=True)
+        self._forks = process.forks()
+        self.index = self._claim()
+        if self.index >= 0 and lib.ivs_participant_guard(self._base(), self.index, self.owner, share_word(metadata)):
+            self.index = -1  # writes do not get there, or a peer scribbles over the slots
+        if self.index < 0:
+            log.warning("%s: no slot to be had: its host will not wait for this process", carrier.address)
+
+    def _base(self) -> Any:
+        return self.page.pointer()
+
+    def _claim(self) -> int:
+        """A free slot rather than a dead one's: what the dead had cached is for those who work the pools."""
+        mine = process.identity()
+        base = self._base()
+        index: int = lib.ivs_participant_claim(base, self.owner, mine)
+        if index >= 0:
+            return index
+        for slot in range(PARTICIPANTS):
+            dead, its_process = lib.ivs_participant_owner(base, slot), lib.ivs_participant_process(base, slot)
+            if not dead or not process.is_dead(dead, its_process):
+                continue
+            if lib.ivs_participant_adopt(base, slot, dead, self.owner, mine) == 0:
+                return slot
+        return -1
+
+    def move(self, carrier: Carrier) -> None:
+        """Stands in the same slot by way of another device of the segment."""
+        self.page.replace(carrier.bar().map(HEADER_SIZE, writable=True))
+        self.carrier = carrier
+
+    def acknowledge(self, announcement: int) -> None:
+        """Says that this process has let go. Nothing of the share is mapped then but this page."""
+        if self.index >= 0:
+            lib.ivs_participant_acknowledge(self._base(), self.index, self.owner, announcement)
+
+    def leave(self) -> None:
+        """Gives the slot up, and the page. Not in a forked child, where it is the parent's."""
+        if self._forks == process.forks() and self.index >= 0:
+            lib.ivs_participant_release(self._base(), self.index, self.owner)
+        self.index = -1
+        self.page.detach()
+
+    def lose(self) -> None:
+        """The device is gone: nothing is written there any more."""
+        self.index = -1
+        self.page.detach()
+
+
+def give_up_slots(carrier: Carrier, slots: list[tuple[int, int]]) -> None:
+    """Frees slots, as (index, owner), of this process's threads in a segment that it has let go of already: none of
+    them can reach it any more. What they had cached stays for who takes the slot next.
+    """
+    page: Mapping = carrier.bar().map(HEADER_SIZE, writable=True)
+    for index, owner in slots:
+        lib.ivs_participant_release(page.pointer(), index, owner)
+    page.detach()

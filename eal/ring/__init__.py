@@ -1,0 +1,1 @@
+"""Rings: bounded queues of fixed-size elements (DPDK: lib/ring)."""

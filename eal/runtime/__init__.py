@@ -1,0 +1,1 @@
+"""The runtime directory of a file_prefix and its locks."""

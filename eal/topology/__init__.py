@@ -1,0 +1,5 @@
+"""Topology: CPUs, NUMA nodes, caches and PCI devices of this machine (DPDK: usertools/cpu_layout.py)."""
+
+from eal.topology.model import Topology, lcores, main, pin, socket_id_of
+
+__all__ = ["Topology", "lcores", "main", "pin", "socket_id_of"]

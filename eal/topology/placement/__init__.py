@@ -1,0 +1,1 @@
+"""Placement: a plan of CPUs and memory for apps and VMs."""

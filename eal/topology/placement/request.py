@@ -1,0 +1,194 @@
+"""What is to be placed: VMs with vCPUs and memory, host lcores, and the plan that says where they go."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from eal.errors import Invalid
+from eal.topology.cpulist import parse_list
+
+_UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
+_KEYS = ("vm", "name", "vcpus", "memory", "segments", "lcores", "pages", "group", "node", "count", "exclude")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One VM with its host lcores, or host lcores alone (`vcpus` 0).
+
+    `memory`, `segments` and `pages` are bytes; `pages` is the hugepage size that backs both, None for normal
+    pages. Workloads of one `group` share segments or lcores, so they go to one node. `node` forces a node.
+    """
+
+    name: str
+    vcpus: int = 0
+    memory: int = 0
+    segments: int = 0
+    lcores: int = 0
+    pages: int | None = None
+    group: str | None = None
+    node: int | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """All workloads, and the CPUs that nobody may have."""
+
+    workloads: tuple[Workload, ...]
+    exclude: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one workload goes. `vcpus[i]` is the CPU of vCPU i, `lcores[i]` that of its i-th polling lcore.
+
+    `threads` is how many vCPUs share a guest core: more than 1 where the VM has whole cores with threads.
+    `emulator` is where QEMU's other threads belong: free CPUs of the node, the VM's own where none is free.
+    """
+
+    workload: Workload
+    node: int
+    vcpus: tuple[int, ...]
+    lcores: tuple[int, ...]
+    threads: int
+    emulator: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Workloads of one group that were left out, why, and the most of them that fits beside the rest.
+
+    `vcpus`, `lcores` and `memory` (bytes, segments included) are sums over `workloads`, on `node`. Node None:
+    nothing fits.
+    """
+
+    workloads: tuple[Workload, ...]
+    reasons: tuple[str, ...]
+    node: int | None
+    vcpus: int
+    lcores: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A placement of as many groups of workloads as fit; `misfits` are the others."""
+
+    placements: tuple[Placement, ...]
+    misfits: tuple[Misfit, ...] = ()
+    nodes: tuple[int, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Is everything placed?"""
+        return not self.misfits
+
+    @property
+    def owners(self) -> dict[int, str]:
+        """CPU -> what runs there: "web vCPU 0", "web lcore"."""
+        owners = {}
+        for placement in self.placements:
+            name = placement.workload.name
+            owners.update({cpu: f"{name} vCPU {index}" for index, cpu in enumerate(placement.vcpus)})
+            owners.update(dict.fromkeys(placement.lcores, f"{name} lcore"))
+        return owners
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "8G", "512M", "1GiB". Raises Invalid for anything else, also for a number without a unit."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not found:
+        raise Invalid(f"{text!r} is not a size: write a number and a unit, for example 512M or 8G")
+    return int(float(found[1]) * (1 << _UNITS[found[2].upper()]))
+
+
+def parse_spec(spec: str) -> Request:
+    """The request that a SPEC describes; "@FILE" reads it from a file. Raises Invalid: which part is wrong.
+
+    Parts are separated by ";" or lines, "#" begins a comment:
+        vm=NAME,vcpus=N,memory=SIZE[,lcores=N][,segments=SIZE][,pages=2M|1G][,group=G][,node=N][,count=N]
+        lcores=N[,name=NAME][,segments=SIZE][,pages=...][,group=G][,node=N]
+        exclude=CPU+CPU-CPU (CPUs to be left alone; "+" stands for the comma of a CPU list)
+    """
+    if spec.startswith("@"):
+        try:
+            spec = Path(spec[1:]).read_text(encoding="utf-8")
+        except OSError as error:
+            raise Invalid(f"cannot read the plan's SPEC from {spec[1:]!r}: {error.strerror}") from None
+    workloads: list[Workload] = []
+    exclude: frozenset[int] = frozenset()
+    for line in spec.splitlines():
+        for part in line.partition("#")[0].split(";"):
+            if part.strip():
+                fields = _fields(part.strip())
+                if "exclude" in fields:
+                    exclude |= parse_list(fields["exclude"].replace("+", ","))
+                else:
+                    workloads += _workloads(part.strip(), fields)
+    _check_names(workloads)
+    return Request(tuple(workloads), exclude)
+
+
+def _fields(part: str) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for pair in part.split(","):
+        key, equals, value = (word.strip() for word in pair.partition("="))
+        if key not in _KEYS or not equals or not value:
+            raise Invalid(f"{pair.strip()!r} in {part!r} is not KEY=VALUE with one of the keys {', '.join(_KEYS)}")
+        if key in fields:
+            raise Invalid(f"{key!r} stands twice in {part!r}")
+        fields[key] = value
+    if "exclude" in fields and len(fields) > 1:
+        raise Invalid(
+            f"{part!r}: exclude stands alone in its part, and joins numbers with +, for example exclude=0-1+8"
+        )
+    return fields
+
+
+def _workloads(part: str, fields: dict[str, str]) -> list[Workload]:
+    """A part's workloads: several where it has a count."""
+    is_vm = "vm" in fields
+    if is_vm and not {"vcpus", "memory"} <= fields.keys():
+        raise Invalid(f"{part!r}: a vm needs vcpus=N and memory=SIZE")
+    if not is_vm and ("vcpus" in fields or "memory" in fields or "lcores" not in fields):
+        raise Invalid(f"{part!r}: begin a VM with vm=NAME, host lcores of their own with lcores=N")
+    if is_vm and "name" in fields:
+        raise Invalid(f"{part!r}: a VM's name is what follows vm=")
+    count = _count(part, fields, "count", 1)
+    name = fields.get("vm") or fields.get("name") or "host"
+    if not re.fullmatch(r"[A-Za-z][\w.-]*", name, re.ASCII):
+        raise Invalid(f"{part!r}: the name {name!r} goes into QEMU ids: letters, digits, -, _ and . after a letter")
+    return [
+        Workload(
+            name=name if count == 1 else f"{name}{index}",
+            vcpus=_count(part, fields, "vcpus", 1) if is_vm else 0,
+            memory=_size(fields, "memory"),
+            segments=_size(fields, "segments"),
+            lcores=_count(part, fields, "lcores", 0 if is_vm else 1),
+            pages=parse_size(fields["pages"]) if "pages" in fields else None,
+            group=fields.get("group"),
+            node=_count(part, fields, "node", 0) if "node" in fields else None,
+        )
+        for index in range(count)
+    ]
+
+
+def _count(part: str, fields: dict[str, str], key: str, least: int) -> int:
+    text = fields.get(key, str(least))
+    if not text.isdecimal() or not least <= int(text) <= 65536:
+        raise Invalid(f"{part!r}: {key}={text} must be a whole number, {least} or more")
+    return int(text)
+
+
+def _size(fields: dict[str, str], key: str) -> int:
+    return parse_size(fields[key]) if key in fields else 0
+
+
+def _check_names(workloads: list[Workload]) -> None:
+    if not workloads:
+        raise Invalid("the plan's SPEC is empty: write at least one part such as vm=web,vcpus=4,memory=8G")
+    names = [workload.name for workload in workloads]
+    for name in names:
+        if names.count(name) > 1:
+            raise Invalid(f"two workloads are called {name!r}: give one of them another vm= or name=")

@@ -1,0 +1,1 @@
+"""Views of a topology: text, JSON and SVG."""

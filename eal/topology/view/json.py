@@ -1,0 +1,34 @@
+"""A machine as JSON. `cpus` is the fixed schema of design.md; the other keys stand beside it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eal.topology.model import Topology
+
+VIEWS = ("caches", "pci", "pinned")
+
+
+def as_dict(topology: Topology, views: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Plain data for json.dump. `views` adds what takes longer to read: any of VIEWS.
+
+    Sizes are bytes; what the kernel does not say is null. distances[from][to] has strings as keys.
+    """
+    data: dict[str, Any] = {
+        "cpus": [
+            {"cpu": cpu.cpu, "core": cpu.core, "socket": cpu.socket, "node": cpu.node, "online": cpu.online}
+            for cpu in topology.cpus
+        ],
+        "allowed": [cpu.cpu for cpu in topology.cpus if cpu.allowed],
+        "cores": [asdict(core) for core in topology.cores],
+        "sockets": [asdict(socket) for socket in topology.sockets],
+        "nodes": [asdict(node) for node in topology.nodes],
+        "distances": {
+            str(a): {str(b): distance for b, distance in row.items()} for a, row in topology.distances.items()
+        },
+    }
+    for view in views:
+        data[view] = [asdict(fact) for fact in getattr(topology, view)]
+    return data

@@ -1,0 +1,1 @@
+"""Commands that create shares and give them to VMs."""

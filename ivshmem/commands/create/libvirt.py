@@ -1,0 +1,34 @@
+"""`ivshmem libvirt`: what goes into a libvirt domain."""
+
+from __future__ import annotations
+
+import click
+
+from eal.runtime import prefix_dir as runtime
+from ivshmem.cli_options import json_option, metadata_arguments, prefix_option, print_json
+
+
+@click.command()
+@metadata_arguments("NAME...")
+@prefix_option
+@json_option
+def libvirt(names: tuple[str, ...], file_prefix: str | None, as_json: bool) -> None:
+    """Print the XML that gives the metadata NAME... to a libvirt domain.
+
+    Its two parts, <devices> and <qemu:commandline>, are children of <domain>; what is in <devices> goes into the
+    domain's own. With --json it is one string.
+
+    Example: ivshmem libvirt vm0 > vm0-shares.xml
+    """
+    from ivshmem.inspect.prefixes import find_metadata
+    from ivshmem.vmm.device import merge
+    from ivshmem.vmm.libvirt import domain_xml
+    from ivshmem.vmm.qemu import place_of
+
+    found = [find_metadata(runtime.runtime_dir(), name, file_prefix) for name in names]
+    devices = merge(device for one in found for device in one.devices())
+    xml = domain_xml(devices, place_of(*(one.file.info.uuid for one in found)))
+    if as_json:
+        print_json(xml)
+    else:
+        click.echo(xml, nl=False)

@@ -1,0 +1,54 @@
+"""`ivshmem placement`: whether host apps, their VMs and their memory meet on one NUMA node."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+
+import click
+
+from eal.runtime import prefix_dir as runtime
+from ivshmem.cli_options import json_option, prefix_option, print_json
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Compare what runs with the rules. [without --plan]")
+@click.option("--qmp", "sockets", multiple=True, metavar="SOCKET", help="QMP socket of a QEMU; may be repeated.")
+@click.option("--app", "apps", type=int, multiple=True, metavar="PID", help="A host app. [all that loaded eal]")
+@click.option("--plan", metavar="SPEC", help="Plan instead: see cpu-layout --help.")
+@prefix_option
+@json_option
+def placement(
+    check: bool,
+    sockets: tuple[str, ...],
+    apps: tuple[int, ...],
+    plan: str | None,
+    file_prefix: str | None,
+    as_json: bool,
+) -> None:
+    """Check where host apps and their VMs run, and where their memory is.
+
+    Names each vCPU that is not pinned, each lcore that polls beside one on the same core, and each VM, app and segment
+    that do not meet on one NUMA node. The exit status is 1 if any rule is broken (or a plan does not fit).
+
+    Example: ivshmem placement --check --qmp /run/vm0.qmp
+    """
+    from eal.topology.cli import run as run_layout
+    from ivshmem.inspect.prefixes import prefix_states
+    from ivshmem.placement import check as check_placement
+
+    if plan is not None:
+        if check or sockets or apps:
+            raise click.UsageError("--plan goes without --check, --qmp and --app")
+        sys.exit(run_layout(["--plan", plan, *(["--json"] if as_json else [])]))
+    if file_prefix is not None:
+        pids = [state.pid for state in prefix_states(runtime.runtime_dir(), file_prefix) if state.pid is not None]
+        apps = (*apps, *pids)
+    found = check_placement(sockets, apps or None)
+    if as_json:
+        print_json([asdict(violation) for violation in found])
+    else:
+        for violation in found:
+            click.echo(str(violation))
+        click.echo(f"{len(found)} rules broken" if found else "all rules hold")
+    sys.exit(1 if found else 0)

@@ -1,0 +1,60 @@
+"""`ivshmem clean`: files of dead prefixes, and of emulators and VMs that were killed, are removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from eal.runtime import prefix_dir as runtime
+from ivshmem.cli_options import json_option, prefix_option, print_json
+
+if TYPE_CHECKING:
+    from ivshmem.inspect.prefixes import Garbage
+
+
+@click.command()
+@prefix_option
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-n", "--dry-run", is_flag=True, help="List only.")
+@json_option
+def clean(file_prefix: str | None, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Remove the files of dead prefixes, and temporary folders of emulated guests and VMs whose owner was killed, after
+    listing them.
+
+    Prefixes that are alive or kept are left alone. With --file-prefix no folder is removed.
+
+    Example: ivshmem clean --yes
+    """
+    from ivshmem import scratch
+    from ivshmem.inspect.prefixes import garbage, remove_garbage
+
+    pieces = garbage(runtime.runtime_dir(), file_prefix)
+    folders = scratch.abandoned() if file_prefix is None else []
+    if as_json:
+        found = [{"file_prefix": p.directory.prefix, "files": [str(f) for f in p.files]} for p in pieces]
+        print_json([*found, *({"file_prefix": None, "files": [str(folder)]} for folder in folders)])
+    else:
+        _list_garbage(pieces, folders)
+    if not (pieces or folders) or dry_run:
+        return
+    if not yes and not click.confirm("Remove them?", err=True):
+        raise click.Abort
+    for piece in pieces:
+        remove_garbage(piece)
+    for folder in folders:
+        scratch.remove(folder)
+
+
+def _list_garbage(pieces: list[Garbage], folders: list[Path]) -> None:
+    if not pieces and not folders:
+        click.echo("nothing to clean")
+    for piece in pieces:
+        click.echo(f"{piece.directory.prefix} (dead):")
+        for path in piece.files or [piece.directory.path]:
+            click.echo(f"  {path}")
+    if folders:
+        click.echo("of killed emulators and VMs:")
+    for folder in folders:
+        click.echo(f"  {folder}")

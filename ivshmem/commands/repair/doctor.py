@@ -1,0 +1,54 @@
+"""`ivshmem doctor`: what keeps sharing from working here or makes it slow, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from ivshmem.cli_options import console, json_option, print_json
+
+if TYPE_CHECKING:
+    from ivshmem.doctor import Report
+
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Examine this machine, a host or a guest.
+
+    Looks at the ivshmem devices and what is in them, lockdown, drivers, how BARs are cached and how fast they are,
+    hugepages, NUMA placement, the room in /dev/shm, the runtime directory, QEMU and KVM. Says what to do about each
+    thing that is wrong. The exit status is 1 if sharing cannot work, and 0 if it is merely slow.
+
+    Example: ivshmem doctor
+    """
+    from ivshmem.doctor import examine
+
+    report = examine()
+    if as_json:
+        print_json(report.as_json())
+    else:
+        _print(report)
+    sys.exit(0 if report.ok else 1)
+
+
+def _print(report: Report) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", "check", "of what", "found")
+    for check in report.checks:
+        mark = Text(check.verdict.upper(), _STYLES[check.verdict])
+        table.add_row(mark, check.check, Text(check.subject), Text(check.value))
+    out = console()
+    out.print(table)
+    for check in report.checks:
+        if check.remedy:
+            text = f"{check.verdict.upper()} {check.check}, {check.subject}: {check.remedy}"
+            out.print(Text(text, _STYLES[check.verdict]))
+    state = "sharing works here" if report.ok else "something keeps sharing from working"
+    out.print(f"this is a {report.role}: {state}")

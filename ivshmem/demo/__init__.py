@@ -1,0 +1,1 @@
+"""The demo: a host and a guest exchange messages."""

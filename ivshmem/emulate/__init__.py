@@ -1,0 +1,6 @@
+"""Emulated guests: a sysfs tree whose BARs are the segment files, without a VM."""
+
+from ivshmem.emulate.bus import EmulatedBus
+from ivshmem.emulate.runner import guest_environment, run
+
+__all__ = ["EmulatedBus", "guest_environment", "run"]

@@ -1,0 +1,1 @@
+"""Hot plug: shares into and out of a running QEMU over QMP."""

@@ -1,0 +1,1 @@
+"""Inspection of files: prefixes, objects and the processes that use them."""

@@ -1,0 +1,1 @@
+"""Metadata files: create, fill, check and dump."""

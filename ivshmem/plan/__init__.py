@@ -1,0 +1,1 @@
+"""Plans: a TOML file that `ivshmem up` applies and `ivshmem down` removes."""

@@ -1,0 +1,55 @@
+"""Layout: the segments that a group lacks for its objects, found by laying these out as the heap will."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from uuid import UUID
+
+from eal.memory.heap import GROWTH_LIMIT, align_up, find_room, smallest_segment
+from eal.memory.segment import HEADER_SIZE, SOCKET_ID_ANY
+from eal.metadata.table_file import Entry, SegmentRecord, Table
+from ivshmem.plan.items import Item
+from ivshmem.plan.schema import Group
+
+
+def missing_segments(table: Table, group: Group, items: Sequence[Item], page_size: int) -> list[int]:
+    """The sizes in bytes of the segments that a group needs beyond those in a table, before `items` are made in their
+    order. One segment for all of them where they are small; one for each that is large, since a segment is a power of
+    two.
+    """
+    sizes: list[int] = []
+
+    def grow(size: int) -> Table:
+        sizes.append(size)
+        record = SegmentRecord(UUID(int=len(table.segments)), size, page_size, 0, group.socket_id, group.name, 0)
+        return replace(table, segments=(*table.segments, record))
+
+    if group.size is not None and not any(record.group == group.name for record in table.segments):
+        table = grow(max(group.size, page_size))
+    for number, item in enumerate(items):
+        if _place(table, group, item) is None:
+            table = grow(smallest_segment(_need(items[number:]), page_size))
+        place = _place(table, group, item)
+        if place is None:
+            raise AssertionError(f"{item.where}: a segment made for it has no room for it")
+        entry = Entry(item.key[1], item.key[0], *place, item.length, item.align)
+        table = replace(table, entries=(*table.entries, entry))
+    return sizes
+
+
+def _need(items: Sequence[Item]) -> int:
+    """Bytes for the first of some objects, header and all, and for the others as long as that stays small."""
+    first = align_up(HEADER_SIZE, items[0].align) + items[0].length
+    together = HEADER_SIZE + sum(align_up(item.length, 64) + item.align for item in items)
+    return max(first, min(together, GROWTH_LIMIT))
+
+
+def _place(table: Table, group: Group, item: Item) -> tuple[int, int] | None:
+    """Segment and offset where the heap would put an object."""
+    for index, record in enumerate(table.segments):
+        if record.group == group.name and group.socket_id in (SOCKET_ID_ANY, record.socket_id):
+            offset = find_room(table, index, item.length, item.align)
+            if offset is not None:
+                return index, offset
+    return None

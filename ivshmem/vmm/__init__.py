@@ -1,0 +1,1 @@
+"""Command lines and XML for QEMU, libvirt and Cloud Hypervisor."""

@@ -1,0 +1,58 @@
+"""libvirt: what goes into a domain's XML for a VM to get some devices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePath
+from xml.sax.saxutils import quoteattr
+
+from eal.errors import Invalid
+from eal.memory.hugepages import MIB
+from eal.memory.segment import SOCKET_ID_ANY
+from ivshmem.vmm import qemu
+from ivshmem.vmm.device import Device
+
+QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
+SHMEM_FOLDER = PurePath("/dev/shm")  # where libvirt looks for what <shmem> names
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def is_shmem(device: Device) -> bool:
+    """Whether <shmem> can express a device: a writable file in /dev/shm of whole MiB, with pages on any node."""
+    return (
+        PurePath(device.path).parent == SHMEM_FOLDER
+        and not device.readonly
+        and device.socket_id == SOCKET_ID_ANY
+        and device.size % MIB == 0
+    )
+
+
+def domain_xml(devices: Sequence[Device], place: int = 0) -> str:
+    """Children of a <domain type='kvm'> (or qemu): <devices> with a <shmem> for each device that it can express, and
+    <qemu:commandline> with QEMU's own options for the others, whose bridge sits at `place` (see `qemu.vm_args`).
+
+    Raises Invalid for a path that XML cannot carry.
+    """
+    for device in devices:
+        if _NO_XML.search(device.path):
+            raise Invalid(f"{device.path!r} has characters that XML cannot carry: choose another file_prefix or folder")
+    plain = [device for device in devices if is_shmem(device)]
+    args = qemu.vm_args([device for device in devices if not is_shmem(device)], place=place)
+    lines = []
+    if plain:
+        lines += ["<devices>", *(line for device in plain for line in _shmem(device)), "</devices>"]
+    if args:
+        lines += [f"<qemu:commandline xmlns:qemu={quoteattr(QEMU_NAMESPACE)}>"]
+        lines += [f"  <qemu:arg value={quoteattr(arg)}/>" for arg in args]
+        lines += ["</qemu:commandline>"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _shmem(device: Device) -> list[str]:
+    return [
+        f"  <shmem name={quoteattr(PurePath(device.path).name)}>",
+        "    <model type='ivshmem-plain'/>",
+        f"    <size unit='M'>{device.size // MIB}</size>",
+        "  </shmem>",
+    ]

@@ -1,0 +1,139 @@
+"""The command `ivshmem` where it may not look or write: one line that says where and what to do, and status 1."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ivshmem.cli import cli
+
+HOST = """
+import sys, eal, ivshmem
+made = eal.init(file_prefix=sys.argv[1], no_huge=True)
+ivshmem.metadata_create("vm0").add_memzone(eal.memzone_reserve("zone", 64))
+print("made", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def host(peer: Callable[..., Any], prefix: str) -> Iterator[Callable[[], Any]]:
+    """`host()`: a process that has a metadata "vm0"."""
+
+    def start() -> Any:
+        process = peer(HOST)
+        process.hear()
+        return process
+
+    yield start
+    for path in Path("/dev/shm").glob(f"ivshmem.*.{prefix}.*"):
+        path.unlink()
+
+
+def error_of(*words: str) -> str:
+    """The one line on stderr of a command that must fail; stdout is empty."""
+    done = CliRunner().invoke(cli, words, prog_name="ivshmem", catch_exceptions=False)
+    assert (done.exit_code, done.stdout) == (1, ""), done
+    (line,) = done.stderr.splitlines()
+    return line.removeprefix("Error: ")
+
+
+FEW = [["ls"], ["cmdline", "vm0"], ["clean", "--yes"]]
+ALL = [
+    ["ls"],
+    ["ls", "--json"],
+    ["dump", "vm0"],
+    ["cmdline", "vm0"],
+    ["clean", "--yes"],
+    ["emulate", "vm0", "--", "true"],
+]
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_a_runtime_directory_that_others_may_write_to(runtime_dir: Path, words: list[str]) -> None:
+    runtime_dir.chmod(0o777)
+    error = f"others may write to {runtime_dir}: chmod go-w it, or name another one by EAL_RUNTIME_DIR"
+    assert error_of(*words) == error
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_a_runtime_directory_of_another_user(host: Callable[[], Any], runtime_dir: Path, words: list[str]) -> None:
+    host().crash()
+    os.chown(runtime_dir, 65534, 65534)
+    error = f"{runtime_dir} belongs to user 65534, not to 0: name another one by EAL_RUNTIME_DIR"
+    assert error_of(*words) == error
+
+
+# The interpreter itself may lie where nobody else may look: everything is loaded before the user is changed.
+AS_NOBODY = """
+import importlib, os, sys
+for name in "inspect.prefixes metadata.dump vmm.qemu vmm.device emulate.runner demo.host cli metadata.metadata".split():
+    importlib.import_module("ivshmem." + name)
+import eal.lifecycle.eal, json, rich.console, rich.progress, rich.table, rich.text
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+sys.argv[0] = "ivshmem"
+importlib.import_module("ivshmem.cli").main()
+"""
+
+
+def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-c", AS_NOBODY, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def reachable(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime directory in whose parents everybody may look, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="ivshmem-test-") as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv("EAL_RUNTIME_DIR", folder)
+        yield Path(folder)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("words", [*ALL, ["demo", "--messages", "10"]], ids=" ".join)
+def test_as_a_user_who_may_not_look_there(host: Callable[[], Any], runtime_dir: Path, words: list[str]) -> None:
+    host()
+    run = as_nobody(*words)
+    assert (run.returncode, run.stdout) == (1, "")
+    error = f"Error: cannot (look at|make) {runtime_dir}: Permission denied; name another one by EAL_RUNTIME_DIR\n"
+    assert re.fullmatch(error, run.stderr), run.stderr
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("words", FEW, ids=" ".join)
+def test_as_a_user_to_whom_it_does_not_belong(host: Callable[[], Any], reachable: Path, words: list[str]) -> None:
+    host()
+    run = as_nobody(*words)
+    error = f"Error: {reachable} belongs to user 0, not to 65534: name another one by EAL_RUNTIME_DIR\n"
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", error)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("words", FEW, ids=" ".join)
+def test_files_there_that_one_may_not_open(host: Callable[[], Any], reachable: Path, words: list[str]) -> None:
+    """What root left in a user's runtime directory: an error in one line."""
+    host().crash()
+    os.chown(reachable, 65534, 65534)
+    run = as_nobody(*words)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert re.fullmatch("Error: .*Permission denied.*\n", run.stderr), run.stderr
+
+
+def test_a_runtime_directory_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EAL_RUNTIME_DIR", str(tmp_path / "file" / "run"))
+    error = error_of("demo", "--messages", "10")
+    assert error == f"cannot make {tmp_path}/file/run: Not a directory; name another one by EAL_RUNTIME_DIR"

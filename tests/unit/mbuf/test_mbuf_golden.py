@@ -1,0 +1,142 @@
+"""The golden file of mbufs: today's code still writes headers as it did, and still reads what it wrote.
+
+    python -P tests/unit/test_mbuf_golden.py
+
+makes a new one, for a new version of the format; the old ones are kept.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import pytest
+
+import eal
+from eal._native import ffi, lib
+from eal.linux.mapping import Mapping
+from eal.mbuf.format import HEADER_SIZE, NO_MBUF, format_mbuf_pool, header_dtype, mbuf_pool_memsize
+from eal.memory.memzone import Memzone
+from eal.metadata.table_file import Kind
+from tests.golden.make import zeroed, zone_in
+
+FOLDER = Path(__file__).parents[2] / "golden"
+GOLDEN = FOLDER / f"mbuf-{lib.IVS_MBUF_VERSION}.gz"
+SIZES = (4, 200, 8, 0)  # cache, data room, private, flags
+
+# Field: offset and size in bytes, as native/include/layout.h tells them.
+LAYOUT = {
+    "data_off": (0, 2),
+    "refcnt": (2, 2),
+    "nb_segs": (4, 2),
+    "port": (6, 2),
+    "ol_flags": (8, 8),
+    "packet_type": (16, 4),
+    "pkt_len": (20, 4),
+    "data_len": (24, 2),
+    "vlan_tci": (26, 2),
+    "rss": (28, 4),
+    "vlan_tci_outer": (32, 2),
+    "buf_len": (34, 2),
+    "next": (36, 4),
+    "buf": (40, 4),
+    "priv_size": (44, 2),
+    "timesync": (46, 2),
+    "tx_offload": (48, 8),
+    "timestamp": (56, 8),
+}
+
+
+def zone_of(mapping: Mapping) -> Memzone:
+    zone: Memzone = zone_in(mapping, "packets", Kind.MEMPOOL)
+    return zone
+
+
+def make() -> bytes:
+    """Six mbufs: 0 and 1 are a packet, 2 and 3 its clone, 4 was freed, 5 is fresh in the pool."""
+    need, _ = mbuf_pool_memsize("packets", 6, *SIZES)
+    zone = zone_of(zeroed(need))
+    format_mbuf_pool(zone, "packets", 6, *SIZES)
+    info = ffi.new("struct ivs_mempool_info *")
+    assert lib.ivs_mempool_check(zone.segment.mapping.pointer(), zone.length, info) == 0
+    memory = ffi.new("uint64_t[]", lib.ivs_mempool_handle_size(SIZES[0]) // 8 + 1)
+    pool = ffi.cast("struct ivs_mempool *", memory)
+    lib.ivs_mempool_attach(pool, zone.segment.mapping.pointer(), info)
+    for index, text in ((0, b"head"), (1, b"tail!")):
+        assert lib.ivs_call_mbuf_alloc(pool) == index
+        at = info.objects_offset + lib.ivs_call_mbuf_append(pool, index, len(text))
+        zone.buf[at : at + len(text)] = text
+    assert lib.ivs_mbuf_chain(pool, 0, 1) == 0
+    header = zone.buf[info.objects_offset :]
+    for value, (name, (offset, size)) in enumerate(LAYOUT.items(), 0x11):
+        if name not in ("data_off", "refcnt", "nb_segs", "pkt_len", "data_len", "buf_len", "next", "buf", "priv_size"):
+            header[offset : offset + size] = bytes([value]) * size
+    assert lib.ivs_mbuf_clone(pool, 0) == 2
+    assert lib.ivs_call_mbuf_adj(pool, 2, 1) >= 0
+    assert lib.ivs_call_mbuf_alloc(pool) == 4
+    assert lib.ivs_call_mbuf_free(pool, 4) == 1
+    return bytes(zone.buf)
+
+
+def test_the_format_is_made_as_ever() -> None:
+    made, old = make(), gzip.decompress(GOLDEN.read_bytes())
+    first = next((at for at, (a, b) in enumerate(zip(made, old, strict=False)) if a != b), min(len(made), len(old)))
+    assert made == old, (
+        f"mbufs differ from their golden file from byte {first:#x} on: raise IVS_MBUF_VERSION in layout.h, make a new "
+        "golden file by this file's main program, and keep the old one"
+    )
+
+
+def test_a_header_has_its_fields_where_they_were() -> None:
+    fields = header_dtype().fields
+    assert fields is not None
+    assert {name: (offset, dtype.itemsize) for name, (dtype, offset) in fields.items()} == LAYOUT
+    assert {
+        name: (field.offset, ffi.sizeof(field.type)) for name, field in ffi.typeof("struct ivs_mbuf").fields
+    } == LAYOUT
+    assert (HEADER_SIZE, header_dtype().itemsize, NO_MBUF) == (64, 64, 0xFFFF_FFFF)
+
+
+def test_what_was_made_then_is_read_now() -> None:
+    data = gzip.decompress(GOLDEN.read_bytes())
+    mapping = zeroed(len(data))
+    mapping.view()[:] = data
+    pool = read_only_pool(mapping)
+    assert (pool.n, pool.data_room, pool.private_size, pool.cache_size) == (6, 200, 8, 4)
+    assert (pool.segments(0).tolist(), pool.segments(2).tolist()) == ([0, 1], [2, 3])
+    assert (pool.read(0), pool.read(2)) == (b"headtail!", b"eadtail!")
+    assert [pool.refcnt_read(index) for index in range(6)] == [2, 2, 1, 1, 0, 0]
+    assert pool.mbufs["buf"].tolist() == [0, 1, 0, 1, 4, 5]
+    assert pool.mbufs["timestamp"][2] == 0x2222222222222222
+    for packet in (0, 2):
+        pool.sanity_check(packet)
+
+
+def read_only_pool(mapping: Mapping) -> eal.MbufPool:
+    """A pool whose operations take no participant slot: there is no segment header before this zone."""
+    mapping.writable = False
+    return eal.MbufPool(zone_of(mapping), "packets")
+
+
+def test_the_pool_says_that_it_is_one_of_mbufs() -> None:
+    data = make()
+    assert struct.unpack_from("<I", data, 28) == (0x10000,)  # flags
+    assert struct.unpack_from("<II", data, 96) == (8, 1)  # private_size, mbuf_version
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_another_version_is_refused(version: int) -> None:
+    mapping = zeroed(len(data := bytearray(make())))
+    struct.pack_into("<I", data, 100, version)
+    identity = bytearray(data[:128])
+    identity[0:8], identity[60:64] = bytes(8), bytes(4)
+    struct.pack_into("<I", data, 60, lib.ivs_crc32c(0, bytes(identity), 128))
+    mapping.view()[:] = data
+    with pytest.raises(eal.Corrupt, match="version"):
+        read_only_pool(mapping)
+
+
+if __name__ == "__main__":
+    GOLDEN.write_bytes(gzip.compress(make(), mtime=0))
+    print(GOLDEN)

@@ -1,0 +1,41 @@
+"""Devices that the kernel is about to take away: their folder stands a moment longer than the files in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eal.pci.device import scan
+from eal.probe.events import Event
+from eal.probe.prober import Prober
+from tests.hotplug import Lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(
+        "eal.probe.classify._serial", lambda device: (device.path.stat().st_ino,)
+    )  # as in the kernel's /sys
+    return Lab(tmp_path)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["metadata", "segment"])
+def test_one_that_is_half_gone_is_not_called_rejected(lab: Any, which: int) -> None:
+    """It has no BAR any more, and that is no fault of who plugged it."""
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    events: list[Event] = []
+    prober = Prober(lambda entries: None, report=events.append)
+    prober.devices.update(scan(lab.root))
+    prober.devices.close()
+    bar = lab.root / "bus/pci/devices" / metadata.addresses[which] / "resource2"
+    file = bar.readlink()
+    bar.unlink()
+    prober.take()
+    assert (events, prober.findings.rejections, prober.findings.shares) == ([], [], [])
+    bar.symlink_to(file)
+    prober.take()
+    assert [event.kind for event in events] == ["plugged"]
+    prober.close()

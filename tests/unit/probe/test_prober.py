@@ -1,0 +1,569 @@
+"""Probing: what a guest makes of the devices it is given, good ones and bad ones side by side."""
+
+from __future__ import annotations
+
+import gc
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+
+import eal
+from eal._native import lib
+from eal.linux.mapping import Mapping
+from eal.memory import hugepages as pages
+from eal.memory.hugepages import Backend, Ownership
+from eal.memory.memzone import Memzone
+from eal.memory.segment import Segment, create_segment
+from eal.mempool.mempool import format_mempool, mempool_memsize
+from eal.metadata.table_file import METADATA_MAGIC, Entry, Kind, Table, TableFile, encode
+from eal.pci.device import scan
+from eal.probe.prober import Findings, Prober
+from eal.ring.format import format_ring, ring_memsize
+from eal.text import dtypes
+
+MIB = 1 << 20
+HINT = 0x3300_0000_0000  # where nothing else is
+
+
+@dataclass
+class Lab:
+    """A host's files and a guest's bus, both in one temporary folder."""
+
+    folder: Path
+    devices: int = 0
+    segments: list[Segment] = field(default_factory=list)
+
+    # --- the host
+
+    def segment(self, group: str = "default", size: int = MIB, socket_id: int = -1) -> Segment:
+        backend = Backend(self.folder, 4096, huge=False)
+        path = self.folder / f"{group}{len(self.segments)}"
+        where = {
+            "group": group,
+            "socket_id": socket_id,
+            "epoch": 5,
+            "hint": HINT + len(self.segments) * size,
+            "ownership": Ownership(),
+        }
+        made = create_segment(backend, path, uuid4(), size, **where)  # type: ignore[arg-type]
+        self.segments.append(made)
+        return made
+
+    def metadata(self, name: str, table: Table, size: int = 16384) -> Path:
+        path = self.folder / f"{name}{self.devices}-{uuid4().hex}.md"
+        with path.open("w+b") as file:
+            file.truncate(size)
+            mapping = Mapping(file.fileno(), size)
+        TableFile.format(mapping, METADATA_MAGIC, name, uuid4(), epoch=5).publish(table)
+        return path
+
+    # --- the guest
+
+    def device(self, bar: Path | None, numa_node: int = -1, **files: str) -> str:
+        """An ivshmem device whose BAR2 is a file."""
+        self.devices += 1
+        address = f"0000:00:{self.devices + 1:02x}.0"
+        device = self.folder / "sys/bus/pci/devices" / address
+        device.mkdir(parents=True)
+        texts = {"vendor": "0x1af4", "device": "0x1110", "enable": "0", "numa_node": str(numa_node), **files}
+        for name, text in texts.items():
+            (device / name).write_text(text)
+        if bar is not None:
+            (device / "resource2").symlink_to(bar)
+        return address
+
+    def enabled(self, address: str) -> str:
+        return (self.folder / "sys/bus/pci/devices" / address / "enable").read_text()
+
+    def probe(self) -> Findings:
+        return Prober(lambda entry: None).probe(scan(self.folder / "sys"))
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    (tmp_path / "sys").mkdir()
+    return Lab(tmp_path)
+
+
+Guest = Callable[[], eal.Eal]
+
+
+@pytest.fixture
+def guest(lab: Lab, runtime_dir: Path, prefix: str) -> Guest:
+    """`guest()` starts this process's Eal as the guest of the lab's bus."""
+    return lambda: eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.folder / "sys", stall_timeout=0.2)
+
+
+def zone(segment: Segment, name: str, offset: int = 4096, length: int = 4096, **more: Any) -> Entry:
+    return Entry(name, Kind.MEMZONE, 0, offset, length, **more)
+
+
+def ring(segment: Segment, name: str, offset: int) -> Entry:
+    entry = Entry(name, Kind.RING, 0, offset, ring_memsize(name, 16, 8, 0))
+    format_ring(Memzone(entry, segment), name, 16, 8, 0)
+    return entry
+
+
+def pool(segment: Segment, name: str, offset: int) -> Entry:
+    entry = Entry(name, Kind.MEMPOOL, 0, offset, mempool_memsize(name, 64, 32, 8, 0))
+    format_mempool(Memzone(entry, segment), name, 64, 32, 8, 0)
+    return entry
+
+
+def good(lab: Lab, name: str = "good", readonly: bool = False) -> tuple[str, Segment]:
+    """A metadata with one of everything, on devices of its own; its address and segment."""
+    segment = lab.segment(name)
+    entries = (
+        zone(segment, f"{name} image", dtype=dtypes.describe("<f4"), shape=(4, 8), length=128),
+        ring(segment, f"{name} ring", 16384),
+        pool(segment, f"{name} pool", 65536),
+    )
+    table = Table((replace(segment.record, path="", readonly=readonly),), entries, epoch=5)
+    address = lab.device(lab.metadata(name, table))
+    lab.device(Path(segment.path))
+    return address, segment
+
+
+# --- a share ------------------------------------------------------------------------------------------------
+
+
+def test_a_guest_finds_everything(lab: Lab, guest: Guest) -> None:
+    address, segment = good(lab)
+    Memzone(zone(segment, "x", length=128), segment).array("<f4", (4, 8))[:] = np.arange(32).reshape(4, 8)
+    with guest() as made:
+        assert made.rejections == []
+        (share,) = made.shares
+        assert (share.name, share.address) == ("good", address)
+        assert [z.name for z in made.memzones()] == ["MP_good pool", "RG_good ring", "good image"]
+        array = eal.memzone_lookup("good image").array()
+        assert array.tolist() == np.arange(32).reshape(4, 8).tolist()
+        array[0, 0] = 99
+        found = eal.ring_lookup("good ring")
+        assert found.enqueue(5)
+        assert eal.mempool_lookup("good pool").get() is not None
+        assert [r.name for r in made.rings()] == ["good ring"]
+        assert [p.name for p in made.mempools()] == ["good pool"]
+        (mapped,) = made.segments()
+        assert (mapped.uuid, mapped.size, mapped.group) == (segment.uuid, MIB, "good")
+        assert mapped.host_address == segment.address
+        assert "resource2" in mapped.path
+    assert Memzone(zone(segment, "x", length=128), segment).array("<f4")[0] == 99
+
+
+def test_the_hosts_address_where_it_is_free(lab: Lab, guest: Guest) -> None:
+    _, segment = good(lab)
+    with guest():  # the host is this process too, so its address is taken
+        assert eal.memzone_lookup("good image").relocated
+        assert eal.memzone_lookup("good image").host_address == segment.address + 4096
+    wanted = segment.address
+    segment.close()
+    del segment
+    lab.segments.clear()
+    gc.collect()
+    with guest():
+        assert not eal.memzone_lookup("good image").relocated
+        assert eal.memzone_lookup("good image").address == wanted + 4096
+
+
+def test_node_of_the_device_and_of_the_host(lab: Lab, guest: Guest) -> None:
+    segment = lab.segment(socket_id=0)
+    table = Table((replace(segment.record, path=""),), (zone(segment, "z"),))
+    lab.device(lab.metadata("vm", table))
+    lab.device(Path(segment.path), numa_node=3)
+    with guest():
+        found = eal.memzone_lookup("z")
+        assert (found.socket_id, found.host_socket_id) == (3, 0)
+
+
+def test_what_belongs_to_the_host_cannot_be_freed_or_made_again(lab: Lab, guest: Guest) -> None:
+    good(lab)
+    with guest() as made:
+        for free, found in (
+            (made.memzone_free, made.memzone_lookup("good image")),
+            (made.ring_free, made.ring_lookup("good ring")),
+            (made.mempool_free, made.mempool_lookup("good pool")),
+        ):
+            with pytest.raises(eal.Denied, match="belongs to the host"):
+                free(found)  # type: ignore[operator]
+        for make in (
+            lambda: made.memzone_reserve("good image", 64),
+            lambda: made.ring_create("good ring", 8),
+            lambda: made.mempool_create("good pool", 8, 8),
+        ):
+            with pytest.raises(eal.Exists, match="good"):
+                make()
+        assert made.ring_create("good ring", 16, exist_ok=True) is made.ring_lookup("good ring")
+        assert made.memzone_reserve("good image", 128, exist_ok=True) is made.memzone_lookup("good image")
+        with pytest.raises(eal.Exists, match="another"):
+            made.mempool_create("good pool", 63, 32, cache_size=8, exist_ok=True)
+        assert made.ring_lookup("good ring").enqueue(1)
+
+
+def test_a_guest_has_a_heap_of_its_own_beside(lab: Lab, guest: Guest) -> None:
+    good(lab)
+    with guest() as made:
+        own = made.memzone_reserve("own", 64)
+        assert own.segment.group == "default"
+        assert [z.name for z in made.memzones()] == ["MP_good pool", "RG_good ring", "good image", "own"]
+        assert len(made.segments()) == 2
+
+
+def test_views_outlive_the_guest(lab: Lab, guest: Guest) -> None:
+    good(lab)
+    with guest() as made:
+        view = made.memzone_lookup("good image").buf
+        found = made.ring_lookup("good ring")
+    view[0] = 1
+    assert bytes(view[:2]) == b"\x01\x00"
+    with pytest.raises(eal.Closed):
+        found.enqueue(1)
+
+
+# --- read-only ----------------------------------------------------------------------------------------------
+
+
+def test_a_read_only_share_is_read_and_not_written(lab: Lab, guest: Guest) -> None:
+    _, segment = good(lab, readonly=True)
+    Memzone(ring(segment, "good ring", 16384), segment).buf[384] = 0
+    before = Path(segment.path).read_bytes()
+    with guest() as made:
+        image = made.memzone_lookup("good image")
+        assert image.readonly
+        assert image.buf.readonly
+        assert not image.array().flags.writeable
+        with pytest.raises(TypeError):
+            image.buf[0] = 1
+        with pytest.raises(ValueError, match="read-only"):
+            image.array()[0] = 1
+        found = made.ring_lookup("good ring")
+        assert len(found) == 0
+        values = np.zeros(2, np.uint64)
+        for call in (
+            *(lambda: found.enqueue(1), found.dequeue, lambda: found.enqueue_bulk(values), found.reset),
+            *(lambda: found.dequeue_burst(values), lambda: found.burst(2).enqueue(1), found.burst(2).dequeue),
+        ):
+            with pytest.raises(eal.Denied, match="'good ring': the share is read-only"):
+                call()
+        objects = made.mempool_lookup("good pool")
+        assert objects.available == 64
+        assert not objects.array.flags.writeable
+        indices = np.zeros(2, np.uint32)
+        for call in (
+            *(objects.get, lambda: objects.put(0)),
+            *(lambda: objects.get_bulk(indices), lambda: objects.put_bulk(indices)),
+        ):
+            with pytest.raises(eal.Denied, match="'good pool': the share is read-only"):
+                call()
+    assert Path(segment.path).read_bytes() == before
+
+
+# --- what is left alone -------------------------------------------------------------------------------------
+
+
+def test_foreign_devices_are_left_as_they_were(lab: Lab, guest: Guest) -> None:
+    noise = lab.folder / "noise"
+    noise.write_bytes(bytes(np.random.default_rng(7).integers(0, 256, MIB, np.uint8)))
+    small, empty = lab.folder / "small", lab.folder / "empty"
+    small.write_bytes(b"x" * 100)
+    empty.write_bytes(bytes(MIB))
+    foreign = [lab.device(path) for path in (noise, small, empty)]
+    running = lab.device(noise, enable="1")
+    address, _ = good(lab)
+    before = {path: path.read_bytes() for path in (noise, small, empty)}
+    with guest() as made:
+        assert made.findings.foreign == [*foreign, running]
+        assert [share.address for share in made.shares] == [address]
+        assert made.rejections == []
+    assert {path: path.read_bytes() for path in before} == before
+    assert [lab.enabled(a) for a in foreign] == ["0"] * 3
+    assert lab.enabled(running) == "1"
+    assert lab.enabled(address) == "1"
+
+
+def test_other_pci_devices_are_not_touched(lab: Lab, guest: Guest) -> None:
+    address = lab.device(None, vendor="0x8086", device="0x100e", enable="0")
+    folder = lab.folder / "sys/bus/pci/devices" / address
+    (folder / "resource2").write_bytes(struct.pack("<Q", METADATA_MAGIC) + bytes(8192))
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    with guest() as made:
+        assert (made.shares, made.rejections, made.findings.foreign) == ([], [], [])
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_a_segment_that_no_metadata_names_gives_nothing(lab: Lab, guest: Guest) -> None:
+    lab.device(Path(lab.segment().path))
+    with guest() as made:
+        assert (made.shares, made.rejections, made.memzones(), made.segments()) == ([], [], [], [])
+
+
+# --- rejections ---------------------------------------------------------------------------------------------
+
+
+def rejection(lab: Lab, guest: Guest, address: str, name: str, said: str) -> None:
+    """That the device at `address` is refused with its name and a reason, while a good metadata beside it works."""
+    good(lab, "beside")
+    with guest() as made:
+        (found,) = made.rejections
+        assert (found.address, found.name) == (address, name)
+        assert said in found.reason
+        if name:
+            assert name in found.reason
+        assert [share.name for share in made.shares] == ["beside"]
+        assert made.ring_lookup("beside ring").enqueue(1)
+
+
+def of_one_zone(lab: Lab, **change: Any) -> tuple[Table, Segment]:
+    segment = lab.segment()
+    return Table((replace(segment.record, path=""),), (replace(zone(segment, "z"), **change),)), segment
+
+
+def patched(path: Path, at: int, value: bytes) -> Path:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(value)
+    return path
+
+
+def test_a_newer_version(lab: Lab, guest: Guest) -> None:
+    table, segment = of_one_zone(lab)
+    address = lab.device(patched(lab.metadata("vm0", table), 8, struct.pack("<I", 2)))
+    lab.device(Path(segment.path))
+    rejection(lab, guest, address, "vm0", "format version 2, this release knows 1")
+
+
+@pytest.mark.parametrize(("at", "name"), [(20, "vm0"), (4096 + 70, "vm0")], ids=["header", "table"])
+def test_a_bad_crc(lab: Lab, guest: Guest, at: int, name: str) -> None:
+    table, segment = of_one_zone(lab)
+    address = lab.device(patched(lab.metadata("vm0", table), at, b"\x99"))
+    lab.device(Path(segment.path))
+    rejection(lab, guest, address, name, "CRC")
+
+
+def test_an_entry_outside_its_segment(lab: Lab, guest: Guest) -> None:
+    table, segment = of_one_zone(lab)
+    path = lab.metadata("vm0", table)
+    raw = bytearray(encode(table))
+    struct.pack_into("<Q", raw, 64 + 96 + 48, MIB)  # its length
+    struct.pack_into("<Q", raw, 8, 2)
+    struct.pack_into("<Q", raw, 40, len(raw))
+    struct.pack_into("<I", raw, 0, lib.ivs_crc32c(0, bytes(raw), len(raw)))
+    lab.device(Path(segment.path))
+    rejection(lab, guest, lab.device(patched(path, 4096, raw)), "vm0", "an entry outside its segment")
+
+
+def test_a_missing_segment(lab: Lab, guest: Guest) -> None:
+    table, segment = of_one_zone(lab)
+    address = lab.device(lab.metadata("vm0", table))
+    rejection(lab, guest, address, "vm0", f"needs segment {segment.uuid} of {MIB} bytes, which no device carries")
+
+
+@pytest.mark.parametrize(("length", "name"), [(8192, "vm0"), (4096, "vm0")])
+def test_a_truncated_metadata(lab: Lab, guest: Guest, length: int, name: str) -> None:
+    table, segment = of_one_zone(lab)
+    path = lab.metadata("vm0", table)
+    with path.open("r+b") as file:
+        file.truncate(length)
+    lab.device(Path(segment.path))
+    rejection(lab, guest, lab.device(path), name, "truncated")
+
+
+def test_a_truncated_segment(lab: Lab, guest: Guest) -> None:
+    table, segment = of_one_zone(lab)
+    short = lab.folder / "short"
+    short.write_bytes(Path(segment.path).read_bytes()[: MIB // 2])
+    metadata = lab.device(lab.metadata("vm0", table))
+    address = lab.device(short)
+    good(lab, "beside")
+    with guest() as made:
+        reasons = {found.address: found for found in made.rejections}
+        assert set(reasons) == {metadata, address}
+        assert "truncated" in reasons[address].reason
+        assert reasons[metadata].name == "vm0"
+        assert [share.name for share in made.shares] == ["beside"]
+
+
+def test_a_segment_that_is_not_what_the_metadata_says(lab: Lab, guest: Guest) -> None:
+    table, segment = of_one_zone(lab)
+    other = replace(table, segments=(replace(table.segments[0], size=MIB // 2),))
+    lab.device(Path(segment.path))
+    rejection(lab, guest, lab.device(lab.metadata("vm0", other)), "vm0", f"has {MIB} bytes and group 'default'")
+
+
+def test_a_bar_without_an_address(lab: Lab, guest: Guest) -> None:
+    rejection(lab, guest, lab.device(None), "", "no BAR2 with an address")
+
+
+def test_a_segment_with_a_damaged_header(lab: Lab, guest: Guest) -> None:
+    segment = lab.segment()
+    rejection(lab, guest, lab.device(patched(Path(segment.path), 40, b"\x77")), "", "segment with bad CRC")
+
+
+def test_one_name_twice_in_one_metadata(lab: Lab, guest: Guest) -> None:
+    segment = lab.segment()
+    table = Table((replace(segment.record, path=""),), (zone(segment, "z"), zone(segment, "z", 8192)))
+    lab.device(Path(segment.path))
+    rejection(lab, guest, lab.device(lab.metadata("vm0", table)), "vm0", "names one object twice")
+
+
+@pytest.mark.parametrize("kind", [Kind.RING, Kind.MEMPOOL])
+def test_an_entry_that_is_not_what_it_says(lab: Lab, guest: Guest, kind: Kind) -> None:
+    """The metadata is sound, the bytes where it puts the object are not: whoever looks it up is told."""
+    table, segment = of_one_zone(lab, kind=kind)
+    lab.device(lab.metadata("vm0", table))
+    lab.device(Path(segment.path))
+    with guest() as made:
+        lookup = made.ring_lookup if kind == Kind.RING else made.mempool_lookup
+        with pytest.raises(eal.Corrupt, match=f"{kind.name.lower()} 'z': bad magic"):
+            lookup("z")
+
+
+def test_every_flipped_bit_of_a_metadata_is_noticed(lab: Lab) -> None:
+    """Header identity, selector and the table in force: whatever single bit is wrong, nothing is taken from it."""
+    table, segment = of_one_zone(lab, dtype=dtypes.describe("u1"), shape=(4096,))
+    path = lab.metadata("vm0", table)
+    address = lab.device(path)
+    lab.device(Path(segment.path))
+    raw = bytearray(path.read_bytes())
+    length = len(encode(table))
+    assert lab.probe().rejections == []
+    with path.open("r+b", buffering=0) as file:
+        for at in [*range(136), *range(4096, 4096 + length)]:
+            for bit in range(8):
+                file.seek(at)
+                file.write(bytes([raw[at] ^ 1 << bit]))
+                found = lab.probe()
+                assert found.shares == [], (at, bit)
+                if at < 8:  # without its magic it is foreign
+                    assert found.foreign == [address]
+                else:
+                    assert [r.address for r in found.rejections] == [address], (at, bit)
+            file.seek(at)
+            file.write(raw[at : at + 1])
+    assert [share.name for share in lab.probe().shares] == ["vm0"]
+
+
+# --- several metadata ---------------------------------------------------------------------------------------
+
+
+def test_the_same_object_in_two_metadata_is_one(lab: Lab, guest: Guest) -> None:
+    segment = lab.segment()
+    shared = ring(segment, "shared", 8192)
+    record = replace(segment.record, path="")
+    lab.device(lab.metadata("one", Table((record,), (zone(segment, "a"), shared))))
+    lab.device(lab.metadata("two", Table((record,), (shared, replace(zone(segment, "b"), offset=65536)))))
+    lab.device(Path(segment.path))
+    with guest() as made:
+        assert made.rejections == []
+        assert [share.name for share in made.shares] == ["one", "two"]
+        assert [z.name for z in made.memzones()] == ["RG_shared", "a", "b"]
+        assert made.shares[0].segments == made.shares[1].segments
+        assert len(made.segments()) == 1
+        assert made.memzone_lookup("a").segment is made.memzone_lookup("b").segment
+
+
+def test_two_metadata_without_a_common_segment(lab: Lab, guest: Guest) -> None:
+    good(lab, "one")
+    good(lab, "two")
+    with guest() as made:
+        assert [share.name for share in made.shares] == ["one", "two"]
+        assert len(made.segments()) == 2
+        assert made.ring_lookup("one ring").enqueue(1)
+        assert made.ring_lookup("two ring").empty
+
+
+def test_different_objects_of_one_name(lab: Lab, guest: Guest) -> None:
+    tables = []
+    for name in ("one", "two"):
+        table, segment = of_one_zone(lab)
+        tables.append(lab.device(lab.metadata(name, table)))
+        lab.device(Path(segment.path))
+    with guest() as made:
+        assert [share.name for share in made.shares] == ["one"]
+        (found,) = made.rejections
+        assert (found.address, found.name) == (tables[1], "two")
+        for said in ("'two'", "'one'", tables[0], "memzone 'z'", "rename one"):
+            assert said in found.reason
+        assert made.memzone_lookup("z").segment.uuid == lab.segments[0].uuid
+
+
+def test_one_metadata_on_two_devices(lab: Lab, guest: Guest) -> None:
+    table, segment = of_one_zone(lab)
+    path = lab.metadata("vm0", table)
+    first, second = lab.device(path), lab.device(path)
+    lab.device(Path(segment.path))
+    with guest() as made:
+        assert [share.address for share in made.shares] == [first]
+        (found,) = made.rejections
+        assert (found.address, found.name) == (second, "vm0")
+        assert first in found.reason
+
+
+def test_one_segment_on_two_devices(lab: Lab, guest: Guest) -> None:
+    table, segment = of_one_zone(lab)
+    lab.device(Path(segment.path))
+    lab.device(lab.metadata("vm0", table))
+    lab.device(Path(segment.path))
+    with guest() as made:
+        assert made.rejections == []
+        assert len(made.segments()) == 1
+        made.memzone_lookup("z").buf[0] = 7
+    assert Memzone(zone(segment, "z"), segment).buf[0] == 7
+
+
+def test_read_only_in_one_metadata_and_writable_in_another(lab: Lab, guest: Guest) -> None:
+    segment = lab.segment()
+    record = replace(segment.record, path="")
+    lab.device(lab.metadata("reads", Table((replace(record, readonly=True),), (zone(segment, "a"),))))
+    lab.device(lab.metadata("writes", Table((record,), (zone(segment, "b", 16384),))))
+    lab.device(Path(segment.path))
+    with guest() as made:
+        assert made.rejections == []
+        made.memzone_lookup("b").buf[0] = 3
+        assert len(made.segments()) == 1
+
+
+def test_a_name_that_the_prefix_has_already(lab: Lab, runtime_dir: Path, prefix: str, peer: Any) -> None:
+    """A second process of a guest's prefix meets a metadata that clashes with what the first one made."""
+    table, segment = of_one_zone(lab)
+    with eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.folder / "sys") as made:
+        made.memzone_reserve("z", 64)
+        address = lab.device(lab.metadata("vm0", table))
+        lab.device(Path(segment.path))
+        script = """
+        import sys, eal
+        with eal.init(file_prefix=sys.argv[1], sysfs_root=sys.argv[2], no_huge=True) as made:
+            (found,) = made.rejections
+            print(made.proc_type, found.address, found.name, eal.memzone_lookup("z").length)
+            print(found.reason)
+        """
+        who, reason = peer(script, lab.folder / "sys").end().splitlines()
+        assert who == f"secondary {address} vm0 64"
+        assert f"file_prefix '{prefix}'" in reason
+
+
+def test_a_failed_start_lets_go_of_the_devices(lab: Lab, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    good(lab)
+
+    def fail(**_: object) -> None:
+        raise eal.NoMemory("none at all")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pages, "choose", fail)
+        with pytest.raises(eal.NoMemory):
+            eal.init(["-m", "2"], file_prefix="x", sysfs_root=lab.folder / "sys")
+    gc.collect()
+    assert "resource2" not in Path("/proc/self/maps").read_text()
+    with guest() as made:
+        assert len(made.shares) == 1
+
+
+def test_no_pci(lab: Lab, runtime_dir: Path, prefix: str) -> None:
+    good(lab)
+    with eal.init(["--no-pci"], file_prefix=prefix, no_huge=True, sysfs_root=lab.folder / "sys") as made:
+        assert (made.shares, made.findings.foreign) == ([], [])

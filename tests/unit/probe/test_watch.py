@@ -1,0 +1,426 @@
+"""Watching: metadata that come, grow and go while a guest runs."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import eal
+from eal import Mempool, RingFlag
+from eal._native import lib
+from tests.hotplug import Heard, Lab, until
+
+OBJECTS = {("memzone", "vm0 zone"), ("ring", "vm0 ring"), ("mempool", "vm0 pool")}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Any:
+    return Lab(tmp_path)
+
+
+@pytest.fixture
+def guest(lab: Any, runtime_dir: Path, prefix: str) -> Callable[..., eal.Eal]:
+    return lambda: eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root, stall_timeout=0.2)
+
+
+# --- coming -------------------------------------------------------------------------------------------------
+
+
+def test_a_plugged_metadata_can_be_looked_up(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    with guest() as made, made.watch(heard := Heard()):
+        metadata = lab.metadata("vm0")
+        address = lab.plug_all(metadata)
+        event = heard.next("plugged")
+        assert (event.metadata, event.address, set(event.objects)) == ("vm0", address, OBJECTS)
+        assert made.ring_lookup("vm0 ring").enqueue(7)
+        assert metadata.ring("vm0 ring").dequeue() == 7
+        assert [share.name for share in made.shares] == ["vm0"]
+        assert made.rejections == []
+
+
+def test_an_unplugged_metadata_is_gone_and_acknowledged(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard()):
+        ring = made.ring_lookup("vm0 ring")
+        zone = made.memzone_lookup("vm0 zone")
+        view = zone.buf
+        view[:4] = b"data"
+        (guard,) = metadata.guards()
+        metadata.announce(3)
+        until(lambda: not metadata.guards())
+        event = heard.next("unplugged")
+        assert (event.metadata, event.reason, set(event.objects)) == ("vm0", "announced", OBJECTS)
+        assert bytes(view[:8]) == bytes(8)
+        view[:4] = b"lost"
+        assert bytes(metadata.zone("vm0 zone").buf[:4]) == b"data"
+        with pytest.raises(eal.Detached):
+            ring.enqueue(1)
+        with pytest.raises(eal.Detached):
+            _ = zone.buf
+        with pytest.raises(eal.NotFound):
+            made.ring_lookup("vm0 ring")
+        assert guard.ack == 0
+        assert np.array(view)[0] == ord("l")
+
+
+# --- pending, added, rejected -------------------------------------------------------------------------------
+
+
+def test_a_metadata_waits_for_its_segments(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0", first := lab.segment(), second := lab.segment("other"))
+    with guest() as made, made.watch(heard := Heard()):
+        address = lab.plug(metadata.path)
+        event = heard.next("pending")
+        assert (event.metadata, event.address) == ("vm0", address)
+        assert str(first.uuid) in event.reason
+        assert [found.reason for found in made.rejections] == [event.reason]
+        lab.plug(first.path)
+        assert str(second.uuid) in heard.next("pending").reason
+        lab.plug(second.path)
+        assert heard.next("plugged").metadata == "vm0"
+        assert made.rejections == []
+        assert made.ring_lookup("vm0 ring").enqueue(1)
+        assert heard.events == []
+
+
+def test_what_init_rejected_for_a_segment_is_pending(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug(metadata.path)
+    with guest() as made:
+        (found,) = made.rejections
+        assert "which no device carries" in found.reason
+        with made.watch(heard := Heard()):
+            assert heard.next("pending").reason == found.reason
+            lab.plug(metadata.segments[0].path)
+            heard.next("plugged")
+            assert (len(made.shares), made.rejections) == (1, [])
+            with made.watch(late := Heard()):
+                lab.plug(lab.metadata("vm1").path)
+                assert late.next("pending").metadata == "vm1"
+                assert heard.next("pending").metadata == "vm1"
+
+
+def test_added_objects_appear(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard()):
+        old = made.ring_lookup("vm0 ring")
+        table = metadata.file.read()
+        more = lab.ring(metadata.segments[0], "more", 32768)
+        metadata.file.publish(replace(table, entries=(*table.entries, more)))
+        event = heard.next("added")
+        assert (event.metadata, event.objects) == ("vm0", (("ring", "more"),))
+        assert made.ring_lookup("more").enqueue(5)
+        assert made.ring_lookup("vm0 ring") is old
+        assert old.enqueue(1)
+        assert len(metadata.guards()) == 1
+
+
+def test_added_objects_wait_for_their_segment(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard()):
+        table = metadata.file.read()
+        second = lab.segment("second")
+        record = replace(second.record, path="")
+        more = (*table.entries, lab.ring(second, "more", index=1))
+        metadata.file.publish(replace(table, segments=(*table.segments, record), entries=more))
+        assert str(second.uuid) in heard.next("pending").reason
+        assert made.ring_lookup("vm0 ring").enqueue(1)
+        with pytest.raises(eal.NotFound):
+            made.ring_lookup("more")
+        lab.plug(second.path)
+        assert heard.next("added").objects == (("ring", "more"),)
+        assert made.ring_lookup("more").enqueue(1)
+
+
+def test_an_object_that_is_taken_out_is_detached(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard()):
+        ring, zone = made.ring_lookup("vm0 ring"), made.memzone_lookup("vm0 zone")
+        table = metadata.file.read()
+        metadata.file.publish(replace(table, entries=(table.entries[0],)))
+        until(lambda: raises(eal.Detached, lambda: ring.enqueue(1)))
+        assert len(zone.buf) == 4096
+        assert [z.name for z in made.memzones()] == ["vm0 zone"]
+        assert heard.events == []
+
+
+def test_two_that_differ_about_a_name(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    """The second is rejected as long as the first is there."""
+    first, second = lab.metadata("vm0"), lab.metadata("again")
+    table = second.file.read()
+    second.file.publish(replace(table, entries=lab.objects(second.segments[0], "vm0")))
+    lab.plug_all(first)
+    with guest() as made, made.watch(heard := Heard()):
+        lab.plug_all(second)
+        event = heard.next("rejected")
+        assert event.metadata == "again"
+        assert "metadata 'vm0'" in event.reason
+        assert [found.name for found in made.rejections] == ["again"]
+        lab.unplug(first)
+        heard.next("unplugged")
+        assert heard.next("plugged").metadata == "again"
+        assert made.ring_lookup("vm0 ring").enqueue(9)
+        assert second.ring("vm0 ring").dequeue() == 9
+
+
+def test_a_device_that_becomes_whole_late(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    """The kernel tells of a device before its BAR can be mapped."""
+    metadata = lab.metadata("vm0")
+    with guest() as made, made.watch(heard := Heard()):
+        lab.plug(metadata.segments[0].path)
+        address = lab.plug(metadata.path, whole=False)
+        time.sleep(0.2)
+        assert heard.events == []
+        lab.complete(address, metadata.path)
+        assert heard.next("plugged").address == address
+        assert made.rejections == []
+
+
+# --- going --------------------------------------------------------------------------------------------------
+
+
+def raises(kind: type[Exception], call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except kind:
+        return True
+    return False
+
+
+def test_every_use_of_an_object_raises_detached(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard()):
+        ring, pool = made.ring_lookup("vm0 ring"), made.mempool_lookup("vm0 pool")
+        zone = made.memzone_lookup("vm0 zone")
+        burst, values, indices = ring.burst(4), np.zeros(4, np.uint64), np.zeros(4, np.uint32)
+        assert pool.get_bulk(indices) == 4
+        ring_handle, pool_handle = ring.handle, pool.handle
+        segment = zone.segment
+        lab.unplug(metadata)
+        heard.next("unplugged")
+        for use in (
+            *(lambda: ring.enqueue(1), ring.dequeue, lambda: ring.enqueue_bulk(values), ring.reset),
+            *(lambda: ring.dequeue_burst(values), lambda: burst.enqueue(4), lambda: burst.enqueue(1, 2)),
+            *(burst.dequeue, lambda: ring.count, lambda: ring.wait(0.1), lambda: ring.handle, lambda: len(ring)),
+            *(lambda: ring.enqueue_zc(1).__enter__(), lambda: ring.burst(2).enqueue(1)),
+            *(pool.get, lambda: pool.put(1), lambda: pool.get_bulk(indices), lambda: pool.put_bulk(indices)),
+            *(lambda: pool.available, lambda: pool.array, lambda: pool.object(0), pool.audit, lambda: pool.handle),
+            *(lambda: zone.buf, lambda: zone.array("u1"), lambda: segment.view(0, 64), lambda: segment.retired),
+        ):
+            with pytest.raises(eal.Detached, match="unplugged"):
+                use()
+        assert lib.ivs_jit_enqueue_bulk(ring_handle, values.ctypes.data, 32, 4) == -errno.ENODEV
+        assert lib.ivs_jit_get_bulk(pool_handle, indices.ctypes.data, 16, 4) == -errno.ENODEV
+        for look in (lambda: made.ring_lookup("vm0 ring"), lambda: made.memzone_lookup("RG_vm0 ring")):
+            with pytest.raises(eal.NotFound):
+                look()
+        assert (made.rings(), made.mempools(), made.memzones(), made.segments()) == ([], [], [], [])
+
+
+def test_zero_copy_that_is_under_way(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    segment = lab.segment()
+    entry = lab.ring(segment, "st", flags=RingFlag.SP_ENQ)
+    metadata = lab.metadata("vm0", segment, entries=(entry,))
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard()):
+        ring = made.ring_lookup("st")
+        slots = ring.enqueue_zc(4).__enter__()
+        lab.unplug(metadata)
+        heard.next("unplugged")
+        slots.first[:] = 7
+        with pytest.raises(eal.Detached):
+            slots.commit(4)
+        assert ring.memzone is not None
+        assert metadata.ring("st").count == 0
+
+
+def test_objects_that_threads_had_cached_go_back(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard()):
+        pool = made.mempool_lookup("vm0 pool")
+        index = pool.get()
+        assert index is not None
+        pool.put(index)
+        lab.unplug(metadata)
+        heard.next("unplugged")
+    host = Mempool(metadata.zone("vm0 pool"), "vm0 pool")
+    assert host.available == 64
+    assert host.audit().cached == {}
+    assert metadata.segments[0].participants() == []
+
+
+def test_a_surprise(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    address = lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard()):
+        ring, view = made.ring_lookup("vm0 ring"), made.memzone_lookup("vm0 zone").buf
+        view[:4] = b"data"
+        lab.pull(*metadata.addresses)
+        event = heard.next("unplugged")
+        assert f"device {address} is gone" in event.reason
+        assert bytes(view[:4]) == bytes(4)
+        with pytest.raises(eal.Detached):
+            ring.dequeue()
+
+
+def test_a_segment_goes_by_surprise(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0", lab.segment(), lab.segment("other"))
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard()):
+        ring = made.ring_lookup("vm0 ring")
+        lab.pull(metadata.addresses[2])
+        event = heard.next("unplugged")
+        assert f"segment {metadata.segments[1].uuid} is gone" in event.reason
+        assert heard.next("pending").metadata == "vm0"
+        with pytest.raises(eal.Detached):
+            ring.dequeue()
+        lab.plug(metadata.segments[1].path)
+        heard.next("plugged")
+        assert made.ring_lookup("vm0 ring").enqueue(3)
+        assert metadata.ring("vm0 ring").dequeue() == 3
+
+
+def test_a_file_that_shows_something_else(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    """A mapping of a device that is gone shows zeros, or the next one, before the kernel tells anybody."""
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard()):
+        view = made.memzone_lookup("vm0 zone").buf
+        page = metadata.file.mapping.view(0, 4096)
+        before = bytes(page)
+        page[:] = bytes(4096)
+        assert heard.next("unplugged").metadata == "vm0"
+        assert heard.events == []
+        until(lambda: made.findings.foreign == [metadata.addresses[0]])
+        page[:] = before
+        view[0] = 1
+        assert metadata.zone("vm0 zone").buf[0] == 0
+
+
+def test_an_unplug_that_does_not_come_to_pass(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    with guest() as made:  # with nobody watching
+        ring = made.ring_lookup("vm0 ring")
+        metadata.announce(1)
+        until(lambda: not metadata.guards())
+        with pytest.raises(eal.Detached):
+            ring.enqueue(1)
+        assert "about to unplug" in made.rejections[0].reason
+        with made.watch(heard := Heard()):
+            metadata.announce(0)
+            event = heard.next("added")
+            assert (event.metadata, set(event.objects)) == ("vm0", OBJECTS)
+        assert made.ring_lookup("vm0 ring").enqueue(4)
+        assert metadata.ring("vm0 ring").dequeue() == 4
+        with pytest.raises(eal.Detached):
+            ring.enqueue(1)
+        metadata.announce(2)
+        until(lambda: not metadata.guards())
+        metadata.announce(0)
+        until(lambda: made.shares)
+        assert made.rejections == []
+
+
+def test_a_metadata_that_leaves_is_not_taken(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    metadata.announce(1)
+    lab.plug_all(metadata)
+    with guest() as made:
+        assert made.shares == []
+        assert "about to unplug" in made.rejections[0].reason
+        assert metadata.guards() == []
+
+
+# --- several devices of one segment -------------------------------------------------------------------------
+
+
+def test_where_another_device_carries_the_segment_it_goes_on(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    segment = lab.segment()
+    one = lab.metadata("one", segment, entries=(lab.ring(segment, "first"), lab.zone("both")))
+    two = lab.metadata("two", segment, entries=(lab.ring(segment, "second", 32768), lab.zone("both")))
+    for metadata in (one, two):
+        metadata.addresses = [lab.plug(metadata.path), lab.plug(segment.path)]  # each has its own, as on a command line
+    with guest() as made, made.watch(heard := Heard()):
+        first, second, both = made.ring_lookup("first"), made.ring_lookup("second"), made.memzone_lookup("both")
+        view = both.buf
+        assert one.addresses[1] in both.segment.path
+        lab.unplug(one)
+        assert heard.next("unplugged").objects == (("ring", "first"), ("memzone", "both"))
+        with pytest.raises(eal.Detached):
+            first.enqueue(1)
+        assert second.enqueue(2)
+        assert two.ring("second").dequeue() == 2
+        assert both.buf is not None
+        assert two.addresses[1] in both.segment.path
+        view[:3] = b"new"
+        assert bytes(two.zone("both").buf[:3]) == b"new"
+        (guard,) = two.guards()
+        beats = guard.heartbeat
+        until(lambda: two.guards()[0].heartbeat > beats + 3)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_of_two_devices_goes_by_surprise(lab: Any, guest: Callable[..., eal.Eal], which: int) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    carriers = [metadata.addresses[1], lab.plug(metadata.segments[0].path)]
+    with guest() as made:
+        ring, view = made.ring_lookup("vm0 ring"), made.memzone_lookup("vm0 zone").buf
+        lab.pull(carriers[which])
+        until(lambda: carriers[1 - which] in made.segments()[0].path)
+        assert ring.enqueue(1)
+        view[0] = 5
+        assert metadata.zone("vm0 zone").buf[0] == 5
+        lab.pull(carriers[1 - which])
+        until(lambda: not made.shares)
+        assert view[0] == 0
+
+
+def test_a_slot_that_is_used_again_with_other_content(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    with guest() as made, made.watch(heard := Heard()):
+        views = []
+        for number in range(5):
+            metadata = lab.metadata(f"vm{number}")
+            metadata.addresses = [
+                lab.plug(metadata.segments[0].path, "0000:02:01.0"),
+                lab.plug(metadata.path, "0000:02:02.0"),
+            ]
+            heard.next("plugged", metadata=f"vm{number}")
+            views.append(made.memzone_lookup(f"vm{number} zone").buf)
+            views[-1][:4] = bytes([number + 1] * 4)
+            assert bytes(metadata.zone(f"vm{number} zone").buf[:4]) == bytes([number + 1] * 4)
+            for old in views[:-1]:
+                assert bytes(old) == bytes(4096)
+            if number % 2:
+                lab.unplug(metadata)
+            else:
+                lab.pull(*metadata.addresses)  # and the next is there before anybody looks
+                continue
+            heard.next("unplugged", metadata=f"vm{number}")
+
+
+def test_both_devices_change_places(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug(metadata.segments[0].path, "0000:02:01.0")
+    lab.plug(metadata.path, "0000:02:02.0")
+    with guest() as made, made.watch(heard := Heard()):
+        lab.pull("0000:02:01.0", "0000:02:02.0")
+        lab.plug(metadata.segments[0].path, "0000:02:02.0")
+        lab.plug(metadata.path, "0000:02:01.0")
+        heard.next("unplugged")
+        assert heard.next("plugged").address == "0000:02:01.0"
+        assert made.ring_lookup("vm0 ring").enqueue(1)

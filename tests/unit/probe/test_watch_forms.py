@@ -1,0 +1,250 @@
+"""Watches: callbacks and `async for`, several at once, and how they, the Eal and the process end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eal
+from tests.hotplug import Heard, Lab, until
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Any:
+    return Lab(tmp_path)
+
+
+@pytest.fixture
+def guest(lab: Any, runtime_dir: Path, prefix: str) -> Callable[..., eal.Eal]:
+    return lambda: eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root, stall_timeout=0.2)
+
+
+def guards() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("eal-")]
+
+
+# --- asyncio ------------------------------------------------------------------------------------------------
+
+
+def test_async_for_until_it_is_closed(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    async def run(watch: eal.Watch) -> list[tuple[str, str]]:
+        seen = []
+        metadata = lab.metadata("vm0")
+        await asyncio.to_thread(lab.plug_all, metadata)
+        async for event in watch:
+            seen.append((event.kind, event.metadata))
+            if event.kind == "plugged":
+                await asyncio.to_thread(lab.unplug, metadata)
+            elif event.kind == "unplugged":
+                watch.close()
+        return seen
+
+    with guest():
+        watch = eal.watch()
+        seen = asyncio.run(run(watch))
+        assert seen == [("plugged", "vm0"), ("unplugged", "vm0")]
+        assert watch.closed
+
+
+def test_what_came_before_anybody_iterates_is_kept(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    async def first(watch: eal.Watch) -> eal.Event:
+        async for event in watch:
+            return event
+        raise AssertionError
+
+    with guest() as made, made.watch() as watch:
+        lab.plug_all(lab.metadata("vm0"))
+        until(lambda: made.shares)
+        assert asyncio.run(first(watch)).kind == "plugged"
+        # one loop is over; the next hears what comes from now on
+        lab.plug_all(lab.metadata("vm1"))
+        until(lambda: len(made.shares) == 2)
+        assert asyncio.run(first(watch)).metadata == "vm1"
+
+
+def test_two_loops_hear_the_same(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    async def hear(watch: eal.Watch) -> list[str]:
+        return [event.metadata async for event in watch]
+
+    async def run(watch: eal.Watch) -> list[list[str]]:
+        tasks = [asyncio.create_task(hear(watch)) for _ in range(2)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(lambda: lab.plug_all(lab.metadata("vm0")) and until(lambda: eal.current().shares))
+        watch.close()
+        return await asyncio.gather(*tasks)
+
+    with guest():
+        assert asyncio.run(run(eal.watch())) == [["vm0"], ["vm0"]]
+
+
+def test_closing_the_eal_ends_an_async_for(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    async def run(made: eal.Eal) -> None:
+        watch = made.watch()
+        asyncio.get_running_loop().call_later(0.1, lambda: threading.Thread(target=made.close).start())
+        async for _ in watch:
+            pass
+
+    asyncio.run(asyncio.wait_for(run(guest()), 5))
+
+
+# --- callbacks ----------------------------------------------------------------------------------------------
+
+
+def test_callbacks_come_from_a_thread_of_their_own(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    """A slow one keeps neither the guard nor another watch from their work."""
+    release, threads, heard = threading.Event(), [], Heard()
+
+    def slow(event: eal.Event) -> None:
+        threads.append(threading.current_thread())
+        release.wait(10)
+
+    with guest() as made, made.watch(slow), made.watch(heard):
+        metadata = lab.metadata("vm0")
+        lab.plug_all(metadata)
+        heard.next("plugged")
+        before = metadata.guards()[0].heartbeat
+        until(lambda: metadata.guards()[0].heartbeat > before + 2)
+        lab.unplug(metadata)
+        heard.next("unplugged")
+        until(lambda: threads)
+        assert threads[0] is not threading.main_thread()
+        release.set()
+
+
+def test_a_callback_that_fails_is_called_again(
+    lab: Any, guest: Callable[..., eal.Eal], caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = Heard()
+
+    def fail(event: eal.Event) -> None:
+        heard(event)
+        raise RuntimeError("mine")
+
+    with guest() as made, made.watch(fail):
+        metadata = lab.metadata("vm0")
+        lab.plug_all(metadata)
+        heard.next("plugged")
+        lab.unplug(metadata)
+        heard.next("unplugged")
+    assert "mine" in caplog.text
+
+
+def test_a_callback_may_use_and_close_everything(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    done = threading.Event()
+    made = guest()
+
+    def callback(event: eal.Event) -> None:
+        assert made.ring_lookup("vm0 ring").enqueue(1)
+        made.memzone_reserve("own", 64)
+        watch.close()
+        made.close()
+        done.set()
+
+    watch = made.watch(callback)
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    assert done.wait(10)
+    assert metadata.ring("vm0 ring").dequeue() == 1
+    until(lambda: not guards())
+
+
+# --- ending -------------------------------------------------------------------------------------------------
+
+
+def test_close_is_quick_and_leaves_no_thread_and_no_descriptor(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    guest().close()  # what is opened once
+    before = os.listdir("/proc/self/fd")
+    made = guest()
+    watch = made.watch(lambda event: None)
+    assert len(guards()) == 2
+    began = time.monotonic()
+    made.close()
+    assert time.monotonic() - began < 0.5
+    assert guards() == []
+    assert watch.closed
+    assert os.listdir("/proc/self/fd") == before
+    assert metadata.guards() == []
+    with pytest.raises(eal.Closed):
+        made.watch()
+
+
+def test_there_is_no_thread_where_there_is_nothing_to_guard(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    with guest():
+        assert guards() == []
+
+
+def test_nothing_new_is_taken_unless_somebody_watches(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    lab.plug_all(lab.metadata("vm0"))
+    with guest() as made:
+        with made.watch():
+            pass
+        lab.plug_all(lab.metadata("vm1"))
+        time.sleep(0.4)
+        assert [share.name for share in made.shares] == ["vm0"]
+        with made.watch(heard := Heard()):
+            assert heard.next("plugged").metadata == "vm1"
+
+
+def test_no_pci_means_nothing_to_watch(runtime_dir: Path, prefix: str) -> None:
+    with (
+        eal.init(["--no-pci"], file_prefix=prefix, no_huge=True) as made,
+        pytest.raises(eal.Invalid, match="--no-pci"),
+    ):
+        made.watch()
+
+
+def test_a_forked_child_has_no_guard_and_harms_none(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard()) as watch:
+        child = os.fork()
+        if child == 0:
+            try:
+                watch.close()
+                alone = threading.active_count() == 1 and watch.closed
+                os._exit(0 if alone and raises_closed(made.watch) and raises_closed(eal.watch) else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        (guard,) = metadata.guards()
+        until(lambda: metadata.guards()[0].heartbeat > guard.heartbeat + 2)
+        lab.unplug(metadata)
+        heard.next("unplugged")
+
+
+def raises_closed(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except eal.Closed:
+        return True
+    return False
+
+
+def test_the_interpreter_ends_with_a_guard_at_work(lab: Any, runtime_dir: Path, prefix: str) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    script = """
+        import sys, time, eal
+        made = eal.init(file_prefix=sys.argv[1], no_huge=True, sysfs_root=sys.argv[2])
+        watch = made.watch(lambda event: time.sleep(60))
+        view = made.memzone_lookup("vm0 zone").buf
+        print(len(made.shares))
+    """
+    began = time.monotonic()
+    command = [sys.executable, "-P", "-c", textwrap.dedent(script), prefix, str(lab.root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+    assert time.monotonic() - began < 10
+    assert metadata.guards() == []

@@ -1,0 +1,143 @@
+"""Stale hosts: a guest that holds what a host left behind is told, and finds the way to what comes next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import eal
+from tests.hotplug import Heard, Lab, until
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Any:
+    return Lab(tmp_path)
+
+
+@pytest.fixture
+def guest(lab: Any, runtime_dir: Path, prefix: str) -> Callable[..., eal.Eal]:
+    return lambda: eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root, stall_timeout=0.2)
+
+
+def test_a_retired_segment_is_told_within_a_second(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0", lab.segment(), lab.segment("other"))
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard()):
+        ring = made.ring_lookup("vm0 ring")
+        began = time.monotonic()
+        metadata.segments[1].retire()
+        event = heard.next("stale")
+        assert time.monotonic() - began < 1
+        assert event.metadata == "vm0"
+        assert ("ring", "vm0 ring") in event.objects
+        assert "retired" in event.reason
+        assert ring.enqueue(1)  # the app has not asked for more than being told
+        assert made.ring_lookup("vm0 ring") is ring
+        time.sleep(0.2)
+        assert heard.events == []
+        with made.watch(late := Heard()):
+            assert late.next("stale") == event
+
+
+def test_use_raises_stale_where_that_is_asked_for(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard(), stale=True):
+        ring, pool = made.ring_lookup("vm0 ring"), made.mempool_lookup("vm0 pool")
+        zone = made.memzone_lookup("vm0 zone")
+        view, burst, indices = zone.buf, ring.burst(2), np.zeros(2, np.uint32)
+        assert pool.get_bulk(indices) == 2
+        metadata.segments[0].retire()
+        heard.next("stale")
+        for use in (
+            *(lambda: ring.enqueue(1), ring.dequeue, lambda: ring.count, burst.dequeue, lambda: ring.wait(0.1)),
+            *(pool.get, lambda: pool.put(1), lambda: pool.put_bulk(indices), lambda: pool.available),
+            *(lambda: zone.buf, lambda: zone.array("u1"), lambda: made.ring_lookup("vm0 ring")),
+            *(lambda: made.mempool_lookup("vm0 pool"), lambda: made.memzone_lookup("vm0 zone")),
+        ):
+            with pytest.raises(eal.Stale, match="started afresh"):
+                use()
+        assert (made.rings(), made.mempools(), made.memzones()) == ([], [], [])
+        view[:2] = b"ok"  # raw views are the app's own business
+        assert bytes(metadata.zone("vm0 zone").buf[:2]) == b"ok"
+
+
+def test_a_watch_that_asks_later(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard()):
+        ring = made.ring_lookup("vm0 ring")
+        metadata.segments[0].retire()
+        heard.next("stale")
+        assert ring.enqueue(1)
+        with made.watch(late := Heard(), stale=True):
+            late.next("stale")
+            until(lambda: raises(eal.Stale, ring.dequeue))
+
+
+def raises(kind: type[Exception], call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except kind:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("ask", [False, True])
+def test_the_way_to_the_successor(lab: Any, guest: Callable[..., eal.Eal], ask: bool) -> None:
+    """The new metadata comes while the old devices are there still, and has the same names."""
+    old = lab.metadata("vm0")
+    lab.plug_all(old)
+    with guest() as made, made.watch(heard := Heard(), stale=ask):
+        ring, view = made.ring_lookup("vm0 ring"), made.memzone_lookup("vm0 zone").buf
+        old.segments[0].retire()
+        heard.next("stale")
+        new = lab.metadata("vm0", epoch=6)
+        lab.plug_all(new)
+        assert heard.next("plugged").address == new.addresses[0]
+        assert heard.events == []  # it was told once
+        fresh = made.ring_lookup("vm0 ring")
+        assert fresh is not ring
+        assert fresh.enqueue(3)
+        assert new.ring("vm0 ring").dequeue() == 3
+        lab.unplug(old)
+        heard.next("unplugged")
+        with pytest.raises(eal.Detached):
+            ring.enqueue(1)
+        assert bytes(view) == bytes(4096)
+        assert made.ring_lookup("vm0 ring") is fresh
+        assert fresh.enqueue(4)
+        assert [share.address for share in made.shares] == [new.addresses[0]]
+
+
+def test_a_successor_says_that_the_host_started_afresh(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    """A host that was killed marks nothing: the higher epoch of a metadata of the same name tells."""
+    old = lab.metadata("vm0", entries=(lab.zone("old"),))
+    lab.plug_all(old)
+    with guest() as made, made.watch(heard := Heard()):
+        same = lab.metadata("vm0", entries=(lab.zone("beside"),))
+        lab.plug_all(same)
+        heard.next("plugged")
+        new = lab.metadata("vm0", entries=(lab.zone("new"),), epoch=6)
+        lab.plug_all(new)
+        heard.next("plugged")
+        events = [heard.next("stale"), heard.next("stale")]
+        assert {event.address for event in events} == {old.addresses[0], same.addresses[0]}
+        assert f"device {new.addresses[0]}" in events[0].reason
+        assert len(made.shares) == 3
+
+
+def test_a_host_that_recovered_is_not_stale(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    with guest() as made, made.watch(heard := Heard(), stale=True):
+        metadata.file.publish(replace(metadata.file.read(), epoch=9))
+        until(lambda: made.shares[0].table.epoch == 9)
+        assert made.ring_lookup("vm0 ring").enqueue(1)
+        assert heard.events == []

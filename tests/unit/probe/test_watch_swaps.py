@@ -1,0 +1,164 @@
+"""Mappings that change under threads at work: nothing crashes, nothing gets where it should not, others go on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import eal
+from eal.linux.mapping import Mapping
+from tests.hotplug import Heard, Lab
+
+SWAPS = 500
+ROUNDS = 50
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Any:
+    return Lab(tmp_path)
+
+
+@pytest.fixture
+def guest(lab: Any, runtime_dir: Path, prefix: str) -> Callable[..., eal.Eal]:
+    return lambda: eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root, stall_timeout=0.2)
+
+
+def mapped(path: Path) -> Mapping:
+    with path.open("r+b") as file:
+        return Mapping(file.fileno(), path.stat().st_size)
+
+
+def test_five_hundred_swaps_under_readers_and_writers(tmp_path: Path) -> None:
+    """Pages of a file come and go under views; what is written reaches the file or nobody."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1 << 20))
+    ended = threading.Event()
+    current: list[Any] = [mapped(path)]
+
+    def read() -> int:
+        times = 0
+        while not ended.is_set():
+            np.frombuffer(views[0], np.uint8).sum()
+            times += 1
+        return times
+
+    def write() -> int:
+        times = 0
+        while not ended.is_set():
+            np.frombuffer(views[0], np.uint8)[:] = 1
+            times += 1
+        return times
+
+    views = [current[0].view()]
+    with ThreadPoolExecutor(4) as threads:
+        work = [threads.submit(job) for job in (read, write, read, write)]
+        for number in range(SWAPS):
+            if number % 2:
+                current[0].detach()
+                current[0] = mapped(path)
+                views[0] = current[0].view()
+            else:
+                current[0].replace(mapped(path))
+        ended.set()
+        assert all(job.result(60) > 0 for job in work)
+    assert set(path.read_bytes()) <= {0, 1}
+
+
+def test_a_detached_mapping_keeps_its_place_and_is_unmapped_once(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 4096)
+    mapping = mapped(path)
+    view = mapping.view()
+    mapping.detach()
+    mapping.detach()
+    assert bytes(view) == bytes(4096)
+    view[:] = b"y" * 4096
+    assert path.read_bytes() == b"x" * 4096
+    with pytest.raises(eal.Detached, match="unplugged"):
+        mapping.view()
+    address = f"{mapping.address:x}-"
+    assert address in Path("/proc/self/maps").read_text()
+    del view
+    assert address not in Path("/proc/self/maps").read_text()
+    mapping.detach()  # nothing is put where by now another one may be mapped
+    assert address not in Path("/proc/self/maps").read_text()
+
+
+def test_a_mapping_that_was_replaced_shows_the_other_file(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"1" * 4096)
+    two.write_bytes(b"2" * 4096)
+    mapping, other = mapped(one), mapped(two)
+    view, left = mapping.view(), f"{other.address:x}-"
+    mapping.replace(other)
+    assert bytes(view[:1]) == b"2"
+    view[:1] = b"3"
+    assert (one.read_bytes()[:1], two.read_bytes()[:1]) == (b"1", b"3")
+    assert left not in Path("/proc/self/maps").read_text()
+    with pytest.raises(eal.Closed):
+        other.view()
+
+
+def exchange(ring: eal.Ring, host: eal.Ring, ended: threading.Event) -> int:
+    """Numbers through a ring, each taken out by its host before the next goes in."""
+    number = 0
+    while not ended.is_set():
+        assert ring.enqueue(number)
+        assert host.dequeue() == number
+        number += 1
+    return number
+
+
+def work_until_detached(ring: eal.Ring, pool: eal.Mempool, array: Any) -> str:
+    """Uses everything of vm0 as fast as it can, until it is told that it went."""
+    indices = np.zeros(4, np.uint32)
+    try:
+        burst = ring.burst(8)
+        while True:
+            array += 1
+            burst.enqueue(8)
+            burst.dequeue()
+            if pool.get_bulk(indices):
+                pool.put_bulk(indices)
+    except eal.Detached as error:
+        return str(error)
+
+
+def test_fifty_rounds_with_data_flowing_on_another_share(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    """Every second unplug is a surprise; the slots are the same, and the content another, each time."""
+    stays = lab.metadata("stays")
+    lab.plug_all(stays)
+    ended = threading.Event()
+    with guest() as made, made.watch(heard := Heard()), ThreadPoolExecutor(3) as threads:
+        ring = made.ring_lookup("stays ring")
+        flow = threads.submit(exchange, ring, stays.ring("stays ring"), ended)
+        old: list[memoryview] = []
+        try:
+            for number in range(ROUNDS):
+                metadata = lab.metadata("vm0")
+                segment = lab.plug(metadata.segments[0].path, "0000:02:01.0")
+                metadata.addresses = [lab.plug(metadata.path, "0000:02:02.0"), segment]
+                heard.next("plugged", 10)
+                assert not any(any(view[:64]) for view in old)
+                old = [made.memzone_lookup("vm0 zone").buf[2048:]]
+                old[0][:64] = metadata.zone("vm0 zone").buf[2048 : 2048 + 64] = b"this round's" + bytes(52)
+                objects = (made.ring_lookup("vm0 ring"), made.mempool_lookup("vm0 pool"))
+                array = made.memzone_lookup("vm0 zone").array(np.uint32, 512)
+                jobs = [threads.submit(work_until_detached, *objects, array) for _ in range(2)]
+                if number % 2:
+                    lab.pull(*metadata.addresses)
+                else:
+                    lab.unplug(metadata)
+                heard.next("unplugged", 10)
+                assert all(job.result(10) for job in jobs)
+                assert bytes(metadata.zone("vm0 zone").buf[2048 : 2048 + 12]) == b"this round's"
+        finally:
+            ended.set()
+        assert flow.result(10) > ROUNDS
+        assert [share.name for share in made.shares] == ["stays"]

@@ -1,0 +1,277 @@
+"""Calls with held memory: one Ring object in several hands at once, and Burst's ranges."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+
+import numpy as np
+import pytest
+
+import eal
+from eal import _methods
+
+SIZE = 16
+
+
+def element(number: int) -> bytes:
+    return number.to_bytes(SIZE, "little")
+
+
+def test_a_signal_handler_may_work_the_ring_that_it_interrupts(primary: eal.Eal) -> None:
+    ring = primary.ring_create("ring", 4096, elem_size=SIZE)
+    seen: list[bytes] = []
+    sent = count()
+
+    def handler(*_: object) -> None:
+        ring.enqueue(element(next(sent)))
+        taken = ring.dequeue()
+        if taken is not None:
+            seen.append(taken)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0002)
+        while len(seen) < 20_000:
+            assert ring.enqueue(element(next(sent)))
+            taken = ring.dequeue()
+            if taken is not None:
+                seen.append(taken)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    while (taken := ring.dequeue()) is not None:
+        seen.append(taken)
+    assert sorted(map(int.from_bytes, seen)) == sorted(int.from_bytes(element(n)) for n in range(next(sent)))
+
+
+def test_threads_share_one_ring_object(primary: eal.Eal) -> None:
+    ring = primary.ring_create("ring", 64, elem_size=SIZE)
+    each, seen = 5000, [set[bytes](), set[bytes]()]
+
+    def produce(who: int) -> None:
+        for number in range(who * each, who * each + each):
+            while not ring.enqueue(element(number)):
+                pass
+
+    def consume(mine: set[bytes]) -> None:
+        for _ in range(each):
+            while (taken := ring.dequeue()) is None:
+                pass
+            assert taken not in mine
+            mine.add(taken)
+
+    threads = [threading.Thread(target=produce, args=(who,)) for who in (0, 1)]
+    threads += [threading.Thread(target=consume, args=(mine,)) for mine in seen]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen[0] | seen[1] == {element(number) for number in range(2 * each)}
+
+
+def test_a_refused_element_leaves_the_ring_as_it_was(primary: eal.Eal) -> None:
+    ring = primary.ring_create("ring", 64, elem_size=SIZE)
+    with pytest.raises(eal.Invalid, match="16 bytes, not 3"):
+        ring.enqueue(b"abc")
+    with pytest.raises(eal.Invalid, match="bytes-like, not int"):
+        ring.enqueue(7)
+    with pytest.raises(eal.Invalid, match="in one piece"):
+        ring.enqueue(np.zeros(2 * SIZE, np.uint8)[::2])
+    assert ring.empty
+    assert ring.enqueue(memoryview(element(7)))
+    assert ring.dequeue() == element(7)
+
+
+def test_what_is_dequeued_stays_as_it_is(primary: eal.Eal) -> None:
+    """The memory for the next element is made beforehand where there was none to dequeue; no two elements share it."""
+    ring = primary.ring_create("ring", 64, elem_size=SIZE, flags=eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ)
+    seen = []
+    for number in range(50):
+        assert ring.dequeue() is None
+        assert ring.enqueue(element(number))
+        seen.append(ring.dequeue())
+    assert seen == [element(number) for number in range(50)]
+
+
+class Integer:
+    """Any object that is a number to Python; it may run code while it says which."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def __index__(self) -> int:
+        if self.error:
+            raise self.error
+        return 5
+
+
+def test_numbers_of_every_kind(primary: eal.Eal) -> None:
+    for size, most in ((4, 1 << 32), (8, 1 << 64)):
+        ring = primary.ring_create(f"ring{size}", 64, elem_size=size)
+        for value in (0, most - 1, np.uint16(7), Integer(), True, (9).to_bytes(size, "little")):
+            assert ring.enqueue(value)
+        assert [ring.dequeue() for _ in range(7)] == [0, most - 1, 7, 5, 1, 9, None]
+        for value in (-1, most, 1 << 70):
+            with pytest.raises(eal.Invalid, match=f"{value} does not fit {size} bytes"):
+                ring.enqueue(value)
+        with pytest.raises(eal.Invalid, match="an int, not float"):
+            ring.enqueue(1.5)
+        with pytest.raises(ZeroDivisionError):
+            ring.enqueue(Integer(ZeroDivisionError()))
+        assert ring.empty
+
+
+def test_calls_leak_nothing(primary: eal.Eal) -> None:
+    both = eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ
+    value, number = element(1), 1 << 40
+    text = str(object())  # nobody else's: literals are shared by all modules
+
+    def use(round_: int) -> None:
+        for flags in (both, eal.RingFlag(0)):
+            ring = primary.ring_create(f"bytes{flags:d}{round_}", 8, elem_size=SIZE, flags=flags)
+            numbers = primary.ring_create(f"ints{flags:d}{round_}", 8, flags=flags)
+            burst = ring.burst(4)
+            for _ in range(200):
+                ring.enqueue(value), ring.dequeue(), ring.dequeue()
+                numbers.enqueue(number), numbers.dequeue(), numbers.dequeue()
+                burst.enqueue(2, start=1), burst.enqueue(4), burst.dequeue(), burst.dequeue()
+                for target, wrong in ((ring, b"abc"), (ring, text), (numbers, -1), (burst, 9), (burst, text)):
+                    with pytest.raises((TypeError, eal.Invalid)):
+                        target.enqueue(wrong)
+                with pytest.raises(TypeError, match="enqueue"):
+                    burst.enqueue(1, begin=2)
+            array = weakref.ref(burst.array)
+            for each in (ring, numbers):
+                primary.ring_free(each)
+            with pytest.raises(eal.Closed):
+                burst.enqueue(1)
+            del burst, target
+            assert array() is None, "a burst's array goes with it"
+
+    use(0)
+    gc.collect()
+    counts, blocks = [sys.getrefcount(each) for each in (value, number, text, None)], sys.getallocatedblocks()
+    for round_ in range(1, 6):
+        use(round_)
+    gc.collect()
+    assert [sys.getrefcount(each) for each in (value, number, text)] == counts[:3]
+    assert abs(sys.getrefcount(None) - counts[3]) < 500
+    assert sys.getallocatedblocks() - blocks < 500  # 12,000 failures, 8,000 elements
+
+
+def test_the_classes_behind_refuse_everything_until_they_hold_a_ring() -> None:
+    for call in (
+        _methods.RingCalls().dequeue,
+        lambda: _methods.RingCalls().enqueue(b""),
+        _methods.BurstCalls().dequeue,
+    ):
+        with pytest.raises(AttributeError, match="_not_"):  # a method of Ring and Burst
+            call()
+
+
+@pytest.mark.parametrize("flags", [0, eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ])
+def test_a_ring_is_freed_under_threads_that_work_it(primary: eal.Eal, flags: int) -> None:
+    for round_ in range(20):
+        ring = primary.ring_create(f"ring{round_}", 64, elem_size=SIZE, flags=flags)
+        burst, closed = ring.burst(8), []
+
+        def work(call: Callable[[], object], closed: list[bool] = closed) -> None:
+            try:
+                while True:
+                    call()
+            except eal.Closed:
+                closed.append(True)
+
+        threads = [
+            threading.Thread(target=work, args=(call,))
+            for call in (partial(ring.enqueue, element(3)), ring.dequeue, partial(burst.enqueue, 8), burst.dequeue)
+        ]
+        for thread in threads[: 2 if flags else 4]:  # one at an end
+            thread.start()
+        time.sleep(0.002)
+        primary.ring_free(ring)
+        for thread in threads[: 2 if flags else 4]:
+            thread.join(10)
+        assert len(closed) == (2 if flags else 4)
+
+
+@pytest.fixture
+def long_turns() -> Iterator[float]:
+    """Who does not give the GIL away keeps it for so long, in seconds: more than a busy machine makes anybody wait."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.25)
+    yield 0.25
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.parametrize("flags", [0, eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ])
+def test_threads_that_poll_let_each_other_work(primary: eal.Eal, flags: int, long_turns: float) -> None:
+    """Without the GIL given away each turn takes Python's switch interval, twice."""
+    there, back = (primary.ring_create(name, 64, flags=flags) for name in ("there", "back"))
+    turns = 20
+
+    def answer() -> None:
+        for _ in range(turns):
+            while (value := there.dequeue()) is None:
+                pass
+            assert back.enqueue(value)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    begin = time.monotonic()
+    for turn in range(turns):
+        assert there.enqueue(turn)
+        while (value := back.dequeue()) is None:
+            pass
+        assert value == turn
+    thread.join()
+    assert time.monotonic() - begin < turns * long_turns
+
+
+def test_a_wait_for_a_peer_leaves_the_other_threads_alone(primary: eal.Eal) -> None:
+    """An MT end that somebody left half moved: the call waits for stall_timeout without the GIL."""
+    ring = primary.ring_create("ring", 64)
+    head = ring.memzone.buf[128:132].cast("I")
+    head[0] += 1  # a peer reserved a slot and died
+    failed = []
+
+    def enqueue() -> None:
+        with pytest.raises(eal.Stalled):
+            ring.enqueue(1)
+        failed.append(True)
+
+    thread = threading.Thread(target=enqueue)
+    begin = before = time.monotonic()
+    longest = 0.0
+    thread.start()
+    while not failed and before - begin < 20:
+        now = time.monotonic()
+        longest, before = max(longest, now - before), now
+    thread.join()
+    assert failed
+    assert longest < (before - begin) / 2
+
+
+def test_a_burst_refuses_what_its_array_does_not_have(primary: eal.Eal) -> None:
+    burst = primary.ring_create("ring", 64).burst(8)
+    burst.array[:] = range(8)
+    for n, start in ((9, 0), (1, 8), (8, 1), (-1, 0), (1, -1), (0, 9), (1 << 40, 0), (1, 1 << 40)):
+        with pytest.raises(eal.Invalid, match="burst of 8"):
+            burst.enqueue(n, start)
+    assert burst.enqueue(0, 8) == 0
+    assert burst.enqueue(n=3, start=5) == 3
+    assert burst.enqueue(8) == 8
+    assert burst.dequeue() == 8
+    assert burst.array.tolist() == [5, 6, 7, 0, 1, 2, 3, 4]
+    primary.close()
+    for call in (lambda: burst.enqueue(8), lambda: burst.enqueue(1), burst.dequeue):
+        with pytest.raises(eal.Closed):
+            call()

@@ -1,0 +1,156 @@
+"""The lock file: who holds what, in one process and between several."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from eal.runtime.lock_file import Lock, LockFile, holder_of
+
+HOLD = """
+import sys
+from pathlib import Path
+from eal.runtime.lock_file import Lock, LockFile
+locks = LockFile(Path(sys.argv[2]))
+print(locks.take(Lock[sys.argv[3]], shared=sys.argv[4] == "shared"))
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> LockFile:
+    return LockFile(tmp_path / "lock")
+
+
+def test_a_lock_is_one_process_s(locks: LockFile, peer: object) -> None:
+    other = peer(HOLD, locks.path, "PRIMARY", "alone")  # type: ignore[operator]
+    assert other.hear() == "True"
+    assert locks.holder(Lock.PRIMARY) == other.pid
+    assert locks.holder(Lock.MEMBER) is None
+    assert locks.take(Lock.PRIMARY) is False
+    assert locks.take(Lock.MEMBER, shared=True) is True
+    other.crash()
+    assert locks.holder(Lock.PRIMARY) is None
+    assert locks.take(Lock.PRIMARY) is True
+
+
+def test_members_share(locks: LockFile, peer: object) -> None:
+    assert locks.take(Lock.MEMBER, shared=True)
+    other = peer(HOLD, locks.path, "MEMBER", "shared")  # type: ignore[operator]
+    assert other.hear() == "True"
+    assert locks.holder(Lock.MEMBER) == other.pid
+    stranger = peer(HOLD, locks.path, "MEMBER", "alone")  # type: ignore[operator]
+    assert stranger.hear() == "False"
+
+
+def test_a_killed_process_holds_nothing_though_its_fork_lives(locks: LockFile, peer: object) -> None:
+    other = peer(  # type: ignore[operator]
+        """
+        import os, sys, time
+        from pathlib import Path
+        from eal.runtime.lock_file import Lock, LockFile
+        locks = LockFile(Path(sys.argv[2]))
+        assert locks.take(Lock.PRIMARY)
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        print(child)
+        time.sleep(60)
+        """,
+        locks.path,
+    )
+    child = int(other.hear())
+    try:
+        assert not locks.take(Lock.PRIMARY)
+        other.crash()
+        os.kill(child, 0)
+        assert locks.take(Lock.PRIMARY)
+    finally:
+        os.kill(child, 9)
+
+
+def test_change_excludes_threads_and_may_be_nested(locks: LockFile) -> None:
+    inside = 0
+    most = 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(200):
+            with locks.change(), locks.change():
+                inside += 1
+                most = max(most, inside)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most, inside) == (1, 0)
+
+
+def test_change_is_given_up_at_the_outermost_end_and_by_an_exception(locks: LockFile, peer: object) -> None:
+    def others_can() -> bool:
+        return peer(HOLD, locks.path, "CHANGE", "alone").hear() == "True"  # type: ignore[operator,no-any-return]
+
+    def fail() -> None:
+        with locks.change():
+            with locks.change():
+                pass
+            assert not others_can()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert others_can()
+
+
+def test_change_excludes_processes(locks: LockFile, peer: object, tmp_path: Path) -> None:
+    """Two processes add to a number in a file, which loses nothing."""
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    script = """
+    import sys
+    from pathlib import Path
+    from eal.runtime.lock_file import LockFile
+    locks, counter = LockFile(Path(sys.argv[2])), Path(sys.argv[3])
+    print("ready")
+    sys.stdin.readline()
+    for _ in range(500):
+        with locks.change():
+            counter.write_text(str(int(counter.read_text()) + 1))
+    """
+    peers = [peer(script, locks.path, counter) for _ in range(2)]  # type: ignore[operator]
+    for other in peers:
+        assert other.hear() == "ready"
+    for other in peers:
+        other.say()
+    for other in peers:
+        other.end()
+    assert counter.read_text() == "1000"
+
+
+def test_a_removed_lock_file_is_not_current(locks: LockFile) -> None:
+    assert locks.is_current()
+    locks.path.unlink()
+    assert not locks.is_current()
+    LockFile(locks.path).close()
+    assert not locks.is_current()
+
+
+def test_holder_of_a_file(tmp_path: Path, peer: object) -> None:
+    assert holder_of(tmp_path / "none", Lock.MEMBER) is None
+    other = peer(HOLD, tmp_path / "lock", "MEMBER", "shared")  # type: ignore[operator]
+    other.hear()
+    assert holder_of(tmp_path / "lock", Lock.MEMBER) == other.pid
+    other.end()
+    assert holder_of(tmp_path / "lock", Lock.MEMBER) is None
+
+
+def test_close_may_be_called_twice(locks: LockFile) -> None:
+    locks.close()
+    locks.close()

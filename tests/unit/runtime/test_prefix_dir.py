@@ -1,0 +1,128 @@
+"""The runtime directory: where it is, and that nobody else may have a hand in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+import eal
+from eal.runtime import prefix_dir as runtime
+from eal.runtime.prefix_dir import PrefixDir, make_private
+
+
+@pytest.mark.parametrize(
+    ("uid", "given", "session", "expected"),
+    [
+        (0, None, None, "/run/ivshmem"),
+        (0, None, "/run/user/0", "/run/ivshmem"),
+        (0, "/given", None, "/given"),
+        (1000, "/given", "/run/user/1000", "/given"),
+        (1000, None, "/run/user/1000", "/run/user/1000/ivshmem"),
+        (1000, None, None, "/tmp/ivshmem-1000"),
+    ],
+)
+def test_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, uid: int, given: str | None, session: str | None, expected: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setattr(runtime.tempfile, "gettempdir", lambda: "/tmp")
+    for name, value in (("EAL_RUNTIME_DIR", given), ("XDG_RUNTIME_DIR", session)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    assert runtime.runtime_dir() == Path(expected)
+
+
+def test_all_of_it_is_private(primary: eal.Eal, runtime_dir: Path) -> None:
+    primary.memzone_reserve("z", 64)
+    folders = [runtime_dir, primary.directory.path, primary.directory.metadata]
+    assert [stat.S_IMODE(os.stat(folder).st_mode) for folder in folders] == [0o700] * 3
+    for file in (primary.directory.lock, primary.directory.registry):
+        assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
+
+
+def test_it_is_made_with_its_parents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefix: str) -> None:
+    monkeypatch.setenv("EAL_RUNTIME_DIR", str(tmp_path / "a" / "b"))
+    with eal.init(file_prefix=prefix, no_huge=True):
+        assert (tmp_path / "a" / "b" / prefix / "registry").exists()
+
+
+def test_a_relative_one_stays_where_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefix: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EAL_RUNTIME_DIR", "run")
+    with eal.init(file_prefix=prefix, no_huge=True):
+        monkeypatch.chdir("/")
+        eal.memzone_reserve("z", 64)
+    assert os.listdir(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o720, 0o702, 0o1777])
+def test_one_that_others_may_write_to(runtime_dir: Path, prefix: str, mode: int) -> None:
+    runtime_dir.chmod(mode)
+    with pytest.raises(eal.Denied, match=f"others may write to {runtime_dir}: chmod go-w"):
+        eal.init(file_prefix=prefix, no_huge=True)
+    assert os.listdir(runtime_dir) == []
+
+
+@pytest.mark.root
+def test_one_of_another_user(runtime_dir: Path, prefix: str) -> None:
+    os.chown(runtime_dir, 65534, 65534)
+    with pytest.raises(eal.Denied, match=r"belongs to user 65534, not to 0.*EAL_RUNTIME_DIR"):
+        eal.init(file_prefix=prefix, no_huge=True)
+
+
+@pytest.mark.root
+def test_a_prefix_folder_of_another_user(runtime_dir: Path, prefix: str) -> None:
+    (runtime_dir / prefix).mkdir()
+    os.chown(runtime_dir / prefix, 65534, 65534)
+    with pytest.raises(PermissionError):
+        eal.init(file_prefix=prefix, no_huge=True)
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_is_no_folder(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "run"
+    (tmp_path / "elsewhere").mkdir()
+    path.symlink_to(tmp_path / "elsewhere") if kind == "link" else path.touch()
+    with pytest.raises(eal.Denied, match=r"is not a folder|cannot make"):
+        make_private(path)
+
+
+@pytest.mark.parametrize("name", ["lock", "registry"])
+def test_a_planted_link_is_not_followed(runtime_dir: Path, prefix: str, tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (runtime_dir / prefix).mkdir(mode=0o700)
+    (runtime_dir / prefix / name).symlink_to(victim)
+    with contextlib.suppress(eal.EalError):
+        eal.init(file_prefix=prefix, no_huge=True).close()
+    assert victim.read_text() == "precious"
+
+
+def test_file_names_say_whose_they_are(runtime_dir: Path, tmp_path: Path) -> None:
+    here = PrefixDir(runtime_dir, "p").file_name("0" * 32, "seg")
+    there = PrefixDir(tmp_path, "p").file_name("0" * 32, "seg")
+    assert here.startswith(f"ivshmem.{os.geteuid()}.")
+    assert here.endswith(f".p.{'0' * 32}.seg")
+    assert here != there  # another runtime directory may have a prefix of the same name
+
+
+def test_prefixes_of_two_runtime_directories_are_strangers(
+    runtime_dir: Path, prefix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Starting a primary takes away leftovers of its own prefix, not those of a namesake."""
+    first = eal.init(file_prefix=prefix, no_huge=True)
+    path = Path(first.memzone_reserve("z", 64).segment.path)
+    first.detach()
+    monkeypatch.setenv("EAL_RUNTIME_DIR", str(tmp_path / "other"))
+    with eal.init(file_prefix=prefix, proc_type="primary", no_huge=True):
+        assert path.exists()
+    assert path.exists()
+    monkeypatch.setenv("EAL_RUNTIME_DIR", str(runtime_dir))
+    eal.init(file_prefix=prefix, proc_type="primary", no_huge=True).close()
+    assert not path.exists()
