@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 # What is done with a checkout. `make` lists it. Each target builds first what it needs; a second run starts at once.
 #
 #   PYTHON=python3.12   the interpreter of .venv (python3 by default)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """eal: a mini environment abstraction layer, for hosts that share memory with virtual machines and for their guests.
 
 Everything is loaded when it is first used: `import eal` costs next to nothing.

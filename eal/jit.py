@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Rings and mempools inside functions that numba compiles: calls of the C core that Python is no part of.
 
 Handles are numbers: `ring.handle`, and the `pool.handle` of the thread that calls. Arrays are C-contiguous numpy
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eal import _native
-from eal.handle import raise_for
+from eal.errors import raise_for
 from eal.mempool.mempool import Mempool
 from eal.ring.ring import Ring
 

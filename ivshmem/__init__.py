@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """ivshmem: the host side. Metadata made and filled, and the QEMU options that give them to virtual machines.
 
 Everything is loaded when it is first used.

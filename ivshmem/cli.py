@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The command `ivshmem` with its commands, each in a module of `ivshmem.commands`."""
 
 from __future__ import annotations

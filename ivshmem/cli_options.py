@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What commands have in common: their options, JSON on stdout, and a console that people read."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Doctor: everything that would keep sharing from working or make it slow, on a host or in a guest."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Is a running host app, with its VMs, where the rules want it? Reads QEMU by QMP and threads from /proc."""
 
 from __future__ import annotations

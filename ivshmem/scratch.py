@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Scratch folders, of emulated buses, guests and VMs: each goes with its owner, or at the next start after that."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* native.csrc.c: the C side of the one cffi door; what passes through it is declared in native.cdef.h. */
 #include "ring_mempool_calls.h"
 #include "pvt/crc32c.h"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What every test may use: a prefix and a runtime directory of its own, hugepages, and --no-skips."""
 
 from __future__ import annotations

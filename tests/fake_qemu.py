@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A stand-in for a running QEMU: its QMP, its PCI bridges, and a guest that does what a test wants it to do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A host's files and a bus on which they come and go, all in one folder."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Made-up machines: sysfs trees of many shapes, written by test code into a temporary directory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Packets for tests of mbufs."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
 """cpu-layout from a checkout: nothing installed, nothing built, the standard library alone."""
 
 import os

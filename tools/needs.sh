@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: BSD-3-Clause
 # Names what this machine lacks, with the command that installs it.
 #
 #   needs.sh build            what building takes; exit 1 if anything is missing. $PYTHON is the interpreter.

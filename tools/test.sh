@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: BSD-3-Clause
 # Runs all tests: those that may run side by side first, then those that need the machine for themselves.
 # Arguments go to pytest. With STRICT=1 a skipped test, or one that is expected to fail, is a failure.
 set -u

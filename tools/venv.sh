@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: BSD-3-Clause
 # Brings .venv to the state of this checkout: made, requirements installed, ivshmem built and installed.
 # When that is so already it only looks, which takes a few hundredths of a second.
 #

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Doctor's look at the ivshmem devices of this machine: what is in them, what stands in the way, how fast they are."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Doctor: what of this machine would keep sharing from working or make it slow; each check with value and remedy."""
 
 from __future__ import annotations

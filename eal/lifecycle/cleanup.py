@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Leftovers: the files of a prefix, and how they are taken away when nobody lives in it any more."""
 
 from __future__ import annotations

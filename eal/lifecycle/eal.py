@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The Eal: what a process gets by `eal.init` and gives back by `close` or `detach`."""
 
 from __future__ import annotations

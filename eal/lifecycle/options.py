@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """DPDK's EAL options, as far as they mean something here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Startup: the one Eal of this process, from `eal.init` to its end, a fork or the interpreter's exit."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Kernel lockdown: whether the kernel keeps even root from its devices' memory."""
 
 from __future__ import annotations

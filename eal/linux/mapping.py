@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A file mapped shared into this process; the mapping lives as long as anything looks at it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Caching: the memory type that the kernel gave to a range of a BAR, write-back mappings of it, and how fast it is.
 
 The kernel maps a BAR uncached-minus where it is mapped through sysfs. Intel processors under KVM use write-back all the

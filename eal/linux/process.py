@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What this process and its threads are called by peers, and whether such a peer of this machine still lives."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Mbufs: packet buffers in a mempool (DPDK: lib/mbuf)."""

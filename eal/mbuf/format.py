@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Mbuf formats: what an mbuf's header is, the bytes that a pool of them takes, and a fresh one laid out in a zone."""
 
 from __future__ import annotations
@@ -7,8 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from eal._native import ffi, lib
-from eal.errors import Invalid, InvalidType
-from eal.handle import raise_for
+from eal.errors import Invalid, InvalidType, raise_for
 from eal.mempool.mempool import plan_mempool
 
 if TYPE_CHECKING:

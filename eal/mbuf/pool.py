@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Mbufs: packets in a mempool, with room before and after the data, chains, reference counts and clones."""
 
 from __future__ import annotations

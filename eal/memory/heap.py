@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The heap of a prefix: zones reserved from the segments of their group, and segments made when there are too few."""
 
 from __future__ import annotations

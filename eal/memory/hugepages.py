@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Page backends: hugetlbfs mounts, and tmpfs where there are none; files whose pages are taken at once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Memzones: named ranges of segments."""
 
 from __future__ import annotations
@@ -7,8 +8,7 @@ import math
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from eal.errors import Corrupt, Invalid
-from eal.handle import raise_for
+from eal.errors import Corrupt, Invalid, raise_for
 from eal.metadata.table_file import Entry
 from eal.text import dtypes
 

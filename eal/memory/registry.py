@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The registry: what a prefix has allocated, in a file that its processes share and no VM gets."""
 
 from __future__ import annotations

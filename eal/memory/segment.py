@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Segments: one shared file each, a BAR in a guest, with the header that tells what it is."""
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from eal.errors import Corrupt, Denied, NotFound
 from eal.linux import process
 from eal.linux.mapping import Mapping
 from eal.memory.hugepages import Backend, Ownership, Progress, create
-from eal.metadata.table_file import SegmentRecord, fault_text
+from eal.metadata.table_file import SegmentRecord
+from eal.native_handle import fault_text
 from eal.text.names import pack_name, unpack_name
 
 if TYPE_CHECKING:

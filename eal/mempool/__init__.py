@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Mempools: fixed-size objects, allocated and freed by index (DPDK: lib/mempool)."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Audits: where each object of a pool is, and who has it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Mempools: fixed-size objects in shared memory, taken and put back by index on any machine."""
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from enum import IntFlag
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from eal._native import ffi, lib
-from eal.errors import Corrupt, Invalid, InvalidType
-from eal.handle import OVER, own, raise_for
+from eal.errors import TERMINAL_ERRNOS, Corrupt, Invalid, InvalidType, raise_for
 from eal.linux import process
 from eal.mempool.audit import Audit
-from eal.metadata.table_file import fault_text
+from eal.native_handle import fault_text, own
 from eal.text import dtypes
 from eal.text.names import pack_name
 
@@ -90,7 +90,7 @@ def _shut(code: int) -> Any:
 
 
 # What a pool that is over has for a handle, by errno: every operation on it is refused before it looks at anything.
-_SHUT = {code: _shut(code) for code in OVER}
+_SHUT = {code: _shut(code) for code in TERMINAL_ERRNOS}
 
 
 class _Handle:
@@ -255,7 +255,7 @@ class Mempool:
 
     def _look(self) -> Any:
         """A C handle for counting, without a slot. Raises Closed, Detached or Stale."""
-        if self._refused in OVER:
+        if self._refused in TERMINAL_ERRNOS:
             raise_for(-self._refused, "mempool", self.name)
         memory = ffi.new("uint64_t[]", -(-lib.ivs_mempool_handle_size(self.cache_size) // 8))
         mapping = self.memzone.segment.mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Metadata files: opening one by its path, and finding those of a prefix."""
 
 from __future__ import annotations

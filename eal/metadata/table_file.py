@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Table files: what a metadata gives to a VM and a registry keeps on the host, as Python data and back."""
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from uuid import UUID
 from eal._native import ffi, lib
 from eal.errors import Corrupt, NoMemory
 from eal.linux.mapping import Mapping
+from eal.native_handle import fault_text
 from eal.text.names import pack_name, unpack_name
 
 METADATA_MAGIC: int = lib.IVS_METADATA_MAGIC
@@ -218,12 +220,6 @@ def _decode_entry(fields: tuple[Any, ...], heap: bytes) -> Entry:
     dtype = heap[dtype_at : dtype_at + dtype_length].decode()
     shape = struct.unpack(f"<{shape_length // 8}Q", heap[shape_at : shape_at + shape_length])
     return Entry(text, _KINDS[kind], segment, offset, length, align, flags, dtype, shape, serial)
-
-
-def fault_text(fault: int) -> str:
-    """What an enum ivs_fault means, as half a sentence."""
-    text: bytes = ffi.string(lib.ivs_fault_text(fault))
-    return text.decode()
 
 
 _uncleared = ffi.new_allocator(should_clear_after_alloc=False)  # room for a table may be 16 MiB, a table is small

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Objects: memzones, rings and mempools, reserved, made, looked up and freed by name."""
 
 from __future__ import annotations

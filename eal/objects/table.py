@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Directory: the objects that an Eal knows by name, its own and those of shares, and the one handle of each."""
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from eal.errors import (
     InvalidType,
     NotFound,
     Stale,
+    raise_for,
 )
-from eal.handle import raise_for
 from eal.mbuf.pool import attach_pool
 from eal.memory.heap import CACHE_LINE, Heap, check_align
 from eal.memory.memzone import Memzone

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """BARs: mapping the memory of an ivshmem device, and leaving it as it was found where it is not ours."""
 
 from __future__ import annotations

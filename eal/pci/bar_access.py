@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """BAR access: how the processes of one prefix map BARs that carry segments, chosen once and followed by all of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The PCI bus over time: which ivshmem devices are there now, and when that may have changed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """PCI: the ivshmem devices of this machine, by pyudev, or from a sysfs tree that is named."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Devices: what each ivshmem device of this machine was found to carry; it is that until it goes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Watches: how an app is told that metadata came, grew, or went while it runs."""
 
 from __future__ import annotations

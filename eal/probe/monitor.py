@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The guard: a thread that answers for its process when shares come, change and go."""
 
 from __future__ import annotations

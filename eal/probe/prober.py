@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Probing: what the ivshmem devices of this machine carry, validated before anything of it is used."""
 
 from __future__ import annotations

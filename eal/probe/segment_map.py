@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Shared segments: those that this machine has mapped from devices, each once, and from which device."""
 
 from __future__ import annotations

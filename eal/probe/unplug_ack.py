@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guard's slot: the place in a segment from which a process answers when a share of it is to be unplugged."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Rings: bounded queues of fixed-size elements (DPDK: lib/ring)."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Bursts: an array and a ring held together, for calls that cost little more than the C function."""
 
 from __future__ import annotations

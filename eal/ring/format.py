@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Ring formats: the flags of a ring, the bytes it takes, and an empty one laid out in a zone."""
 
 from __future__ import annotations
@@ -7,8 +8,7 @@ from enum import IntFlag
 from typing import TYPE_CHECKING, Any
 
 from eal._native import ffi, lib
-from eal.errors import Invalid, InvalidType
-from eal.handle import raise_for
+from eal.errors import Invalid, InvalidType, raise_for
 from eal.text.names import pack_name
 
 if TYPE_CHECKING:

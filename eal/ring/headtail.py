@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Ends of rings as they lie in memory: for who looks at a ring from outside, or repairs it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Recovery: what a host that starts again finds half done, and puts right or leaves alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Rings: bounded queues of fixed-size elements in shared memory."""
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from eal._methods import RingCalls
 from eal._native import ffi, lib
-from eal.errors import Corrupt, Invalid, InvalidType
-from eal.handle import OVER, own, raise_for
+from eal.errors import TERMINAL_ERRNOS, Corrupt, Invalid, InvalidType, raise_for
 from eal.linux import process
-from eal.metadata.table_file import fault_text
+from eal.native_handle import fault_text, own
 from eal.ring.burst import Burst
 from eal.ring.format import RingFlag
 from eal.ring.headtail import RING_HEADER, EndState, end_state, undo
@@ -38,7 +38,7 @@ def _shut(code: int) -> Any:
 
 
 # What a ring that is over has for a handle, by errno: every operation on it is refused before it looks at anything.
-SHUT = {code: _shut(code) for code in OVER}
+SHUT = {code: _shut(code) for code in TERMINAL_ERRNOS}
 
 
 def _no_array(array: Any, error: Exception) -> str:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Zero-copy: elements of a ring read and written where they lie."""
 
 from __future__ import annotations
@@ -7,8 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from eal._native import ffi, lib
-from eal.errors import Closed, Detached, Invalid, Stale
-from eal.handle import raise_for
+from eal.errors import Closed, Detached, Invalid, Stale, raise_for
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The lock file of a prefix: who is primary, who is there at all, and who may change the registry now."""
 
 from __future__ import annotations

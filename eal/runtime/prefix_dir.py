@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The runtime directory: where each prefix keeps its lock, its registry and the names of its metadata."""
 
 from __future__ import annotations

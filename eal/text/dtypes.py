@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Array types in shared memory: a numpy dtype as JSON text, and back without trusting it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Names: the rules for them, and their 32-byte form in shared memory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Topology: CPUs, NUMA nodes, caches and PCI devices of this machine (DPDK: usertools/cpu_layout.py)."""
 
 from eal.topology.model import Topology, lcores, main, pin, socket_id_of

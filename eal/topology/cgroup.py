@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which CPUs this process may use: its affinity when live, the captured process's cgroup cpuset otherwise."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The command cpu-layout: argparse alone, so that it starts fast and runs from a checkout."""
 
 from __future__ import annotations

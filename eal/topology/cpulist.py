@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """CPU lists: sets of small numbers as the kernel writes them, "0-3,8" or "0000,0000010f"."""
 
 from __future__ import annotations

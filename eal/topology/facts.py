@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Facts about a machine as immutable values: CPUs, cores, sockets, nodes, caches, devices, pinned threads."""
 
 from __future__ import annotations

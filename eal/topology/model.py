@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Topology: the cores, sockets, NUMA nodes, caches and devices of a machine, and pinning to them."""
 
 from __future__ import annotations

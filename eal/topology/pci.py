@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """PCI devices and the node each hangs on; ivshmem devices are named by what lies in their memory."""
 
 from __future__ import annotations

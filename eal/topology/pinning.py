@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Threads that are pinned: QEMU's, and those of apps that loaded this project's compiled core."""
 
 from __future__ import annotations

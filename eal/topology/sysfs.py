@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """From /sys to facts: which CPUs, cores, sockets, nodes and caches there are. Nobody else reads that part."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A tree of /sys and /proc, live or captured, that small files are read from."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The demo's guest: it knows names and nothing else. Run in a VM or on an emulated bus by `ivshmem demo`.
 
 It prints one line of JSON: what it found, and what it saw go wrong.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The demo: a host and a guest exchange messages through a pool and two rings, and check every byte of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Emulated guests: a sysfs tree whose BARs are the segment files, without a VM."""
 
 from ivshmem.emulate.bus import EmulatedBus

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The emulated bus: a folder that looks like /sys to a guest, on which devices come and go."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Hardship: a guest that is made slow, or is killed and started again, to try how its peers bear it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Read-only mounts: a file as somebody sees it who may not write there, root included."""
 
 from __future__ import annotations

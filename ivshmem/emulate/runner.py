@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Emulation: a guest app runs unchanged with no VM at all, in good times or bad."""
 
 from __future__ import annotations

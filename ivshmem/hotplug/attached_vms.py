@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Attached VMs: which running VMs a metadata was plugged into, remembered in a file of its prefix."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Buses: where a running VM has room for more devices, as QEMU's query-pci tells it."""
 
 from __future__ import annotations

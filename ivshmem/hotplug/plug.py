@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Plugging: a metadata with its segments goes into a running VM, and comes out again.
 
 | state     | comes by            | then                                                              |

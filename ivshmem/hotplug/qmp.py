@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """QMP: questions, commands and events of a running QEMU, by the library qemu.qmp, without async."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Machine: a running QEMU, the shared files that it has, and one more of them or one less."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Abandoned devices: what a VM has still of a host app that died and was started afresh. Their files are gone."""
 
 from __future__ import annotations

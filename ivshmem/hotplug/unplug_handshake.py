@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Leaving: an unplug is announced in a metadata, and every guest process lets go of it."""
 
 from __future__ import annotations

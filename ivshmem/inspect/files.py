@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Inspection: what the files of segments, metadata and registries say, with nobody alive and without changing them."""
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from eal.metadata.table_file import (
     TableFile,
     TableInfo,
     decode,
-    fault_text,
     table_as_json,
 )
+from eal.native_handle import fault_text
 from eal.runtime import prefix_dir as runtime
 from ivshmem.inspect.objects import find_objects, object_json, participants_json
 

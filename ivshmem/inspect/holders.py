@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Holders: the processes, QEMUs among them, that have shared files mapped or open."""
 
 from __future__ import annotations

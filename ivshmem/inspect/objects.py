@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Objects and participants of a segment as data, read from its file: for `ivshmem inspect`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """State: what the files of a runtime directory say, read without an Eal, whoever is alive."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Dumps: tables as text for people and as data for programs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Exposure: what a VM can reach beyond its metadata, because it gets whole segments."""
 
 from __future__ import annotations

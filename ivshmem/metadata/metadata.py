@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Metadata: what a VM is told of the memory it is given, made and filled on the host."""
 
 from __future__ import annotations

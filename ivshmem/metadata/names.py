@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Names of metadata: unique in a runtime directory, whatever the file_prefix; and the uuid that goes with a new one."""
 
 from __future__ import annotations

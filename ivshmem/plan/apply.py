@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Up: makes what a plan describes, or the difference to what is in place, whole or not at all."""
 
 from __future__ import annotations

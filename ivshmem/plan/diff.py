@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Difference: what stands between a plan and what is in place, and what of it cannot be."""
 
 from __future__ import annotations

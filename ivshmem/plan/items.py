@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Items: the zones, rings and pools of a plan, each with the call that makes it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Layout: the segments that a group lacks for its objects, found by laying these out as the heap will."""
 
 from __future__ import annotations

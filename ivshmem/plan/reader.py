@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Reader: a TOML table, read key by key; what is wrong is noted with its key path, and nothing is raised."""
 
 from __future__ import annotations

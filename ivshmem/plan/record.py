@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """PlanRecord: what `ivshmem up` has made in a prefix, so that a changed plan takes away that and nothing else."""
 
 from __future__ import annotations

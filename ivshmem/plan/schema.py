@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Plan: the segments, objects, metadata and VMs that a TOML file describes, as data. docs/plan.md is its format."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Down: takes a prefix away, segments, objects and metadata, unless somebody alive holds any of it."""
 
 from __future__ import annotations

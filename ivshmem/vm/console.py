@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Guest output: what a guest's command prints, split at lines and at the marker that ends it."""
 
 from __future__ import annotations

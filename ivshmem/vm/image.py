@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The guest image: a stock kernel and a tiny initramfs, made once and kept in a private cache.
 
 The guest has no disk. Its init mounts the host's root read-only by 9p and runs one command in it, so a guest

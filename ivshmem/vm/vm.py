@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Virtual machines: boot stock QEMU, run one command of the host's in the guest, take its output and status.
 
     with VM(VmConfig([sys.executable, "-P", "guest.py"], qemu_args=metadata.qemu_args())) as vm:

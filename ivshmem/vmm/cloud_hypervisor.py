@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Cloud Hypervisor: the option that gives a VM a shared file, as far as its format can express one."""
 
 from __future__ import annotations

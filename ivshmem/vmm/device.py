@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Devices: the shared files that a VM is given, one ivshmem-plain device each."""
 
 from __future__ import annotations

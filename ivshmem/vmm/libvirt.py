@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """libvirt: what goes into a domain's XML for a VM to get some devices."""
 
 from __future__ import annotations

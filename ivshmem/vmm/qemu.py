@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """QEMU command lines: from devices to a list of strings, and nothing else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* guard.c: one look at every share of a process. One call, since each call from Python gives the GIL away. */
 #include "hotplug_poll.h"
 

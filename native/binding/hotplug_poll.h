@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* guard.h: one look at every share of a process, as its guard takes it twenty times a second. */
 #ifndef IVS_GUARD_H
 #define IVS_GUARD_H

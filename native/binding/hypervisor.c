@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* hypervisor.c: asks the processor for its hypervisor. */
 #include "hypervisor.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* hypervisor.h: what this machine runs on. */
 #ifndef IVS_HYPERVISOR_H
 #define IVS_HYPERVISOR_H

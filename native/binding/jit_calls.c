@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* jit.c: calls for compilers at run time. */
 #include "jit_calls.h"
 

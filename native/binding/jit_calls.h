@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* jit.h: calls for compilers at run time (numba), which have addresses as 64-bit numbers and no pointers to structs.
  *
  * `ring` and `pool` are what Ring.handle and Mempool.handle give, `array` the address of `bytes` bytes of memory. Return

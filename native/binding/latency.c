@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* latency.c: a load and an atomic addition, timed. */
 #include "latency.h"
 

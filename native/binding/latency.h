@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* latency.h: how long a load and an atomic addition take at an address, which tells cached memory from uncached. */
 #ifndef IVS_LATENCY_H
 #define IVS_LATENCY_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* mbuf_calls.c: the inline operations of mbuf.h as functions. */
 #include "mbuf_calls.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* mbuf_calls.h: the inline operations of mbuf.h as functions, for callers that are not C. */
 #ifndef IVS_MBUF_CALLS_H
 #define IVS_MBUF_CALLS_H

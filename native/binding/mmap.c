@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* map.c: the system calls that Python's mmap module does not reach. */
 #define _GNU_SOURCE
 #include "mmap.h"

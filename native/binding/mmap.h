@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* map.h: mapping a file shared, taking its pages, and binding them to a NUMA node. */
 #ifndef IVS_MAP_H
 #define IVS_MAP_H

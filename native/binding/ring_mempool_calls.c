@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* calls.c: the inline operations as functions. The usual element sizes get a body of their own, in which the size is a
  * constant and the copy as short as it can be. */
 #include "ring_mempool_calls.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* calls.h: the inline operations of ring.h and mempool.h as functions, for callers that are not C. */
 #ifndef IVS_CALLS_H
 #define IVS_CALLS_H

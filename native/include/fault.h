@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* fault.h: why something in shared memory was refused. Checks return one of these, or 0. */
 #ifndef IVS_FAULT_H
 #define IVS_FAULT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* layout.h: every format that lies in shared memory, byte by byte, and nothing else.
  *
  * All numbers are little-endian and naturally aligned. Nothing here is a pointer: places are offsets from the

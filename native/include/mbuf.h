@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* mbuf.h: packets in a mempool: chains of segments with room before and after the data, reference counts and clones.
  *
  * An mbuf is an object of a pool that was made with IVS_MEMPOOL_MBUF: a header (struct ivs_mbuf), the pool's private

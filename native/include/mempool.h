@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* mempool.h: fixed-size objects in shared memory, taken and put back by index, on any machine.
  *
  * Free objects are bits of a bitmap: to take one is to clear its bit, to put it back is to set it. No state of it has

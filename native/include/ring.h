@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* ring.h: a bounded queue in shared memory, byte-compatible with DPDK's rte_ring, for code that trusts no peer.
  *
  * A process works a ring through a private handle (struct ivs_ring) that ivs_ring_attach fills after it checked

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* ring_peek.h: operations in two steps: start reserves elements, finish says how many of them are done.
  *
  * Between the two the caller looks at elements before he takes them (peek: rte_ring_peek_elem.h), or reads and writes them

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* ring_early.h: asking early for the cache lines that an operation is going to need.
  *
  * Enqueue: where a peer waits for each element, it has read both lines that the next enqueue writes: the element's and the

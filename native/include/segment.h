@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* segment.h: the header page of a segment file, and the participants that stand in it. */
 #ifndef IVS_SEGMENT_H
 #define IVS_SEGMENT_H

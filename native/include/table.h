@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* table.h: table files (metadata and registry): a header page and two slots, one of them in force. */
 #ifndef IVS_TABLE_H
 #define IVS_TABLE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* crc32c.c: by the processor's instruction where it has one, by a table otherwise. */
 #include "pvt/crc32c.h"
 

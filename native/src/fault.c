@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* fault.c: what each fault is called. */
 #include "fault.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* mbuf.c: chains, clones and copies of packets; what is done for each packet of a burst is inline in mbuf.h. */
 #include "mbuf.h"
 

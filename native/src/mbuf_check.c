@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* mbuf_check.c: whether a packet makes sense (rte_mbuf_check), and what is wrong with it. */
 #include "mbuf.h"
 

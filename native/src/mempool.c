@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* mempool.c: making, attaching, taking part and counting; get and put are inline in mempool.h. */
 #include "mempool.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* mempool_debug.c: cookies round each object of a pool with IVS_MEMPOOL_DEBUG, and who has it. */
 #include "mempool.h"
 #include "pvt/spin_wait.h"

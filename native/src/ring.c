@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* ring.c: making, attaching, resetting and waiting; the operations themselves are inline in ring.h. */
 #include "ring.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* segment.c: the header page of a segment file, and the participants that stand in it. */
 #include "segment.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* table.c: table files (metadata and registry): a header page and two slots, one of them in force. */
 #include "table.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* check.h: checks for the test programs here: a failed one is printed, counted, and makes the program fail. */
 #ifndef CHECK_H
 #define CHECK_H

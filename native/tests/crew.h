@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* crew.h: a crew of workers on shared memory: threads of this process, or processes of their own. */
 #ifndef CREW_H
 #define CREW_H

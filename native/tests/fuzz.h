@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* fuzz.h: inputs for whatever reads shared memory: good images, damaged at fields that matter or anywhere, sealed again.
  *
  * An image is what lies in a BAR: a table file, a segment, a ring or a pool. A target says how a good one is made, where

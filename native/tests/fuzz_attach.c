@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* fuzz_attach.c: damaged table files, segments, rings and pools, given to all that reads their headers.
  *
  *   fuzz_attach [INPUTS [SEED]]      INPUTS: random images in all, 100,000 by default; more come before and after them

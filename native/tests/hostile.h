@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* hostile.h: an object between guard pages, and a vandal who writes anything anywhere in it. */
 #ifndef HOSTILE_H
 #define HOSTILE_H

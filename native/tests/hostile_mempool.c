@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* hostile_mempool.c: a pool is worked while somebody writes nonsense over its header, bitmap, caches and objects.
  *
  *   hostile_mempool [SEED]      as hostile_ring

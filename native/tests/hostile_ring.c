@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* hostile_ring.c: a ring is worked while somebody writes nonsense over any part of it.
  *
  *   hostile_ring [SEED]

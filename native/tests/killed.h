@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* killed.h: a process that is killed after so many instructions of what it does, and memory that outlives it.
  *
  * What a kill leaves behind is the shared memory. So it is tried after each instruction that changed any of it, which

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* killed_mempool.c: a pool one of whose participants is killed between any two instructions of an operation.
  *
  * All others go on: nothing they hold or may take changes, the audit finds each object at most once (free, in a cache,

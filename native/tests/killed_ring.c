@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* killed_ring.c: a ring whose peer is killed between any two instructions of an operation.
  *
  * The survivor gets each committed element once and in order, never part of an operation, and never hangs: at an end

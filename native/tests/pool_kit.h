@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* pool_kit.h: mempools for tests: made, attached by as many handles as wanted. */
 #ifndef POOL_KIT_H
 #define POOL_KIT_H

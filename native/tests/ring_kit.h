@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* ring_kit.h: rings for tests: made, attached, and set to any index. */
 #ifndef RING_KIT_H
 #define RING_KIT_H

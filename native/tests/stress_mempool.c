@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* stress_mempool.c: workers take, stamp, hand on and put back objects of one pool at once; free anywhere.
  *
  *   stress_mempool CACHE_SIZE threads|processes [CYCLES]

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* stress_ring.c: producers and consumers on one small ring at once; nothing lost, nothing twice, order kept.
  *
  *   stress_ring MODE threads|processes [OBJECTS]      MODE as in kit_modes of ring_kit.h

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* test_mbuf.c: packets in C: the rules in short, and headers full of random bytes, before and while packets are worked.
  * The pool's memory is exactly as large as it has to be, so that a sanitizer sees a step beyond it. */
 #include "mbuf.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* test_mempool.c: what one thread sees of a mempool, and what is left when a participant goes or dies. */
 #include "pool_kit.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* test_mempool_attach.c: what a pool may be made of, and that a damaged one is refused with the reason. */
 #include "pvt/crc32c.h"
 #include "pool_kit.h"

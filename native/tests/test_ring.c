@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* test_ring.c: what one thread sees of a ring: every operation against a plain queue, in every sync mode. */
 #include "ring_kit.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* test_ring_attach.c: attaching to a damaged ring is refused, with the reason. */
 #include "pvt/crc32c.h"
 #include "ring_kit.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* test_ring_peek.c: peek, zero-copy, the setting of RTS ends, and dump. */
 #include "ring_kit.h"
 #include "ring_peek.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* test_ring_stall.c: ends that a peer left half moved: given up once, remembered, taken up again, undone. */
 #include "ring_kit.h"
 #include "ring_peek.h"

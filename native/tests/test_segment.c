@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* test_segment.c: a segment's header, its participants, and the CRC that guards identities. */
 #include <errno.h>
 

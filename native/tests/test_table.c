@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* test_table.c: tables: published, read, and every damage to a file or a table refused. */
 #include <errno.h>
 #include <sys/mman.h>

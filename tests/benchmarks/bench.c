@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* bench.c: the benchmark program: reads its options, measures cells in rounds, prints a line a sample. run.py builds
  * and starts it and does the statistics. */
 #define _GNU_SOURCE

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* bench.h: what all benchmarks share: options, the clock, two pinned threads, and how a sample is printed. */
 #ifndef BENCH_H
 #define BENCH_H

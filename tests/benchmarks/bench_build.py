@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Compiles the benchmark program: our core and DPDK's headers, all with the same flags."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """How long cpu-layout takes from start to exit: on this machine, and for a captured tree with 512 CPUs."""
 
 from __future__ import annotations

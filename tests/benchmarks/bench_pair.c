@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* bench_pair.c: two threads on two cores that start a piece of work at the same moment. */
 #define _GNU_SOURCE
 #include <pthread.h>

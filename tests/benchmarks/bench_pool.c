@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* bench_pool.c: the cells of the mempool benchmark: with and without cache x bulk size x cores. */
 #define _GNU_SOURCE
 #include <rte_eal.h>

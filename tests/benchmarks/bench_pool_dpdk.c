@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* bench_pool_dpdk.c: the timed loops over DPDK's mempool, from the headers of libdpdk. */
 #include <rte_mempool.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* bench_pool_kernels.h: the loops that are timed, the same text for both pools, compiled once for each pool and bulk size.
  *
  * As in DPDK's own test a round takes BENCH_KEEP objects, n at a time, and then puts them back, n at a time.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* bench_pool_ours.c: the timed loops over our mempool. */
 #include "bench_pool_kernels.h"
 #include "mempool.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* bench_ring.c: the cells of the ring benchmark: sync mode x bulk size x element size x cores. */
 #include <rte_ring.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* bench_ring_dpdk.c: the timed loops over DPDK's ring, from the headers of libdpdk. */
 #include <rte_ring.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* bench_ring_kernels.h: the loops that are timed, the same text for both rings, compiled once for each ring, element
  * size and bulk size.
  *

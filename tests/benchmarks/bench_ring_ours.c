@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* bench_ring_ours.c: the timed loops over our ring. */
 #include "bench_ring_kernels.h"
 #include "ring.h"

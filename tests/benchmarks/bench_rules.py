@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a run has to show (points 8 to 13 of issue 3), and whether it did."""
 
 from __future__ import annotations

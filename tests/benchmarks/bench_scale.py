@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What eal.init() costs a guest with many zones and segments, beside listing the devices and mapping BARs by hand.
 
 On the emulated bus, and with --vm in a virtual machine too. By hand: the list by pyudev (or of the folder), vendor and

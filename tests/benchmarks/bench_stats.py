@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Medians, their ratios, and 95 % intervals of both, from interleaved samples."""
 
 from __future__ import annotations

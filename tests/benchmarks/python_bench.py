@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """All benchmarks of the Python side, one after the other."""
 
 from __future__ import annotations

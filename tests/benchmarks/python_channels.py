@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The ways to bring 64-byte messages from one Python process to another: ours and its rivals.
 
 Every channel moves the same messages and computes the same checksum: the sum of all messages as 512-bit little-endian

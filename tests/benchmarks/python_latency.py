@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Ping-pong between two pinned processes: a bare cache line and our ring in C, and our ring from Python."""
 
 from __future__ import annotations

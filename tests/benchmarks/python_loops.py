@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Builds loops/loops.c and loads it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A forwarding loop in numba beside the same loop in C, both calling the same compiled functions of the core."""
 
 from __future__ import annotations

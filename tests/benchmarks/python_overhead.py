@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What Python costs on top of C: our methods beside bare cffi calls of the C functions, with everything held.
 
 A bare call is that of the very C function which the method calls, with a handle, a pointer and a number: what one would

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Two pinned processes that run the two sides of a channel at the same time, and the time that took.
 
 Where the machine permits it they have real-time priority: what is measured is a channel, not who else wants the CPU.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Our ring beside Python's rivals: two pinned processes, 64-byte messages, count and checksum in the timed run."""
 
 from __future__ import annotations

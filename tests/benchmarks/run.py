@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
 """`make bench`: the C core beside DPDK, compiled into one program with the same flags, in interleaved rounds, and then
 the Python side beside its rivals and beside C (python_bench.py).
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The guest of bench_scale.py: what eal.init() costs, beside listing the PCI devices and mapping their BARs by hand.
 
 Argument: how many times. Prints one JSON object: seconds of each time, and kilobytes of memory.

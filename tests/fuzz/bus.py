@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A bus to be damaged: one metadata and the two segments that it names, with an object of every kind in them.
 
 Every input is made from a seed and a number, so that one input can be had again. `spoil` damages the good files by it,

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
 """`make fuzz`: damaged headers and tables by the million, given to all that reads them.
 
 First the C core's readers (native/tests/fuzz_attach.c, under AddressSanitizer and UBSan), then a guest in Python: each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a guest does with a bus, whatever is on it: it probes, and uses what it was given. Only EalError may come."""
 
 from __future__ import annotations

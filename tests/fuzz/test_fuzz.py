@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A short run of the fuzzer (`make fuzz` is the long one), and what a peer may write where Python alone reads it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The golden files: one example of each format in shared memory, as today's code makes it.
 
     python -P tests/golden/make.py [FOLDER]

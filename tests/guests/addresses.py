@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest that starts the same app many times, each time with other random addresses, and says where segments came.
 
 Argument: how many times. Each app runs beside nothing first, and then with a mapping of its own where the host has its

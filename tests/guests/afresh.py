@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest that sends back what comes, from whichever host: one that dies is followed by one that starts afresh.
 
 It says what it is told, and whether the objects of the dead are refused. A 0 ends it.

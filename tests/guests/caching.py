@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest that maps BARs in both ways, as one process and as several, and says what the kernel lists of each."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Two workers of a crowd that shares one ring and one pool: the host runs this script too, with numbers of its own.
 
 Arguments: the numbers of the workers, such as 2,3, then EAL options. Each worker is a process of its own that takes

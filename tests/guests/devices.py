@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest that looks at all PCI devices before and after eal.init, and says what it found of ours.
 
 The ivshmem device with the highest address on the root bus is enabled first, as if somebody used it.

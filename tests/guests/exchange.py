@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest that works everything its host shares: zones, arrays, rings and a pool. It knows names and nothing else.
 
 Arguments: START:LENGTH of address ranges that are taken before init, so that nothing else can lie there.

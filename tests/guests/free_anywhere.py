@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One side of a pool whose objects are taken here and put back there: starts PROCESSES of free_anywhere.c.
 
 Arguments: the program, SIDE (0: the host, who runs this script too; 1: the guest), then EAL options. The names of the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest into which much is plugged and from which it is unplugged: it says what it is told, and what it finds then.
 
 Meanwhile it sends back what comes through rings of a share that stays. What the host orders by another ring is done to

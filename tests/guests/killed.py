@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest whose primary is killed by SIGKILL, again and again, with all that it had; then one ends in order.
 
 Secondaries come and go meanwhile: one beside each primary, which goes on working when that is dead.

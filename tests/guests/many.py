@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest that reads every zone it has: how many segments and devices there are, and a checksum of each zone."""
 
 from __future__ import annotations

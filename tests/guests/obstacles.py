@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest that meets one obstacle after the other, in one boot, and says what eal.init and the doctor make of each.
 
 Arguments: the PCI address that is claimed, the udev rule, and the kernel modules of vfio-pci, in the order of loading.

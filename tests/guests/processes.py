@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest of two processes, a primary and a secondary of its own, which find the same objects of the host."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest that is given memory read-only, and tries to change it by every way there is."""
 
 from __future__ import annotations

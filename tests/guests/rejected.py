@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest that says what it refused and why, and works what it took."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One of two guests that talk to each other, past their host. Argument: sender or receiver."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest that sends back each message it gets, and goes on whatever becomes of the host: it is never told to do so."""
 
 from __future__ import annotations

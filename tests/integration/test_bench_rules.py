@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What make bench says of the rules, from numbers made up."""
 
 from __future__ import annotations

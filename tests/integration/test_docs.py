@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The examples in README and docs run as they stand there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """make: what it names as missing, when it builds anew, and what its exit status counts.
 
 The scripts run for real, in a small checkout of their own, with stand-ins for the programs around them.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """pytest --no-skips: whatever did not run in earnest makes the run fail, and is listed with its reason."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The repository's own rules: imports go down only, each file says what it is, the wheel is complete."""
 
 from __future__ import annotations

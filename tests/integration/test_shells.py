@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Completion in real shells: the script that each of them is given completes commands, options and names."""
 
 from __future__ import annotations

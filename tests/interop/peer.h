@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* peer.h: the program at one end of a ring that lies in a file: it fills the ring, or empties it and keeps account.
  *
  *   peer FILE OFFSET ESIZE produce ME OBJECTS

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* peer_dpdk.c: a peer that has DPDK's headers. It takes our ring in the file for an rte_ring, which the asserts below
  * are about: where a field of either is elsewhere, this does not compile.
  */

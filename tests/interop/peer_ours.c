@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* peer_ours.c: a peer that has our own headers, and nothing of DPDK. */
 #include "peer.h"
 #include "ring.h"

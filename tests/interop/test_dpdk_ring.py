@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Our rings with the real DPDK at the other end: C programs that map the segment's file and work the ring in it.
 
 peer_dpdk is compiled against DPDK's headers and takes our ring for an rte_ring; peer_ours has our headers alone.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The same machine as lscpu and lstopo see it: this one, the captures of real ones, and made-up ones."""
 
 from __future__ import annotations

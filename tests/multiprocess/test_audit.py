@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Audits of pools whose users died: what they had in their cache, in hand, and in rings is counted and named."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Fork: the child has no Eal, may make one of its own, and whatever it does leaves the parent alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Several processes of one guest: each sees what is plugged, lets go, and acknowledges for itself."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """SIGKILL at any moment, some hundred times: others go on with what they shared, and all of it is accounted for."""
 
 from __future__ import annotations

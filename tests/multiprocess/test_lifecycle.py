@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Ends of a primary: closed, detached, killed, left without a word; and what the next start finds."""
 
 from __future__ import annotations

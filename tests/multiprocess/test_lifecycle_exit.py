@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """An interpreter that ends with views, threads and handlers alive: it ends well, and leaves nothing."""
 
 from __future__ import annotations

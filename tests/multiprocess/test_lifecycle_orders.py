@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Closing in any order, twice, and in a forked child: nothing is left but what live views hold, and those go on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A plain user: everything works as nobody, in a runtime directory of its own, and nobody else's is used."""
 
 from __future__ import annotations

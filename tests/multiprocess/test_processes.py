@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Primary and secondary: one file_prefix, several processes, the same objects."""
 
 from __future__ import annotations

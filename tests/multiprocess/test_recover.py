@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Recovery: what a dead process left half done at the ends of rings, and what a host that starts again tells others."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Threads of one process: slots of their own, rings and pools worked at once, and a close among them."""
 
 from __future__ import annotations

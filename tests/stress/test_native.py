@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The C tests of native/tests: plain, under ThreadSanitizer, and under AddressSanitizer with UBSan.
 
 Each variant has a build directory of its own under build/, in which only what changed is compiled again.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Errors: each has the builtin that fits it, an errno, and a message as it was written."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """eal.jit: rings and mempools in functions that numba compiles."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Broken rules of running apps and VMs, each named; QMP by a server of the test's own."""
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from eal.topology.tree import Tree
 
 import ivshmem.hotplug.qmp
 from eal.errors import NotFound, Stalled
 from eal.topology import Topology
 from eal.topology.facts import PinnedThread
+from eal.topology.tree import Tree
 from ivshmem.placement import (
     Memory,
     RunningApp,

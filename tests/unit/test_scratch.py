@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Scratch folders: what a killed emulator or VM owner left goes at the next start, and nothing else does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Guests for tests: one script of tests/guests, run on the emulated bus or in a virtual machine."""
 
 from __future__ import annotations

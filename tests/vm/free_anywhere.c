@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* free_anywhere.c: one process of one side of a pool whose objects are taken on one side and put back on the other.
  *
  *   free_anywhere FILE POOL OUT IN TALLY MACHINE SIDE THREADS TAKE COME

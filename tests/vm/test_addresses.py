@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Segments at the host's addresses: 20 apps with other random addresses each, in one boot, and where they are taken."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """How BARs are mapped in a real VM, by the kernel's own list of memory types."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Two producers and two consumers on each side, all on one ring and one pool: nothing is lost, nothing comes twice."""
 
 from __future__ import annotations

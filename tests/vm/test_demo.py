@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """ivshmem demo as people run it: what it prints, what it notices, how long it takes, and what it leaves behind."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Devices of others are left alone; several metadata go into one VM, and one object into several VMs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Host and guest share everything there is, and both see what the other one does to it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Free anywhere: objects taken on the host are put back by the guest, and the reverse, ten million times.
 
 Two processes of two threads on each side work one pool through two rings, in C (free_anywhere.c). FREE_ANYWHERE_CYCLES

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The VM harness itself: what goes into a guest, what comes out of it, and that QEMU is gone afterwards."""
 
 from __future__ import annotations

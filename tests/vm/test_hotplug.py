@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Plugging into a real VM and out of it again: data flows meanwhile, and guests that do not answer are borne."""
 
 from __future__ import annotations

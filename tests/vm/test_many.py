@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """1,000 zones in 64 segments for one VM, beside devices that the user has given addresses."""
 
 from __future__ import annotations

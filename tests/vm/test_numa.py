@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """NUMA for real: a guest with two nodes is a host itself, makes segments on node 1, and looks where their pages are."""
 
 from __future__ import annotations

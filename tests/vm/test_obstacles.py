@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What stands in a guest's way, made in one boot of a real VM: each obstacle is named, and the rest works."""
 
 from __future__ import annotations

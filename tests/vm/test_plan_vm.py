@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A plan that changes while a real VM runs: the VM gets what is new, or `up` says what keeps it from that."""
 
 from __future__ import annotations

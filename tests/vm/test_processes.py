@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Several processes on the host and in the guest: they find the same objects, and the death of one harms no other."""
 
 from __future__ import annotations

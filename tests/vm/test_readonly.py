@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A share with readonly=True: the guest reads what the host writes, and cannot change it by any means."""
 
 from __future__ import annotations

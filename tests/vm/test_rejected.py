@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Damaged devices: each is refused with its address, its name and the reason, and a good one beside them works."""
 
 from __future__ import annotations

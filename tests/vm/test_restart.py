@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Restarts: the host app is killed again and again while one VM, which is never touched, exchanges data with it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """cpu-layout in real guests with several sockets and nodes, beside lscpu and lstopo in the same guest."""
 
 from __future__ import annotations

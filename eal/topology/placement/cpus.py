@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which CPUs of a node each workload gets, once it is known that they suffice."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What is to be placed: VMs with vCPUs and memory, host lcores, and the plan that says where they go."""
 
 from __future__ import annotations

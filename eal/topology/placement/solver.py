@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The exact search for a plan: which node each group of workloads goes to.
 
 The rules: a group stays on one node, with its memory and segments; a CPU has one user; no core has both a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A plan as people use it: a table, what does not fit, and what to paste for QEMU, libvirt and the EAL."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A machine as JSON. `cpus` is the fixed schema of design.md; the other keys stand beside it."""
 
 from __future__ import annotations

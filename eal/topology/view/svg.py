@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A picture of a machine: one card a NUMA node, in it sockets, shared L3 caches, cores and their threads."""
 
 from __future__ import annotations

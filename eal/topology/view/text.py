@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A machine as text: the layout DPDK people know, and a table for each further kind of fact."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem cloud-hypervisor`: the option that gives a metadata to a Cloud Hypervisor VM, where there is one."""
 
 from __future__ import annotations

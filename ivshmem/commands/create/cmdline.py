@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem cmdline`: the QEMU options that give metadata to a VM."""
 
 from __future__ import annotations

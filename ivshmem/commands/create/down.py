@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem down`: takes away what a plan made."""
 
 from __future__ import annotations

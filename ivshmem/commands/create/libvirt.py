@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem libvirt`: what goes into a libvirt domain."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem plug`: a metadata goes into a running VM."""
 
 from __future__ import annotations

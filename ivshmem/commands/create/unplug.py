@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem unplug`: a metadata leaves a running VM."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem up`: makes what a plan describes."""
 
 from __future__ import annotations

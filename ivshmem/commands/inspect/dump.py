@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem dump`: what is in a metadata."""
 
 from __future__ import annotations

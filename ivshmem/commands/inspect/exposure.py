@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem exposure`: what a VM reaches beyond its metadata."""
 
 from __future__ import annotations

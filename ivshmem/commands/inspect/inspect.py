@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem inspect`: what is in a file, with nobody alive."""
 
 from __future__ import annotations

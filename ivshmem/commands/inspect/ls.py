@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem ls`: the prefixes and their objects."""
 
 from __future__ import annotations

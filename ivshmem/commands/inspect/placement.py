@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem placement`: whether host apps, their VMs and their memory meet on one NUMA node."""
 
 from __future__ import annotations

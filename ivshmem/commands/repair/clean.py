@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem clean`: files of dead prefixes, and of emulators and VMs that were killed, are removed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem doctor`: what keeps sharing from working here or makes it slow, and what to do about it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem demo`: a host and a guest exchange messages."""
 
 from __future__ import annotations

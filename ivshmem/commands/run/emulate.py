@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem emulate`: a guest app without a VM."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* inline.h: how the fast paths in these headers are marked. */
 #ifndef IVS_INLINE_H
 #define IVS_INLINE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* copy.h: copies of a few elements. */
 #ifndef IVS_COPY_H
 #define IVS_COPY_H

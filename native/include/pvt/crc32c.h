@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* crc32c.h: the Castagnoli CRC that guards identities and tables in shared memory. */
 #ifndef IVS_CRC32C_H
 #define IVS_CRC32C_H

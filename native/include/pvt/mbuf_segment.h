@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* mbuf_seg.h: where mbufs lie in their pool, and one segment's header read and checked, for mbuf.h. */
 #ifndef IVS_MBUF_SEG_H
 #define IVS_MBUF_SEG_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* mempool_bits.h: the free objects that all share: a bitmap, bit i of word i / 64 for object i.
  *
  * Objects are mostly taken and put back in runs (17, 18, 19, ...), which are a few instructions for a whole word.

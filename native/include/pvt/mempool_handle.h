@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* mempool_handle.h: the private handle through which one thread works a pool. */
 #ifndef IVS_MEMPOOL_HANDLE_H
 #define IVS_MEMPOOL_HANDLE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* name.h: the rule for names in shared memory. */
 #ifndef IVS_NAME_H
 #define IVS_NAME_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* ring_handle.h: the private handle through which a process works a ring. */
 #ifndef IVS_RING_HANDLE_H
 #define IVS_RING_HANDLE_H

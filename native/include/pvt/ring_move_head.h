@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* ring_head.h: moving the head of an end: what an operation may take. One function a sync type. */
 #ifndef IVS_RING_HEAD_H
 #define IVS_RING_HEAD_H

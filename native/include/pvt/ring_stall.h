@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* ring_stall.h: ends whose tail a peer does not move: how they are noticed, remembered, and taken up again.
  *
  * A peer that dies (or is stopped) between the move of a head and that of the tail leaves the end half moved. Who meets

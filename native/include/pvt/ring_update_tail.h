@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* ring_tail.h: moving the tail of an end: what was reserved becomes visible. One function a sync type.
  *
  * Every release here pairs with the acquire in ivs_ring_tail: elements before tail.

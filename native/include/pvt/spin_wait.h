@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* wait.h: a bounded wait for a peer: spin, then yield, then give up. */
 #ifndef IVS_WAIT_H
 #define IVS_WAIT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* loops.c: the C side of the Python benchmarks: forwarding and ping-pong loops, called through ctypes.
  *
  * Rings are given as Ring.handle, so the loops work the rings that Python made, with the inline functions of ring.h.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem clean`: what dead prefixes left is listed, asked about, and removed; nothing else is touched."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The command `ivshmem` as people and scripts run it: help, statuses, JSON, errors in a line, pipes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Shell completion: commands, options, and the names of metadata and prefixes that are there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The command `ivshmem` where it may not look or write: one line that says where and what to do, and status 1."""
 
 from __future__ import annotations

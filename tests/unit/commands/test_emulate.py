@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem emulate` as people run it: status, environment, signals, Ctrl-C, and nothing left behind."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem doctor`: each check on made-up machines, what it says and what it advises."""
 
 from __future__ import annotations

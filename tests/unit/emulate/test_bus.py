@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The emulated bus: read-only devices that nobody can write, and metadata that come and go under running guests."""
 
 from __future__ import annotations

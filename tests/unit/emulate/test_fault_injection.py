@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Hardship: guests that are slow, or are killed and started again, and hosts that bear it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The emulated bus: a folder that reads like the kernel's, and a guest's surroundings that leave nothing behind."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Plugging into a running VM, against a stand-in for QEMU: what goes where, what is taken back, and every error."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a dead host left in a VM goes when its successor plugs; QEMU is a stand-in, which is this process."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Inspection of files: whole, copied elsewhere, damaged in many ways, and with nobody alive."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """State read from files: prefixes alive, kept and dead, metadata by name, and what may be removed."""
 
 from __future__ import annotations

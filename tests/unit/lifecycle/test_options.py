@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Options: DPDK's command line and the keywords of eal.init."""
 
 from __future__ import annotations

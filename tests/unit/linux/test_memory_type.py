@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Caching: memory types as the kernel lists them, the speed of memory, and what a prefix decides from both."""
 
 from __future__ import annotations

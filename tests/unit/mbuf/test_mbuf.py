@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Mbufs: making pools, alloc and free, room at both ends, bursts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Mbufs: packets of several segments, references, clones, copies, and what sanity_check finds."""
 
 from __future__ import annotations

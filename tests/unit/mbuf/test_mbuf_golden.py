@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The golden file of mbufs: today's code still writes headers as it did, and still reads what it wrote.
 
     python -P tests/unit/test_mbuf_golden.py

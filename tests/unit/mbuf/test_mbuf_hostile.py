@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Mbufs whose headers a peer fills with what it likes: values or EalErrors, no crash and no endless chain.
 
 The C core's own test (native/tests/test_mbuf.c) does the same under sanitizers.

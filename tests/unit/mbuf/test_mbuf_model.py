@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Mbufs against a plain model: whatever is done to packets, their bytes, chains and references are as the rules say."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Mbufs among processes: one pool in all of them, references raised and dropped at once, guests, read-only shares."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Pages: hugetlbfs and tmpfs, taken when a segment is made, so that too few of them are an error and never a SIGBUS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Memzones: reserving, zeroing, aligning, grouping, naming, arrays, listing and freeing."""
 
 from __future__ import annotations

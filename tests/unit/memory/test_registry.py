@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The registry of a prefix: what is there, what is refused, and how many objects it holds."""
 
 from __future__ import annotations

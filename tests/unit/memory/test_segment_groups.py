@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Pages of a group's own, pages that vanish after they were chosen, and what is seen while they are taken."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Mempools: making, taking, putting back, what is refused, counting, audit, and the objects as arrays."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Pools that watch their users: cookies, holders, audits that name, object init, iteration."""
 
 from __future__ import annotations

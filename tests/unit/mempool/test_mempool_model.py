@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A pool against a plain set: whatever several threads do to it, every object is in exactly one place."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Dumps of a metadata: the text, the data, and the sizes in them."""
 
 from __future__ import annotations

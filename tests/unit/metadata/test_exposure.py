@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Exposure: what a VM reaches beyond its metadata is told, warned of once, and refused where isolation is demanded."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Making metadata: names, capacity, who may open one, closing, forking."""
 
 from __future__ import annotations

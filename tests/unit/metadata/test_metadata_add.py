@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Adding to metadata: what lands in the table, and that every error leaves the file as it was, byte for byte."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Metadata against a model: after any sequence of additions a table holds what a plain list says, and no more."""
 
 from __future__ import annotations

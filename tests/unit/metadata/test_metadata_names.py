@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Names of metadata among processes: one holder at a time, whichever prefix it is of, alive, dead or kept."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Table files: whole tables or none, whoever writes and whatever is damaged."""
 
 from __future__ import annotations

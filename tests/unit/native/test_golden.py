@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The golden files: today's code still writes each format as it did, and still reads what it wrote."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The formats in shared memory, byte by byte, as the documentation states them and real objects have them."""
 
 from __future__ import annotations

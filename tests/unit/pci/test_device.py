@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """PCI: which devices are taken for ivshmem's, and what sysfs says of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Guests whose devices come from libudev, by umockdev: devices of kinds that no QEMU here makes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem up` and `down`: whole or not at all, the difference and nothing else, nothing taken from the living."""
 
 from __future__ import annotations

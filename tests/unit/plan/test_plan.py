@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Plans as they are read: every fault at once, each with its key path, and syntax errors with their place."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`ivshmem up` and `down` as installed: held by a QEMU, stopped half-way, failed half-way, watched on a terminal."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Devices that the kernel is about to take away: their folder stands a moment longer than the files in it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Probing: what a guest makes of the devices it is given, good ones and bad ones side by side."""
 
 from __future__ import annotations

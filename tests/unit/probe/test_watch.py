@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Watching: metadata that come, grow and go while a guest runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Watches: callbacks and `async for`, several at once, and how they, the Eal and the process end."""
 
 from __future__ import annotations

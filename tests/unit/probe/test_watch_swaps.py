@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Mappings that change under threads at work: nothing crashes, nothing gets where it should not, others go on."""
 
 from __future__ import annotations

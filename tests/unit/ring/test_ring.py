@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Rings: making, single elements, arrays, bursts, waiting, freeing; and what a stalled peer does to one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Calls with held memory: one Ring object in several hands at once, and Burst's ranges."""
 
 from __future__ import annotations

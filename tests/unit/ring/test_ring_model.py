@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A ring against a plain list: whatever is done to it, in any order, it holds what the list holds."""
 
 from __future__ import annotations

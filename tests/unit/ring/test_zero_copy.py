@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Rings in place: zero-copy, peek, distances of RTS ends, dumps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The lock file: who holds what, in one process and between several."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The runtime directory: where it is, and that nobody else may have a hand in it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Descriptions of dtypes: text that a peer may have written is restored or refused, and never more than that."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """cpu-layout as people run it: text, colours, JSON, pictures, from a checkout, and fast."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Plans: the rules hold, what is said not to fit does not, and what is to be pasted is right."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The facts of made-up machines of every shape, told by hand, and of this machine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Devices: which files a VM is given for a metadata, and each one once."""
 
 from __future__ import annotations

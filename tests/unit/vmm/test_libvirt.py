@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """libvirt and Cloud Hypervisor: what they are given, checked by libvirt's own schema."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """QEMU command lines as text: exact options, ids, quoting, bridges, and what is refused before QEMU sees it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """QEMU command lines as QEMU takes them: started for real, without a guest, and asked over QMP what it made of them."""
 
 from __future__ import annotations
