@@ -81,7 +81,7 @@ def check(result: int, of: Ring | Mempool) -> int:
     """Gives `result` back, or raises what its negative errno means: Closed, Denied, Stalled, Invalid."""
     if result < 0:
         kind = "ring" if isinstance(of, Ring) else "mempool"
-        result = of.memzone.verdict(result)
+        result = of.memzone.map_errno(result)
         raise_for(result, kind, of.name, {errno.EINVAL: "the array is too short, or holds an index that is not out"})
     return result
 

@@ -66,11 +66,11 @@ class Eal(Objects):
         self._children: list[Child] = []
         self._closed = False
         self._close_lock = threading.RLock()
-        self._locks, self.proc_type, registry = self._enter()
+        self._locks, self.proc_type, self._registry = self._enter()
         try:
-            self._set_up(registry)
+            self._set_up()
         except BaseException:
-            self._leave(remove=self.proc_type == "primary" and not registry.table.kept and not given.recover)
+            self._leave(remove=self.proc_type == "primary" and not self._registry.table.kept and not given.recover)
             raise
 
     # --- starting -----------------------------------------------------------------------------------------
@@ -117,9 +117,8 @@ class Eal(Objects):
         leftovers.remove(self.directory, keep_folder=True)
         return "primary", create_registry(self.directory.registry, last_epoch=last.epoch if last else 0)
 
-    def _set_up(self, registry: Registry) -> None:
+    def _set_up(self) -> None:
         given = self.options
-        self._heap = Heap(self.directory, registry, self._choose_backend, 0, self.lock)
         primary = self.proc_type == "primary"
         self._bar_access = BarAccess(self.directory.bar_access, given.bar_access, primary=primary, lock=self.lock)
         self._bus = Bus(given.sysfs_root)
@@ -135,13 +134,14 @@ class Eal(Objects):
             with _no_collection():
                 self._prober.probe(self._bus.devices())
         guest = bool(self._shares) or bool(given.sysfs_root or os.environ.get("EAL_SYSFS_ROOT"))
-        self._heap.base = given.base_virtaddr or base_address(self.file_prefix, guest=guest)
-        self._heap.insists = given.huge_dir is not None or given.no_huge is not None
-        if (self._heap.insists and not given.no_huge) or (self.proc_type == "primary" and not guest):
+        base = given.base_virtaddr or base_address(self.file_prefix, guest=guest)
+        insists = given.huge_dir is not None or given.no_huge is not None
+        self._heap = Heap(self.directory, self._registry, self._choose_backend, base, self.lock, insists)
+        if (insists and not given.no_huge) or (self.proc_type == "primary" and not guest):
             _ = self._heap.backend  # says now what is wrong, or that there are no hugepages
         if self.lcores is not None:
             self._run_on(self.lcores)
-        if self.proc_type == "primary" and not registry.table.segments:
+        if self.proc_type == "primary" and not self._registry.table.segments:
             self._take_memory()
         if self.proc_type == "primary":
             self._mend_own_rings()
@@ -153,8 +153,9 @@ class Eal(Objects):
 
     def _first_in_use(self, entries: Iterable[Entry]) -> tuple[Entry, str] | None:
         """The first of these objects whose kind and name this prefix has in its registry."""
-        for entry in entries if self.registry_table.entries else ():
-            if self._registry_entry(entry.kind, entry.name):
+        self._check()
+        for entry in entries if self._registry.table.entries else ():
+            if self._registry.find(entry.kind, entry.name):
                 return entry, f"file_prefix {self.file_prefix!r}"
         return None
 
@@ -331,7 +332,7 @@ class Eal(Objects):
         if heap is not None:
             for segment in heap.segments.values():
                 segment.close()
-            heap.registry.close()
+        self._registry.close()
         if hasattr(self, "_prober"):
             self._prober.close()
 

@@ -337,7 +337,7 @@ class MbufPool(Mempool):
 
     def _refuse(self, result: int, index: int | str, why: str = "") -> NoReturn:
         which = f"mempool {self.name!r}: mbuf {index}"
-        result = self.memzone.verdict(result)
+        result = self.memzone.map_errno(result)
         if result == -errno.EINVAL and why and int(index) < self.n:
             raise Invalid(f"{which} {why}")
         if result == -errno.EINVAL:

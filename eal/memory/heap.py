@@ -73,8 +73,8 @@ class Heap:
     choose_backend: Callable[[], Backend]  # called once, when the first segment is made
     base: int
     lock: Callable[[], AbstractContextManager[None]]  # gives the context manager that holds the CHANGE lock
+    insists: bool  # whether the page kind was requested; otherwise the heap falls back to tmpfs without hugepages
     segments: dict[UUID, Segment] = field(default_factory=dict)  # those that this process has mapped
-    insists: bool = True  # whether somebody chose the kind of pages; else tmpfs is taken where hugepages run out
 
     @cached_property
     def backend(self) -> Backend:

@@ -9,13 +9,12 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from eal.errors import Corrupt, Invalid, raise_for
+from eal.memory.segment import Segment
 from eal.metadata.table_file import Entry
 from eal.text import dtypes
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from eal.memory.segment import Segment
 
 
 class Memzone:
@@ -112,7 +111,7 @@ class Memzone:
             message = f"memzone {self.name!r}: numpy has no shape {dims} of {dtype}: {error}"
             raise Corrupt(message) if own else Invalid(message) from error
 
-    def verdict(self, result: int) -> int:
+    def map_errno(self, result: int) -> int:
         """What the errno of an operation that failed comes to: that the device went, where it went meanwhile. Half of
         the operation was done on other pages then, and what it says of them means nothing.
         """

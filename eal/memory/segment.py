@@ -9,7 +9,7 @@ import threading
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from eal._native import ffi, lib
@@ -20,9 +20,6 @@ from eal.memory.hugepages import Backend, Ownership, Progress, create
 from eal.metadata.table_file import SegmentRecord
 from eal.native_handle import fault_text
 from eal.text.names import pack_name, unpack_name
-
-if TYPE_CHECKING:
-    from eal.memory.memzone import Memzone
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +87,6 @@ class Segment:
         self.socket_id = socket_id
         self.readonly = not mapping.writable
         self.epoch = record.epoch
-        self.zones: weakref.WeakSet[Memzone] = weakref.WeakSet()  # those handed out in it
         self._local = threading.local()
         self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()  # of all threads
         self._claiming = threading.Lock()

@@ -222,7 +222,7 @@ class Mempool:
         return pointer, len(pointer)
 
     def _fail(self, result: int, which: str = "") -> NoReturn:
-        result = self.memzone.verdict(result)
+        result = self.memzone.map_errno(result)
         if self.flags & MempoolFlag.DEBUG and result in (-errno.EALREADY, -errno.EOVERFLOW):
             which = str(self._local.handle.pointer.culprit)
         if result == -errno.EOVERFLOW:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,6 +55,8 @@ class Directory:
     def __init__(self) -> None:
         self._zones: dict[tuple[Kind, str], tuple[Entry, Memzone]] = {}
         self._handles: dict[tuple[Kind, str], tuple[Memzone, Any]] = {}
+        # Every Memzone that a caller may still hold, by segment: an unplug closes them.
+        self._issued: weakref.WeakKeyDictionary[Segment, weakref.WeakSet[Memzone]] = weakref.WeakKeyDictionary()
 
     def _change(self) -> Any:
         """Alone among all processes of the prefix. Raises Closed."""
@@ -145,7 +148,7 @@ class Directory:
         """From now on what is only in this share, or in it no more, is refused with an errno."""
         living = [other for other in self._shares if not other.over]
         for segment in share.segments:
-            for zone in list(segment.zones):
+            for zone in list(self._issued.get(segment, ())):
                 if not any(other.has(zone.entry, segment) for other in living):
                     zone.close(code)
 
@@ -175,7 +178,7 @@ class Directory:
         if known is not None and known[0] == entry and known[1].segment is segment and not known[1].over:
             return known[1]
         zone = Memzone(entry, segment, zone_name(entry))
-        segment.zones.add(zone)
+        self._issued.setdefault(segment, weakref.WeakSet()).add(zone)
         if known is None:  # if another thread was faster, its zone is the one
             return self._zones.setdefault(key, (entry, zone))[1]
         self._zones[key] = (entry, zone)

@@ -194,7 +194,7 @@ class Ring(RingCalls):
         return result
 
     def _raise(self, code: int, details: dict[int, str] | None = None) -> NoReturn:
-        raise_for(self.memzone.verdict(code), "ring", self.name, details)
+        raise_for(self.memzone.map_errno(code), "ring", self.name, details)
 
     def _work(self, handle: Any) -> None:
         """The object and its bursts work by this C handle from now on."""

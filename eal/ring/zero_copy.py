@@ -55,7 +55,7 @@ class ZeroCopy:
         left = ffi.new("uint32_t *")
         got = lib.ivs_call_zc_start(handle, self._role, self._wanted, self._amount, place, left)
         if got < 0:
-            raise_for(self._ring.memzone.verdict(got), "ring", self._ring.name, _TEXTS)
+            raise_for(self._ring.memzone.map_errno(got), "ring", self._ring.name, _TEXTS)
         self.n, self.left = got, left[0]
         self._handle = handle
         try:
@@ -89,7 +89,7 @@ class ZeroCopy:
         handle, self._handle = self._handle, None
         result = lib.ivs_call_zc_finish(handle, self._role, k)
         if result < 0:
-            raise_for(self._ring.memzone.verdict(result), "ring", self._ring.name)
+            raise_for(self._ring.memzone.map_errno(result), "ring", self._ring.name)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
