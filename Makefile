@@ -41,16 +41,15 @@ fuzz: ## a million damaged headers and tables, in C under sanitizers, and as a g
 	@tools/venv.sh test
 	@.venv/bin/python -P tests/fuzz/fuzz.py --runs $(RUNS) $(ARGS)
 
-lint: ## ruff and mypy --strict
+lint: ## ruff, mypy --strict, clang-format and shellcheck on all files
 	@tools/venv.sh test dev
-	.venv/bin/ruff check
-	.venv/bin/ruff format --check
-	.venv/bin/mypy
+	.venv/bin/pre-commit run --all-files
 
-format: ## lets ruff lay out the Python sources
+format: ## lay out the Python and C sources
 	@tools/venv.sh test dev
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+	git ls-files '*.c' '*.h' ':!native/native.c*' | xargs .venv/bin/clang-format -i
 
 clean: ## removes .venv, build and all caches
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis
