@@ -492,7 +492,7 @@ class Guard:
     def __init__(self, metadata: ivshmem.Metadata, segment: Segment, *, answers: bool, owner: int = 0) -> None:
         self._base = segment.mapping.pointer()
         self._owner = owner or (0x1234_5678 << 32 | threading.get_native_id())
-        self.slot = lib.ivs_participant_claim(self._base, self._owner, 77 << 40)
+        self.slot = lib.ivs_participant_claim(self._base, self._owner, 77 << 40 | 1)
         lib.ivs_participant_guard(self._base, self.slot, self._owner, share_word(metadata.uuid))
         self._file, self.answers, self.beats, self.heard = metadata._file, answers, True, 0
         self._over = threading.Event()
