@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""eal: a mini environment abstraction layer, for hosts that share memory with virtual machines and for their guests.
+"""eal: a small environment abstraction layer for hosts that share memory with virtual machines, and for their guests.
 
-Everything is loaded when it is first used: `import eal` costs next to nothing.
+`import eal` loads the errors and function signatures alone; everything else is imported at first use.
 """
 
 from __future__ import annotations
 
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eal.errors import (
     Closed,
@@ -25,13 +24,35 @@ from eal.errors import (
     Stale,
     Stalled,
 )
+from eal.lazy_exports import export_lazily
+from eal.lifecycle.functions import (
+    array_reserve,
+    mempool_create,
+    mempool_free,
+    mempool_lookup,
+    mempools,
+    memzone_dump,
+    memzone_free,
+    memzone_lookup,
+    memzone_reserve,
+    memzones,
+    pktmbuf_pool_create,
+    ring_create,
+    ring_free,
+    ring_lookup,
+    rings,
+    segment_create,
+    segments,
+    watch,
+)
+from eal.memory.socket_id import SOCKET_ID_ANY
 
 if TYPE_CHECKING:
     from eal.lifecycle.eal import Eal
     from eal.lifecycle.startup import current, init
     from eal.mbuf.pool import MbufPool
     from eal.memory.memzone import Memzone
-    from eal.memory.segment import SOCKET_ID_ANY, Segment
+    from eal.memory.segment import Segment
     from eal.mempool.audit import Audit
     from eal.mempool.mempool import Mempool, MempoolFlag
     from eal.probe.events import Event, Watch
@@ -40,87 +61,6 @@ if TYPE_CHECKING:
     from eal.ring.ring import Ring
     from eal.ring.zero_copy import ZeroCopy
     from eal.topology.model import lcores
-
-# Where each public name comes from.
-_HOME = {
-    "Eal": "eal.lifecycle.eal",
-    "current": "eal.lifecycle.startup",
-    "init": "eal.lifecycle.startup",
-    "Memzone": "eal.memory.memzone",
-    "Segment": "eal.memory.segment",
-    "SOCKET_ID_ANY": "eal.memory.segment",
-    "Ring": "eal.ring.ring",
-    "RingFlag": "eal.ring.format",
-    "Burst": "eal.ring.burst",
-    "ZeroCopy": "eal.ring.zero_copy",
-    "MbufPool": "eal.mbuf.pool",
-    "Mempool": "eal.mempool.mempool",
-    "MempoolFlag": "eal.mempool.mempool",
-    "Audit": "eal.mempool.audit",
-    "lcores": "eal.topology.model",
-    "Event": "eal.probe.events",
-    "Watch": "eal.probe.events",
-}
-
-# Methods of the process's own Eal that are module functions too.
-_METHODS = (
-    "memzone_reserve",
-    "memzone_lookup",
-    "memzone_free",
-    "memzones",
-    "memzone_dump",
-    "array_reserve",
-    "segments",
-    "segment_create",
-    "ring_create",
-    "ring_lookup",
-    "ring_free",
-    "rings",
-    "mempool_create",
-    "pktmbuf_pool_create",
-    "mempool_lookup",
-    "mempool_free",
-    "mempools",
-    "watch",
-)
-
-
-def get_include() -> str:
-    """The folder of the C headers, for programs that work rings and pools from C; the sources they are compiled with
-    are in its folder `src`.
-    """
-    return os.path.join(os.path.dirname(__file__), "include")
-
-
-def __getattr__(name: str) -> Any:
-    if home := _HOME.get(name):
-        value = getattr(import_module(home), name)
-    elif name in _METHODS:
-        value = _method(name)
-    else:
-        raise AttributeError(f"module 'eal' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def _method(name: str) -> Any:
-    import functools
-
-    from eal.lifecycle.eal import Eal
-    from eal.lifecycle.startup import current
-
-    method = getattr(Eal, name)
-
-    @functools.wraps(method)
-    def call(*args: Any, **keywords: Any) -> Any:
-        return getattr(current(), name)(*args, **keywords)
-
-    return call
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME, *_METHODS])
-
 
 __all__ = [
     "Eal",
@@ -141,7 +81,24 @@ __all__ = [
     "Event",
     "Watch",
     "lcores",
-    *_METHODS,
+    "memzone_reserve",
+    "memzone_lookup",
+    "memzone_free",
+    "memzones",
+    "memzone_dump",
+    "array_reserve",
+    "segments",
+    "segment_create",
+    "ring_create",
+    "ring_lookup",
+    "ring_free",
+    "rings",
+    "mempool_create",
+    "pktmbuf_pool_create",
+    "mempool_lookup",
+    "mempool_free",
+    "mempools",
+    "watch",
     "EalError",
     "NotFound",
     "Exists",
@@ -156,3 +113,34 @@ __all__ = [
     "Detached",
     "Stale",
 ]
+
+# The imports of the block above, as they happen at run time.
+export_lazily(
+    __name__,
+    {
+        "Eal": "eal.lifecycle.eal",
+        "current": "eal.lifecycle.startup",
+        "init": "eal.lifecycle.startup",
+        "MbufPool": "eal.mbuf.pool",
+        "Memzone": "eal.memory.memzone",
+        "Segment": "eal.memory.segment",
+        "Audit": "eal.mempool.audit",
+        "Mempool": "eal.mempool.mempool",
+        "MempoolFlag": "eal.mempool.mempool",
+        "Event": "eal.probe.events",
+        "Watch": "eal.probe.events",
+        "Burst": "eal.ring.burst",
+        "RingFlag": "eal.ring.format",
+        "Ring": "eal.ring.ring",
+        "ZeroCopy": "eal.ring.zero_copy",
+        "lcores": "eal.topology.model",
+    },
+)
+
+
+def get_include() -> str:
+    """Return the directory of the C headers, for C programs that use rings and mempools.
+
+    The C sources to compile with them are in its subdirectory `src`.
+    """
+    return os.path.join(os.path.dirname(__file__), "include")

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""ivshmem: the host side. Metadata made and filled, and the QEMU options that give them to virtual machines.
+"""ivshmem: the host side. It creates metadata files and the QEMU options that pass them to virtual machines.
 
-Everything is loaded when it is first used.
+All names are imported at first use.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from eal.lazy_exports import export_lazily
 
 if TYPE_CHECKING:
     from ivshmem.metadata.exposure import ExposureWarning
@@ -15,9 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ExposureWarning", "Metadata", "metadata_create", "metadata_lookup", "qemu_args"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'ivshmem' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module("ivshmem.metadata.metadata"), name)
-    return value
+# The imports of the block above, as they happen at run time.
+export_lazily(
+    __name__,
+    {
+        "ExposureWarning": "ivshmem.metadata.exposure",
+        "Metadata": "ivshmem.metadata.metadata",
+        "metadata_create": "ivshmem.metadata.metadata",
+        "metadata_lookup": "ivshmem.metadata.metadata",
+        "qemu_args": "ivshmem.metadata.metadata",
+    },
+)

@@ -17,7 +17,8 @@ from eal._native import lib
 from eal.doctor.devices import device_checks
 from eal.doctor.machine import Check, Verdict, machine_checks
 from eal.errors import Denied, EalError
-from eal.memory.segment import SOCKET_ID_ANY, open_segment
+from eal.memory.segment import open_segment
+from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.table_file import SegmentRecord
 from eal.pci.device import SYSFS, scan
 from eal.runtime import prefix_dir as runtime

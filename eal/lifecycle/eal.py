@@ -19,7 +19,7 @@ from eal.memory import hugepages as pages
 from eal.memory.heap import Heap, base_address
 from eal.memory.hugepages import MIB, Ownership
 from eal.memory.registry import Registry, create_registry, open_registry
-from eal.memory.segment import SOCKET_ID_ANY
+from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.table_file import Entry, SegmentRecord, Table
 from eal.objects.segments import Objects
 from eal.pci.bar_access import BarAccess, Choice

@@ -17,7 +17,8 @@ from eal.errors import Exists, Invalid, InvalidType, NoMemory
 from eal.memory import hugepages as pages
 from eal.memory.hugepages import MIB, Backend, Ownership, Progress
 from eal.memory.registry import Registry
-from eal.memory.segment import HEADER_SIZE, SOCKET_ID_ANY, Segment, create_segment, open_segment
+from eal.memory.segment import HEADER_SIZE, Segment, create_segment, open_segment
+from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.table_file import Entry, Kind, SegmentRecord, Table
 from eal.runtime.prefix_dir import PrefixDir
 

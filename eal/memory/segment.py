@@ -17,6 +17,7 @@ from eal.errors import Corrupt, Denied, NotFound
 from eal.linux import process
 from eal.linux.mapping import Mapping
 from eal.memory.hugepages import Backend, Ownership, Progress, create
+from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.table_file import SegmentRecord
 from eal.native_handle import fault_text
 from eal.text.names import pack_name, unpack_name
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 
 HEADER_SIZE: int = lib.IVS_HEADER_SIZE
 PARTICIPANTS: int = lib.IVS_PARTICIPANTS
-SOCKET_ID_ANY = -1
 
 
 def share_word(metadata: UUID) -> int:

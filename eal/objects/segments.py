@@ -14,7 +14,8 @@ from eal.mbuf.pool import MbufPool
 from eal.memory import hugepages as pages
 from eal.memory.hugepages import Ownership, Progress, check_mode
 from eal.memory.memzone import Memzone
-from eal.memory.segment import SOCKET_ID_ANY, Segment
+from eal.memory.segment import Segment
+from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.mempool.mempool import Mempool, format_mempool, mempool_memsize
 from eal.metadata.table_file import Entry, Kind
 from eal.objects.table import Directory

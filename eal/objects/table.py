@@ -26,7 +26,8 @@ from eal.errors import (
 from eal.mbuf.pool import attach_pool
 from eal.memory.heap import CACHE_LINE, Heap, check_align
 from eal.memory.memzone import Memzone
-from eal.memory.segment import SOCKET_ID_ANY, Segment
+from eal.memory.segment import Segment
+from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.lookup import holders
 from eal.metadata.table_file import Entry, Kind
 from eal.probe.prober import Share

@@ -17,7 +17,7 @@ from eal.lifecycle import cleanup as leftovers
 from eal.lifecycle.eal import Eal
 from eal.memory import hugepages as pages
 from eal.memory.hugepages import Backend, Ownership
-from eal.memory.segment import SOCKET_ID_ANY
+from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.table_file import Kind
 from eal.runtime import prefix_dir as runtime
 from eal.runtime.prefix_dir import PrefixDir

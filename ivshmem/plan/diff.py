@@ -9,7 +9,7 @@ from uuid import UUID
 import ivshmem
 from eal.errors import InUse
 from eal.lifecycle.eal import Eal
-from eal.memory.segment import SOCKET_ID_ANY
+from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.lookup import holders as metadata_with
 from eal.metadata.table_file import Entry, Kind, SegmentRecord
 from ivshmem.hotplug.attached_vms import AttachedVms

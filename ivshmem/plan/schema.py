@@ -11,7 +11,7 @@ from typing import Any
 
 from eal.errors import Invalid, NotFound
 from eal.memory import hugepages as pages
-from eal.memory.segment import SOCKET_ID_ANY
+from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.table_file import Kind
 from eal.runtime import prefix_dir as runtime
 from eal.text import names

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from eal.errors import NotFound
-from eal.memory.segment import SOCKET_ID_ANY
+from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.table_file import SegmentRecord, Table, TableFile
 
 

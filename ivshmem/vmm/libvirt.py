@@ -10,7 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 from eal.errors import Invalid
 from eal.memory.hugepages import MIB
-from eal.memory.segment import SOCKET_ID_ANY
+from eal.memory.socket_id import SOCKET_ID_ANY
 from ivshmem.vmm import qemu
 from ivshmem.vmm.device import Device
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from eal.errors import Invalid
-from eal.memory.segment import SOCKET_ID_ANY
+from eal.memory.socket_id import SOCKET_ID_ANY
 from ivshmem.vmm.device import Device
 
 PER_BUS = 31  # devices on a bridge: its slots 1 to 31
