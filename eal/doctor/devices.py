@@ -12,12 +12,12 @@ from eal.doctor.machine import Check, Verdict, of_tree
 from eal.errors import Denied, NotFound
 from eal.linux.lockdown import HOW_TO_LIFT, lockdown
 from eal.linux.memory_type import PAT_LIST, measure, memory_types
-from eal.memory.hugepages import KIB, MIB
 from eal.memory.segment import Segment
 from eal.pci.bar_access import read_choice
 from eal.pci.device import SYSFS, PciDevice
 from eal.probe.prober import Findings, Prober
 from eal.runtime import prefix_dir as runtime
+from eal.text.sizes import KIB, MIB
 from eal.topology.model import Topology
 
 HOW_TO_GET_WRITE_BACK = (

@@ -12,9 +12,10 @@ from typing import Any
 
 from eal._native import ffi, lib
 from eal.errors import Denied
-from eal.memory.hugepages import HOW_TO_GET_HUGEPAGES, KIB, MIB, SHM_DIR, hugetlbfs_mounts
+from eal.memory.hugepages import HOW_TO_GET_HUGEPAGES, SHM_DIR, hugetlbfs_mounts
 from eal.pci.device import SYSFS
 from eal.runtime.prefix_dir import check_private, runtime_dir
+from eal.text.sizes import KIB, MIB
 
 LITTLE_SHM = 64 * MIB
 

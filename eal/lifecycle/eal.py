@@ -17,7 +17,7 @@ from eal.lifecycle import cleanup as leftovers
 from eal.lifecycle import options
 from eal.memory import hugepages as pages
 from eal.memory.heap import Heap, base_address
-from eal.memory.hugepages import MIB, Ownership
+from eal.memory.hugepages import Ownership
 from eal.memory.registry import Registry, create_registry, open_registry
 from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.table_file import Entry, SegmentRecord, Table
@@ -30,6 +30,7 @@ from eal.probe.prober import Prober, Rejection, Share
 from eal.ring.recovery import raise_metadata_epochs
 from eal.runtime import prefix_dir as runtime
 from eal.runtime.lock_file import Lock, LockFile
+from eal.text.sizes import MIB, align_up
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class Eal(Objects):
         """DPDK's -m and --socket-mem: segments of the default group, taken at the start."""
         wishes = [(SOCKET_ID_ANY, self.options.memory or 0), *enumerate(self.options.socket_mem)]
         for socket_id, mib in (wish for wish in wishes if wish[1] > 0):
-            left = -(-mib * MIB // self._heap.backend.page_size) * self._heap.backend.page_size
+            left = align_up(mib * MIB, self._heap.backend.page_size)
             while left > 0:
                 size = 1 << (left.bit_length() - 1)
                 self._heap.create_segment(size, group="default", socket_id=socket_id, ownership=Ownership())

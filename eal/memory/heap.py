@@ -15,12 +15,13 @@ from uuid import UUID, uuid4
 
 from eal.errors import Exists, Invalid, InvalidType, NoMemory
 from eal.memory import hugepages as pages
-from eal.memory.hugepages import MIB, Backend, Ownership, Progress
+from eal.memory.hugepages import Backend, Ownership, Progress
 from eal.memory.registry import Registry
 from eal.memory.segment import HEADER_SIZE, Segment, create_segment, open_segment
 from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.table_file import Entry, Kind, SegmentRecord, Table
 from eal.runtime.prefix_dir import PrefixDir
+from eal.text.sizes import MIB, align_up, is_power_of_two, power_of_two_above
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +39,6 @@ def base_address(prefix: str, *, guest: bool) -> int:
     """Where the segments of a prefix start, unless base_virtaddr says otherwise."""
     share = hashlib.sha256(prefix.encode("utf-8", "surrogateescape")).digest()[0]
     return BASE_ADDRESS + (_ROLE_STEP if guest else 0) + share * _PREFIX_STEP
-
-
-def power_of_two_above(size: int) -> int:
-    """The smallest power of two that is not below `size`."""
-    return 1 << max(size - 1, 0).bit_length()
-
-
-def align_up(value: int, to: int) -> int:
-    return -(-value // to) * to
 
 
 def smallest_segment(need: int, page_size: int) -> int:
@@ -183,7 +175,7 @@ class Heap:
                     size, group=group, socket_id=socket_id, ownership=ownership, backend=chosen, progress=progress
                 ),
             )
-        if size != power_of_two_above(size) or size < max(2 * HEADER_SIZE, backend.page_size):
+        if not is_power_of_two(size) or size < max(2 * HEADER_SIZE, backend.page_size):
             raise Invalid(
                 f"a segment of {size} bytes cannot be: a power of two of at least {backend.page_size} is "
                 "needed, because a PCI BAR must be one"
@@ -264,7 +256,7 @@ class Heap:
 
 def check_align(align: object) -> int:
     """Gives an alignment in bytes back. Raises Invalid for what is no power of two, or too large."""
-    if not isinstance(align, int) or align < 1 or align & (align - 1) or align > ALIGN_LIMIT:
+    if not isinstance(align, int) or not is_power_of_two(align) or align > ALIGN_LIMIT:
         raise Invalid(f"align {align!r}: a power of two up to {ALIGN_LIMIT} is needed")
     return align
 

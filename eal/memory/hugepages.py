@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from eal.errors import Denied, EalError, Invalid, NoMemory, NotFound, from_errno
 from eal.linux.mapping import Mapping
+from eal.text.sizes import KIB, MIB, parse_size
 from eal.topology.model import Topology
 from eal.topology.sysfs import hugepage_pool
 
@@ -24,11 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SHM_DIR = Path("/dev/shm")
 HUGEPAGES = Path("/sys/kernel/mm/hugepages")
 CHUNK = 64 * MIB  # taken at once; between two of these progress is told, and a signal is heard
-_SUFFIXES = {"k": KIB, "m": MIB, "g": GIB}
 HOW_TO_GET_HUGEPAGES = (
     "echo 512 > /proc/sys/vm/nr_hugepages && mkdir -p /dev/hugepages && "
     "mount -t hugetlbfs -o pagesize=2M none /dev/hugepages"
@@ -66,12 +65,6 @@ class Backend:
         return (
             HOW_TO_GET_HUGEPAGES if node is None else f"echo 512 > /{hugepage_pool(node, self.page_size)}/nr_hugepages"
         )
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size such as "2M", "1G", "512k" or "4096". Raises ValueError."""
-    factor = _SUFFIXES.get(text[-1:].lower(), 1)
-    return int(text[:-1] if factor > 1 else text) * factor
 
 
 def hugetlbfs_mounts(mounts: Path = Path("/proc/mounts")) -> list[Backend]:

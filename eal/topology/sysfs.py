@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from eal.text.sizes import parse_size
 from eal.topology.cgroup import allowed_cpus
 from eal.topology.cpulist import bits_of, mask_of
 from eal.topology.facts import Cache, Cpu, HugePages, Node
@@ -214,6 +215,8 @@ def read_caches(tree: Tree, cpus: tuple[Cpu, ...]) -> tuple[Cache, ...]:
 
 
 def _size(text: str | None) -> int:
-    """Bytes of sysfs's "32K", "1024K", "32M"; 0 where it says nothing."""
-    found = re.fullmatch(r"(\d+)([KMG]?)", text or "")
-    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]] if found else 0
+    """Return the bytes of a size in sysfs such as "1024K"; 0 for a missing or malformed file."""
+    try:
+        return parse_size(text or "")
+    except ValueError:
+        return 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eal.errors import NoMemory
-from ivshmem.metadata.dump import size_text
+from eal.text.sizes import size_text
 from ivshmem.vmm.device import Device
 from ivshmem.vmm.qemu import PLUG_BRIDGE
 

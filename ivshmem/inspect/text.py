@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ivshmem.metadata.dump import size_text
+from eal.text.sizes import size_text
 
 
 def inspection_lines(data: dict[str, Any]) -> Iterator[str]:

@@ -6,15 +6,7 @@ from __future__ import annotations
 from typing import Any, TextIO
 
 from eal.metadata.table_file import Table, TableFile, table_as_json
-
-
-def size_text(size: int) -> str:
-    """Bytes as a person would say them: "2 MiB", "1000 B"."""
-    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if size >= factor and size % factor == 0:
-            return f"{size // factor} {unit}"
-    return f"{size} B"
-
+from eal.text.sizes import size_text
 
 _USE = ("count", "capacity", "available", "n", "fault")  # of what an inspection tells of an object
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from eal.memory.segment import HEADER_SIZE
 from eal.metadata.table_file import Entry, Kind, SegmentRecord, Table
 from eal.objects.table import zone_name
-from ivshmem.metadata.dump import size_text
+from eal.text.sizes import size_text
 
 NAMES_SHOWN = 5
 

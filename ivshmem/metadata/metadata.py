@@ -17,13 +17,14 @@ import eal
 from eal.errors import Closed, Exists, Invalid, InvalidType, NotFound
 from eal.lifecycle.eal import Eal
 from eal.memory import hugepages as pages
-from eal.memory.hugepages import MIB, Ownership
+from eal.memory.hugepages import Ownership
 from eal.memory.memzone import Memzone
 from eal.mempool.mempool import Mempool
 from eal.metadata.lookup import open_metadata
 from eal.metadata.table_file import METADATA_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile
 from eal.ring.ring import Ring
 from eal.text.names import check_name
+from eal.text.sizes import MIB, is_power_of_two
 from ivshmem.hotplug.attached_vms import AttachedVms
 from ivshmem.metadata.dump import dump_table
 from ivshmem.metadata.exposure import Exposed, ExposedZone, ExposureWarning, complaint, exposure_of
@@ -320,7 +321,7 @@ def metadata_create(
     are unique in a runtime directory, whatever the file_prefix: raises Exists for one that is taken, saying by whom.
     """
     check_name(name, "metadata")
-    if not isinstance(capacity, int) or not 16384 <= capacity < 1 << 47 or capacity & (capacity - 1):
+    if not isinstance(capacity, int) or not 16384 <= capacity < 1 << 47 or not is_power_of_two(capacity):
         raise Invalid(f"metadata {name!r}: capacity {capacity!r}: a power of two from 16384 to 2**46 bytes")
     pages.check_mode(mode, f"metadata {name!r}")
     owner = eal.current()

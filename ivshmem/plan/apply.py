@@ -21,7 +21,7 @@ from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.table_file import Kind
 from eal.runtime import prefix_dir as runtime
 from eal.runtime.prefix_dir import PrefixDir
-from ivshmem.metadata.dump import size_text
+from eal.text.sizes import size_text
 from ivshmem.plan.diff import Difference, ways
 from ivshmem.plan.items import Key
 from ivshmem.plan.layout import missing_segments

@@ -11,7 +11,7 @@ from enum import IntFlag
 from typing import Any, TypeVar
 
 from eal.errors import EalError
-from eal.memory.hugepages import parse_size
+from eal.text.sizes import parse_size
 
 T = TypeVar("T")
 _BARE = re.compile("[A-Za-z0-9_-]+")

@@ -15,12 +15,13 @@ from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.table_file import Kind
 from eal.runtime import prefix_dir as runtime
 from eal.text import names
+from eal.text.sizes import KIB, MIB, is_power_of_two
 from ivshmem.plan import items as plan_items
 from ivshmem.plan.items import Item, Key
 from ivshmem.plan.reader import Reader, closest
 from ivshmem.vmm.qemu import check_plug
 
-CAPACITY = pages.MIB
+CAPACITY = MIB
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _group(name: str, reader: Reader) -> Group:
     reader.check(lambda: _check_pages(group.huge_dir, None, group.page_size), pages_key)
     if group.socket_id != SOCKET_ID_ANY:
         reader.check(lambda: pages.check_node(group.socket_id), "socket_id")
-    if group.size is not None and (group.size < 2 * pages.KIB * 4 or group.size & (group.size - 1)):
+    if group.size is not None and (group.size < 8 * KIB or not is_power_of_two(group.size)):
         reader.fault(f"{group.size} is not a power of two of at least 8192, which the BAR of a segment must be", "size")
     reader.end()
     return group
@@ -188,7 +189,7 @@ def _metadata(name: str, reader: Reader, items: dict[Key, Item | None], isolated
         readonly.end()
     reader.raw("readonly")
     capacity = reader.size("capacity", CAPACITY)
-    if not 16384 <= capacity < 1 << 47 or capacity & (capacity - 1):
+    if not 16384 <= capacity < 1 << 47 or not is_power_of_two(capacity):
         reader.fault(f"{capacity} is not a power of two from 16384 to 2**46 bytes", "capacity")
     isolated = reader.boolean("isolated", isolated)
     found = PlannedMetadata(name, objects, capacity, isolated=isolated, **_ownership(reader))

@@ -9,8 +9,8 @@ from pathlib import PurePath
 from xml.sax.saxutils import quoteattr
 
 from eal.errors import Invalid
-from eal.memory.hugepages import MIB
 from eal.memory.socket_id import SOCKET_ID_ANY
+from eal.text.sizes import MIB
 from ivshmem.vmm import qemu
 from ivshmem.vmm.device import Device
 

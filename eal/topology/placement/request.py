@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eal.errors import Invalid
+from eal.text.sizes import parse_size
 from eal.topology.cpulist import parse_list
 
-_UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 _KEYS = ("vm", "name", "vcpus", "memory", "segments", "lcores", "pages", "group", "node", "count", "exclude")
 
 
@@ -96,14 +96,6 @@ class Plan:
         return owners
 
 
-def parse_size(text: str) -> int:
-    """Bytes of "8G", "512M", "1GiB". Raises Invalid for anything else, also for a number without a unit."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not found:
-        raise Invalid(f"{text!r} is not a size: write a number and a unit, for example 512M or 8G")
-    return int(float(found[1]) * (1 << _UNITS[found[2].upper()]))
-
-
 def parse_spec(spec: str) -> Request:
     """The request that a SPEC describes; "@FILE" reads it from a file. Raises Invalid: which part is wrong.
 
@@ -167,7 +159,7 @@ def _workloads(part: str, fields: dict[str, str]) -> list[Workload]:
             memory=_size(fields, "memory"),
             segments=_size(fields, "segments"),
             lcores=_count(part, fields, "lcores", 0 if is_vm else 1),
-            pages=parse_size(fields["pages"]) if "pages" in fields else None,
+            pages=_bytes(fields["pages"]) if "pages" in fields else None,
             group=fields.get("group"),
             node=_count(part, fields, "node", 0) if "node" in fields else None,
         )
@@ -183,7 +175,16 @@ def _count(part: str, fields: dict[str, str], key: str, least: int) -> int:
 
 
 def _size(fields: dict[str, str], key: str) -> int:
-    return parse_size(fields[key]) if key in fields else 0
+    return _bytes(fields[key]) if key in fields else 0
+
+
+def _bytes(text: str) -> int:
+    try:
+        if text.strip().isdecimal():
+            raise ValueError("no unit")
+        return parse_size(text)
+    except ValueError:
+        raise Invalid(f"size must be a number and a unit, such as 512M or 8G, got {text!r}") from None
 
 
 def _check_names(workloads: list[Workload]) -> None:

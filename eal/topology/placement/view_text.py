@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from eal.text.sizes import rounded_size_text
 from eal.topology.cpulist import format_list
 from eal.topology.placement.request import Misfit, Placement, Plan
-from eal.topology.view.text import Paint, size_text, table
+from eal.topology.view.text import Paint, table
 
 
 def plan_as_dict(plan: Plan) -> dict[str, Any]:
@@ -56,8 +57,8 @@ def _table(placements: Sequence[Placement], paint: Paint) -> list[str]:
                 ",".join(map(str, placement.vcpus)) or "-",
                 ",".join(map(str, placement.lcores)) or "-",
                 format_list(placement.emulator) or "-",
-                size_text(workload.memory) if workload.memory else "-",
-                size_text(workload.segments) if workload.segments else "-",
+                rounded_size_text(workload.memory) if workload.memory else "-",
+                rounded_size_text(workload.segments) if workload.segments else "-",
             )
         )
     header = ("NAME", "NODE", "VCPUS ON", "LCORES ON", "QEMU'S OTHERS ON", "MEMORY", "SEGMENTS")
@@ -74,7 +75,7 @@ def _misfit_lines(misfits: Sequence[Misfit], paint: Paint) -> list[str]:
     else:
         nearest = (
             f"the nearest that fits beside the rest is {misfit.vcpus} vCPUs, {misfit.lcores} lcores and "
-            f"{size_text(misfit.memory)} on node {misfit.node}"
+            f"{rounded_size_text(misfit.memory)} on node {misfit.node}"
         )
     reasons = [f"  {reason}" for reason in misfit.reasons]
     return [paint.bad(f"{names} {verb} not fit: {nearest}."), *reasons]

@@ -11,10 +11,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from eal.errors import Invalid, NotFound
+from eal.text.sizes import rounded_size_text
 from eal.topology.cpulist import format_list
 from eal.topology.facts import Cpu, Node
 from eal.topology.pci import class_name
-from eal.topology.view.text import size_text
 
 if TYPE_CHECKING:
     from eal.topology.model import Topology
@@ -126,7 +126,7 @@ def _title(topology: Topology) -> str:
 
 
 def _subtitle(topology: Topology) -> str:
-    memory = size_text(sum(node.memory for node in topology.nodes))
+    memory = rounded_size_text(sum(node.memory for node in topology.nodes))
     where = "this machine" if topology.tree.live else topology.tree.root
     return f"{memory} of memory; read from {where}"
 
@@ -156,7 +156,7 @@ def _node_card(topology: Topology, node: Node, owners: Mapping[int, str]) -> Box
     card.text(_PAD + 90, 26, f"CPUs {format_list(node.cpus)}" if node.cpus else "memory only", "note")
     _memory_bar(card, node, width)
     for index, pool in enumerate(pools):
-        text = f"{size_text(pool.size)} pages: {pool.free} of {pool.total} free"
+        text = f"{rounded_size_text(pool.size)} pages: {pool.free} of {pool.total} free"
         card.text(_PAD, 68 + 16 * index, text, "note")
     card.put(inner, _PAD, top + 4)
     return card
@@ -168,7 +168,11 @@ def _memory_bar(card: Box, node: Node, width: float) -> None:
     used = 0.0 if not node.memory else full * (node.memory - node.available) / node.memory
     card.rect(_PAD, 34, full, 6, 3, f'fill="{_colour(node.node, 92)}"')
     card.rect(_PAD, 34, used, 6, 3, f'fill="{_colour(node.node, 55)}"')
-    text = f"{size_text(node.available)} available of {size_text(node.memory)}" if node.memory else "no memory"
+    text = (
+        f"{rounded_size_text(node.available)} available of {rounded_size_text(node.memory)}"
+        if node.memory
+        else "no memory"
+    )
     card.text(_PAD, 53, text, "note")
 
 
@@ -178,7 +182,7 @@ def _socket_box(topology: Topology, socket: int | None, cpus: list[Cpu], owners:
     for cpu in cpus:
         shared = [c for c in topology.caches if c.level >= 3 and cpu.cpu in c.cpus]
         caches.setdefault(shared[-1].cpus if shared else (), []).append(cpu)
-    sizes = {c.cpus: f"{c.name} {size_text(c.size)}" for c in topology.caches if c.level >= 3}
+    sizes = {c.cpus: f"{c.name} {rounded_size_text(c.size)}" for c in topology.caches if c.level >= 3}
     boxes = [_cache_box(sizes.get(sharers, ""), members, owners) for sharers, members in caches.items()]
     inner = flow(boxes, 640, _GAP)
     box = Box(max(inner.width, 90), inner.height + 18)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from eal.text.sizes import rounded_size_text
 from eal.topology.cpulist import format_list
 from eal.topology.pci import class_name
 
@@ -42,14 +43,6 @@ class Paint:
 
     def _wrap(self, text: str, code: int) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self.enabled else text
-
-
-def size_text(size: int) -> str:
-    """Bytes as a person writes them: 2 MiB, 126 GiB, 1.5 GiB."""
-    for unit, shift in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if size >= 1 << shift:
-            return f"{round(size / (1 << shift), 1):g} {unit}" if size < 100 << shift else f"{size >> shift} {unit}"
-    return f"{size} B"
 
 
 def number_text(number: int | None) -> str:
@@ -210,11 +203,11 @@ def _column(index: int) -> Callable[[Sequence[str]], int | None]:
 def memory_table(topology: Topology, paint: Paint) -> list[str]:
     """Memory and hugepages of each node; hugepages as free/total of each size."""
     sizes = sorted({pool.size for node in topology.nodes for pool in node.hugepages})
-    header = ["NODE", "CPUS", "MEMORY", "FREE", "AVAILABLE", *(f"{size_text(size)} PAGES" for size in sizes)]
+    header = ["NODE", "CPUS", "MEMORY", "FREE", "AVAILABLE", *(f"{rounded_size_text(size)} PAGES" for size in sizes)]
     rows = []
     for node in topology.nodes:
         pools = {pool.size: f"{pool.free}/{pool.total}" for pool in node.hugepages}
-        memory = [size_text(amount) for amount in (node.memory, node.free, node.available)]
+        memory = [rounded_size_text(amount) for amount in (node.memory, node.free, node.available)]
         rows.append([str(node.node), format_list(node.cpus) or "none", *memory, *(pools.get(s, "-") for s in sizes)])
     return table(header, rows, paint, _column(0))
 
@@ -228,7 +221,7 @@ def distance_table(topology: Topology, paint: Paint) -> list[str]:
 
 def cache_table(topology: Topology, paint: Paint) -> list[str]:
     """Each cache with the CPUs that share it."""
-    rows = [(c.name, size_text(c.size), str(len(c.cpus)), format_list(c.cpus)) for c in topology.caches]
+    rows = [(c.name, rounded_size_text(c.size), str(len(c.cpus)), format_list(c.cpus)) for c in topology.caches]
     return table(("CACHE", "SIZE", "SHARED BY", "CPUS"), rows, paint)
 
 

@@ -59,8 +59,8 @@ def _print_table(registry: Table, file: dict[str, Any]) -> None:
     from rich.table import Table as Rows
     from rich.text import Text
 
+    from eal.text.sizes import size_text
     from ivshmem.inspect.text import use_text
-    from ivshmem.metadata.dump import size_text
 
     out = console()
     objects = (one for segment in file.get("segments", ()) for one in segment["objects"])

@@ -16,16 +16,10 @@ import eal
 from eal._native import lib
 from eal.lifecycle import cleanup as leftovers
 from eal.memory import hugepages as pages
-from eal.memory.hugepages import GIB, KIB, MIB, Backend
+from eal.memory.hugepages import Backend
+from eal.text.sizes import GIB, KIB, MIB
 
 # --- choosing -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("2M", 2 * MIB), ("1G", GIB), ("1g", GIB), ("512k", 512 * KIB), ("4096", 4096)]
-)
-def test_sizes(text: str, size: int) -> None:
-    assert pages.parse_size(text) == size
 
 
 def test_mounts_of_small_pages_come_first(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 import eal
 from eal.memory import hugepages as pages
-from eal.memory.hugepages import GIB, MIB, Backend
+from eal.memory.hugepages import Backend
+from eal.text.sizes import GIB, MIB
 
 # --- pages of a group's own, and pages that vanish ----------------------------------------------------------
 

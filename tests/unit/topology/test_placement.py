@@ -15,7 +15,7 @@ import pytest
 
 from eal.errors import Invalid, NotFound
 from eal.topology.model import Topology, main
-from eal.topology.placement.request import Plan, Request, Workload, parse_size, parse_spec
+from eal.topology.placement.request import Plan, Request, Workload, parse_spec
 from eal.topology.placement.solver import solve
 from eal.topology.placement.view_text import eal_args, libvirt_xml, plan_as_dict, qemu_args, taskset
 from tests.machines import SHAPES, Machine, regular
@@ -308,13 +308,6 @@ def test_spec_from_a_file(tmp_path: Path) -> None:
 def test_spec_refuses(spec: str, words: str) -> None:
     with pytest.raises(Invalid, match=words):
         parse_spec(spec)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("8G", 8 * GIB), ("1.5GiB", 3 * GIB // 2), ("64 mb", 64 * MIB), ("4K", 4096)]
-)
-def test_sizes(text: str, size: int) -> None:
-    assert parse_size(text) == size
 
 
 def test_a_request_for_what_is_not_there(plan: Callable[[str, str], Plan]) -> None:
