@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from enum import IntFlag
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 from eal._native import ffi, lib
 from eal.errors import TERMINAL_ERRNOS, Corrupt, Invalid, InvalidType, raise_for
@@ -180,7 +180,7 @@ class Mempool:
             self._fail(result)
         return None
 
-    def put(self, index: int) -> None:
+    def put(self, index: SupportsIndex) -> None:
         """Puts one object back (DPDK: rte_mempool_put). Raises Invalid for one that is not out."""
         try:
             result = lib.ivs_call_put(self._pool, index)

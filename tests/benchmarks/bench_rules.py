@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import bench_stats as stats
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from tests.benchmarks import bench_stats as stats
 
 MEAN_ST, MEAN_OTHERS, TWO_CORES_ST = 0.8, 1.0, 0.5
 

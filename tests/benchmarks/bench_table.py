@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import bench_stats as stats
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from tests.benchmarks import bench_stats as stats
 
 
 def interval(ratio: stats.Ratio) -> str:

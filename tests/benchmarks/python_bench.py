@@ -5,11 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import python_latency
-import python_numba
-import python_overhead
-import python_rivals
 from rich.console import Console
+
+from tests.benchmarks import python_latency, python_numba, python_overhead, python_rivals
 
 SECTIONS = {
     "rivals": python_rivals,

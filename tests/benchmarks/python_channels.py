@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from python_pair import Channel, Work
 
 import eal
+from tests.benchmarks.python_pair import Channel, Work
 
 SIZE = 64
 LANES = SIZE // 8
@@ -58,7 +58,7 @@ def send_each_waiting(put: Callable[[bytes], Any]) -> Work:
     return send
 
 
-def receive_each(try_receive: Callable[[], bytes | None]) -> Work:
+def receive_each(try_receive: Callable[[], Any]) -> Work:
     """Receives through a function that gives None when nothing is there."""
 
     def receive(n: int) -> int:

@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import python_loops
-from python_pair import Channel, Work, samples
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 import eal
+from tests.benchmarks import python_loops
+from tests.benchmarks.python_pair import Channel, Work, samples
 
 SAMPLE_NS = 4_000_000
 ROUNDS, QUICK_ROUNDS = 61, 31
@@ -57,7 +58,8 @@ class RingInPython(Echo):
     name = "Ring.enqueue, dequeue"
 
     def sender(self) -> Work:
-        put, take = eal.ring_lookup("there").enqueue, eal.ring_lookup("back").dequeue
+        put = eal.ring_lookup("there").enqueue
+        take: Callable[[], Any] = eal.ring_lookup("back").dequeue
 
         def ping(n: int) -> int:
             value = 0
@@ -71,7 +73,8 @@ class RingInPython(Echo):
         return ping
 
     def receiver(self) -> Work:
-        take, put = eal.ring_lookup("there").dequeue, eal.ring_lookup("back").enqueue
+        take: Callable[[], Any] = eal.ring_lookup("there").dequeue
+        put = eal.ring_lookup("back").enqueue
 
         def pong(n: int) -> int:
             answer = 0

@@ -8,9 +8,7 @@ import time
 from typing import Any
 
 import numpy as np
-import python_loops
 from numba import njit
-from python_pair import on_one_cpu
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +16,8 @@ from rich.table import Table
 import eal
 from eal import jit
 from eal._native import ffi, lib
+from tests.benchmarks import python_loops
+from tests.benchmarks.python_pair import on_one_cpu
 
 BURSTS = (1, 8, 32)
 SAMPLE_NS = 1_000_000

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from python_pair import on_one_cpu
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 import eal
 from eal._native import ffi, lib
+from tests.benchmarks.python_pair import on_one_cpu
 
 N = 8  # elements a call: few, so that it is calls that are measured
 CALLS = 500  # a sample

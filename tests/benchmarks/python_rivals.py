@@ -7,13 +7,13 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import python_channels as channels
-from python_pair import samples
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 import eal
+from tests.benchmarks import python_channels as channels
+from tests.benchmarks.python_pair import samples
 
 SAMPLE_NS = 12_000_000  # wanted length of a sample
 ROUNDS, QUICK_ROUNDS = 31, 11

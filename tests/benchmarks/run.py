@@ -25,14 +25,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `tests`; behind the installed eal
 
-import bench_build
-import bench_rules
-import bench_stats as stats
-import bench_table
-import python_bench
 from rich.console import Console
+
+from tests.benchmarks import bench_build, bench_rules, bench_table, python_bench
+from tests.benchmarks import bench_stats as stats
 
 ONE_CORE_NS, TWO_CORE_NS = 500_000, 2_000_000
 ROUNDS, QUICK_ROUNDS = 101, 41

@@ -25,10 +25,10 @@ import time
 import traceback
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `tests`; behind the installed eal
 
-from bus import Bus
-from guest import visit
+from tests.fuzz.bus import Bus
+from tests.fuzz.guest import visit
 
 NATIVE = Path(__file__).resolve().parents[2] / "native"
 SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]

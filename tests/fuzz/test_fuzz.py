@@ -31,7 +31,8 @@ RUNS = 2500
 
 
 def test_a_guest_bears_damaged_buses() -> None:
-    code = f"import sys; sys.path.insert(0, {str(FUZZ.parent)!r}); import fuzz; sys.argv[0] = {str(FUZZ)!r}\n"
+    code = f"import sys; sys.path.append({str(FUZZ.parents[2])!r}); sys.argv[0] = {str(FUZZ)!r}\n"
+    code += "from tests.fuzz import fuzz\n"
     code += "sys.exit(0 if fuzz.run_python(int(sys.argv[1]), int(sys.argv[2]), 1) else 1)"
     command = [sys.executable, "-P", "-c", code, str(RUNS), str(int(time.time()))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

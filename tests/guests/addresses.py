@@ -32,7 +32,7 @@ def work() -> dict[str, Any]:
     """Uses one object of each kind; the ring and the pool carry what the next run finds."""
     ring, pool = eal.ring_lookup("count"), eal.mempool_lookup("objects")
     counted = ring.dequeue()
-    assert counted is not None
+    assert isinstance(counted, int)
     assert ring.enqueue(counted + 1)
     index = pool.get()
     assert index is not None

@@ -36,6 +36,7 @@ def look(access: str) -> dict[str, Any]:
         during = {name: types(device) for name, device in devices.items()}
         wire = eal.ring_lookup("wire")
         number = wire.dequeue()
+        assert isinstance(number, int)
         eal.memzone_lookup("first").buf[8:16] = (number * 2).to_bytes(8, "little")
         found = {
             "choice": choice_of(me.bar_access),

@@ -104,7 +104,9 @@ def trade_objects() -> None:
         objects[indices] = (number + 100) % 251
         while from_guest.enqueue_bulk(indices) == 0:
             pass
-    pool.put(pool.get())  # fills this thread's cache, if by chance nothing is in it
+    index = pool.get()
+    assert index is not None
+    pool.put(index)  # fills this thread's cache, if by chance nothing is in it
     say(wrong_bytes=wrong)
     # The host looks at the caches while this thread still has its own.
     assert from_host.wait(PATIENCE)

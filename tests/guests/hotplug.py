@@ -127,6 +127,7 @@ def main() -> None:
                 child = subprocess.Popen([sys.executable, "-P", __file__, "child"])
             else:
                 assert child is not None
+                assert isinstance(order, int)
                 child.send_signal(order)
                 if order == signal.SIGKILL:
                     child.wait()

@@ -27,12 +27,18 @@ def files() -> list[str]:
     return sorted(map(str, [*own, *Path("/dev/shm").glob(f"{file_stem(root)}.*")]))
 
 
+def raise_by(ring: eal.Ring, step: int) -> None:
+    value = ring.dequeue()
+    assert isinstance(value, int)
+    assert ring.enqueue(value + step)
+
+
 def live_and_wait(ready: int) -> None:
     with eal.init(proc_type="primary") as primary:
         eal.memzone_reserve("own", 1 << 20)
         eal.ring_create("own", 64)
         cards = eal.ring_lookup("cards")
-        cards.enqueue(cards.dequeue() + 1)
+        raise_by(cards, 1)
         os.write(ready, primary.proc_type.encode())
         signal.pause()
 
@@ -43,9 +49,11 @@ def live_on(ready: int, go: int) -> None:
         os.write(ready, secondary.proc_type.encode())
         os.read(go, 1)
         cards = eal.ring_lookup("cards")
-        assert cards.enqueue(cards.dequeue() + 1000)
+        raise_by(cards, 1000)
         pool = eal.mempool_lookup("objects")
-        pool.put(pool.get())
+        index = pool.get()
+        assert index is not None
+        pool.put(index)
         assert "own" in [zone.name for zone in eal.memzones()]  # what the dead one reserved is still there for it
         os.write(ready, b" lived on")
 

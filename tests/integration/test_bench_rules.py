@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import bench_rules
-from bench_stats import Cell, Ratio
+from tests.benchmarks import bench_rules
+from tests.benchmarks.bench_stats import Cell, Ratio
 
 STILL = Ratio(1.0, 0.99, 1.01)
 

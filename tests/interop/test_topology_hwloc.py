@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from eal.topology.model import Topology
-from tests.machines import SHAPES
+from tests.machines import SHAPES, Machine
 
 ROOT = Path(__file__).parents[2]
 CAPTURES = sorted((ROOT.parent / "shared/topologies").glob("*.tar.bz2"))  # none on machines without that folder
@@ -34,7 +34,7 @@ LSCPU_DIFFERS = {
 
 
 # Captures and made-up machines in one table, so that a machine without captures has no empty test.
-TREES = {**SHAPES, **{path.name.partition(".")[0]: path for path in CAPTURES}}
+TREES: dict[str, Path | Callable[[], Machine]] = {**SHAPES, **{path.name.partition(".")[0]: path for path in CAPTURES}}
 
 
 @pytest.fixture(scope="session")

@@ -440,7 +440,8 @@ def test_leftovers_of_a_living_prefix_say_who_lives(primary: eal.Eal, peer: Peer
 
 
 def test_a_start_that_fails_leaves_nothing(runtime_dir: Path, prefix: str) -> None:
-    for keywords in ({"lcores": [4095]}, {"memory": 1 << 30}, {"huge_dir": "/nowhere", "no_huge": None}):
+    faulty: list[dict[str, Any]] = [{"lcores": [4095]}, {"memory": 1 << 30}, {"huge_dir": "/nowhere", "no_huge": None}]
+    for keywords in faulty:
         with pytest.raises(eal.EalError):
             eal.init(**{"file_prefix": prefix, "no_huge": True, **keywords})
         assert state(runtime_dir, prefix) == (0, [])

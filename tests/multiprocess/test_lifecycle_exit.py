@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.hotplug import Lab
+from tests.hotplug import Lab, Metadata
 
 START = """
 import atexit, gc, sys, threading, time, weakref
@@ -75,11 +75,11 @@ time.sleep(0.05)""",
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Any:
+def plugged(tmp_path: Path) -> tuple[Lab, Metadata]:
     lab = Lab(tmp_path)
-    lab.vm0 = lab.metadata("vm0")
-    lab.plug_all(lab.vm0)
-    return lab
+    vm0 = lab.metadata("vm0")
+    lab.plug_all(vm0)
+    return lab, vm0
 
 
 def ends_well(other: Any) -> None:
@@ -97,8 +97,11 @@ def test_the_end_of_a_host(end: str, peer: Callable[..., Any], runtime_dir: Path
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_the_end_of_a_guest(end: str, peer: Callable[..., Any], runtime_dir: Path, lab: Any) -> None:
-    """With a guard thread at work and a watch open."""
+def test_the_end_of_a_guest(
+    end: str, peer: Callable[..., Any], runtime_dir: Path, plugged: tuple[Lab, Metadata]
+) -> None:
+    """With the hotplug monitor's thread running and a watch open."""
+    lab, vm0 = plugged
     ends_well(peer(START + ENDS[end], lab.root))
-    assert lab.vm0.guards() == []
+    assert vm0.guards() == []
     assert list(runtime_dir.iterdir()) == []

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import eal
 import ivshmem
-from tests.hotplug import Heard, Lab, until
+from tests.hotplug import Heard, Lab, Metadata, until
 
 
 @dataclass
@@ -215,19 +215,20 @@ def test_a_host_in_any_order(words: list[str], runtime_dir: Path, prefix: str) -
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Any]:
+def plugged(tmp_path: Path) -> Iterator[tuple[Lab, Metadata]]:
     lab = Lab(tmp_path)
-    lab.vm0 = lab.metadata("vm0")
-    lab.plug_all(lab.vm0)
-    yield lab
-    for segment in lab.vm0.segments:
+    vm0 = lab.metadata("vm0")
+    lab.plug_all(vm0)
+    yield lab, vm0
+    for segment in vm0.segments:
         segment.close()
 
 
 @settings(LIVES, max_examples=10)
 @given(words=orders(GUEST, GUEST_VIEWS))
-def test_a_guest_in_any_order(words: list[str], runtime_dir: Path, prefix: str, lab: Any) -> None:
+def test_a_guest_in_any_order(words: list[str], runtime_dir: Path, prefix: str, plugged: tuple[Lab, Metadata]) -> None:
+    lab, vm0 = plugged
     in_child(lambda: live(lambda: guest(lab, prefix), words, (f".{prefix}.", str(runtime_dir), str(lab.folder))))
-    assert lab.vm0.guards() == []
-    assert lab.vm0.segments[0].participants() == []
+    assert vm0.guards() == []
+    assert vm0.segments[0].participants() == []
     assert list(runtime_dir.iterdir()) == []

@@ -233,11 +233,13 @@ for i in range(2000):
         if i >= 20:
             assert back.wait(20)
             came = back.dequeue()
+            assert isinstance(came, int)
             assert numbers[came] == (i - 20) * 3
             pool.put(came)
     for i in range(1980, 2000):
         assert back.wait(20)
         came = back.dequeue()
+        assert isinstance(came, int)
         assert numbers[came] == i * 3
         pool.put(came)
     other.end()

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def topology(tmp_path: Path) -> Topology:
     return Topology(SHAPES["two-sockets-smt"]().write(tmp_path / "machine"))
 
 
-def vm(**changes: object) -> RunningVm:
+def vm(**changes: Any) -> RunningVm:
     """A VM as a plan puts it: vCPUs on CPUs 4 and 12, memory on node 1, one segment."""
     good = RunningVm(
         "web",
@@ -53,16 +54,17 @@ def vm(**changes: object) -> RunningVm:
     return replace(good, **changes)
 
 
-def app(*cpus: int, **changes: object) -> RunningApp:
+def app(*cpus: int, **changes: Any) -> RunningApp:
     """A host app with a polling lcore on each of these CPUs."""
     lcores = tuple(PinnedThread(200, 200 + cpu, "app.py", "python3", "app", (cpu,)) for cpu in cpus)
     return replace(RunningApp(200, "app.py", lcores, (SharedFile(SEGMENT, ((1, 512),)),)), **changes)
 
 
-def broken(topology: Topology, *things: object) -> list[str]:
+def broken(topology: Topology, *things: RunningVm | RunningApp) -> list[str]:
     """The rules that are broken, in words."""
     vms = [thing for thing in things if isinstance(thing, RunningVm)]
-    return [str(each) for each in violations(topology, vms, [thing for thing in things if thing not in vms])]
+    apps = [thing for thing in things if isinstance(thing, RunningApp)]
+    return [str(each) for each in violations(topology, vms, apps)]
 
 
 def test_a_good_placement_breaks_nothing(topology: Topology) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def test_lines_come_while_the_guest_still_runs(tmp_path: Path) -> None:
     with VM(config) as vm:
         lines = vm.lines()
         assert next(lines) == "first"
+        assert isinstance(lines, Generator)
         lines.close()
         qmp_plug(qmp, "rp1")
         assert list(vm.lines()) == ["", "last"]

@@ -44,7 +44,7 @@ class Flow:
                 time.sleep(0.001)
             else:
                 if number != self.back:
-                    self.faults.append(f"{number} came back for {self.back}")
+                    self.faults.append(f"{number!r} came back for {self.back}")
                 self.back += 1
 
     def goes_on(self) -> None:

@@ -43,9 +43,9 @@ def test_segments_lie_on_their_node() -> None:
     result = run([sys.executable, "-P", "-c", PRIMARY], qemu_args=qemu_args, memory=512)
     assert result.status == 0, result.output
     said = json.loads(result.output.splitlines()[-1])
-    for node in ("0", "1"):
-        assert f"bind:{node}" in said[node], said
-        assert [word for word in said[node] if word[0] == "N"] == [f"N{node}=1024"]  # every page, and nowhere else
+    for number in ("0", "1"):
+        assert f"bind:{number}" in said[number], said
+        assert [word for word in said[number] if word[0] == "N"] == [f"N{number}=1024"]  # every page, and nowhere else
     assert said["absent"].startswith(
         "Invalid: there is no memory on NUMA node 2 of this machine; nodes with memory: 0, 1"
     )

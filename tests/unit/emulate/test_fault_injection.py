@@ -177,6 +177,7 @@ def test_a_host_goes_on_whatever_becomes_of_its_guest(primary: eal.Eal) -> None:
             if index is None:
                 time.sleep(0.0001)
                 continue
+            assert isinstance(index, int)
             pool.put(index)
             taken += 1
 

@@ -22,6 +22,7 @@ import ivshmem
 from eal._native import lib
 from eal.linux import process
 from eal.memory.segment import Segment, share_word
+from eal.metadata.table_file import TableFile
 from ivshmem.hotplug import qmp
 from ivshmem.hotplug import unplug_handshake as leaving
 from tests.fake_qemu import Bridge, FakeQemu
@@ -68,6 +69,11 @@ def hot(primary: eal.Eal) -> ivshmem.Metadata:
     return metadata_of("hot", 2 * MIB, 16 * MIB)
 
 
+def file_of(metadata: ivshmem.Metadata) -> TableFile:
+    assert metadata._file is not None
+    return metadata._file
+
+
 def ids(*metadata: ivshmem.Metadata) -> list[str]:
     return sorted({device.uuid: device.id for one in metadata for device in one.devices()}.values())
 
@@ -93,7 +99,7 @@ def test_out_again(vm: Any, hot: ivshmem.Metadata) -> None:
     removed = [name for command, name in vm.commands if command == "device_del"]
     assert removed[0] == f"{hot.devices()[-1].id}-dev"
     assert len(removed) == 3
-    assert not leaving.is_leaving(hot._file)
+    assert not leaving.is_leaving(file_of(hot))
     with pytest.raises(eal.NotFound, match="does not have metadata 'hot'"):
         hot.unplug(vm.path)
     hot.plug(vm.path)
@@ -180,7 +186,13 @@ def test_a_new_segment_is_plugged_before_it_is_published(vm: Any, hot: ivshmem.M
     hot.plug(vm.path)
     table = hot.table
     seen = []
-    plain, vm._device_add = vm._device_add, lambda **options: (seen.append(hot.table), plain(**options))
+    plain = vm._device_add
+
+    def device_add(**options: Any) -> None:
+        seen.append(hot.table)
+        plain(**options)
+
+    vm._device_add = device_add
     hot.add_memzone(zone_in("later"))
     assert seen == [table]
     assert sorted(vm.given()) == ids(hot)
@@ -395,11 +407,11 @@ def test_a_guest_that_does_not_give_devices_up(vm: Any, hot: ivshmem.Metadata) -
     with pytest.raises(eal.InUse, match=r"its guest refuses to give ivs-.*-dev up"):
         hot.unplug(vm.path)
     assert sorted(vm.given()) == ids(hot)
-    assert not leaving.is_leaving(hot._file)
+    assert not leaving.is_leaving(file_of(hot))
     vm.refuses, vm.silent = set(), {"*"}
     with pytest.raises(eal.Stalled, match=r"did not answer for 0.1 s, so it still has ivs-"):
         hot.unplug(vm.path, timeout=0.1)
-    assert not leaving.is_leaving(hot._file)
+    assert not leaving.is_leaving(file_of(hot))
     vm.silent, vm.busy = set(), 3  # and QEMU lets go of the memory later than of the device
     hot.unplug(vm.path)
     assert vm.given() == []
@@ -494,7 +506,7 @@ class Guard:
         self._owner = owner or (0x1234_5678 << 32 | threading.get_native_id())
         self.slot = lib.ivs_participant_claim(self._base, self._owner, 77 << 40 | 1)
         lib.ivs_participant_guard(self._base, self.slot, self._owner, share_word(metadata.uuid))
-        self._file, self.answers, self.beats, self.heard = metadata._file, answers, True, 0
+        self._file, self.answers, self.beats, self.heard = file_of(metadata), answers, True, 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live)
         self._thread.start()
@@ -550,7 +562,7 @@ def test_one_that_does_not_let_go(vm: Any, hot: ivshmem.Metadata, guard: Callabl
         caught.value
     )
     assert sorted(vm.given()) == ids(hot)
-    assert not leaving.is_leaving(hot._file)
+    assert not leaving.is_leaving(file_of(hot))
     hot.unplug(vm.path, timeout=0.3, force=True)
     assert vm.given() == []
 
@@ -593,9 +605,9 @@ def test_where_nobody_can_answer_there_is_a_fixed_time(vm: Any, primary: eal.Eal
 
 def test_an_announcement_of_somebody_who_was_killed_is_taken_back(vm: Any, hot: ivshmem.Metadata) -> None:
     hot.plug(vm.path)
-    leaving.set_leaving(hot._file, 5)
+    leaving.set_leaving(file_of(hot), 5)
     hot.plug(vm.path)
-    assert not leaving.is_leaving(hot._file)
+    assert not leaving.is_leaving(file_of(hot))
 
 
 # --- the commands -------------------------------------------------------------------------------------------

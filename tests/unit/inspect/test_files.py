@@ -328,10 +328,10 @@ def test_names_that_look_like_options(primary: eal.Eal, monkeypatch: pytest.Monk
     seen = "import eal; print([zone.name for zone in eal.init().memzones()])"
     ivshmem_command = [sys.executable, "-P", "-c", "from ivshmem.cli import main; main()"]
     for words in (["--", "-vm0", "--"], ["--file-prefix", primary.file_prefix, "--", "-vm0", "--"]):
-        done = subprocess.run(
+        ended = subprocess.run(
             [*ivshmem_command, "emulate", *words, sys.executable, "-P", "-c", seen], capture_output=True, text=True
         )
-        assert (done.returncode, done.stdout) == (0, "['zone']\n"), done.stderr
+        assert (ended.returncode, ended.stdout) == (0, "['zone']\n"), ended.stderr
 
 
 def test_where_a_name_leads(primary: eal.Eal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,7 +187,7 @@ def test_who_only_looks_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monkey
         if len(waited) == 3:
             bar.outcome = None
 
-    monkeypatch.setattr(bar_access.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     assert way(access(tmp_path, "devmem"), bar) == "devmem"
     for_good = access(tmp_path, "devmem")
     for _ in range(3):

@@ -357,7 +357,7 @@ def test_a_burst_of_headers_and_data_without_a_loop(pool: eal.MbufPool) -> None:
     headers["data_len"][burst] = headers["pkt_len"][burst] = 60
     data[burst, HEADROOM : HEADROOM + 60] = np.arange(60)
     headers["vlan_tci"][burst] = np.arange(32)
-    for number, index in enumerate(burst):
+    for number, index in enumerate(burst.tolist()):
         pool.sanity_check(index)
         assert bytes(pool.mtod(index)) == bytes(range(60))
         assert headers[index]["vlan_tci"] == number

@@ -92,7 +92,7 @@ def test_the_format_is_made_as_ever() -> None:
 def test_a_header_has_its_fields_where_they_were() -> None:
     fields = header_dtype().fields
     assert fields is not None
-    assert {name: (offset, dtype.itemsize) for name, (dtype, offset) in fields.items()} == LAYOUT
+    assert {name: (field[1], field[0].itemsize) for name, field in fields.items()} == LAYOUT
     assert {
         name: (field.offset, ffi.sizeof(field.type)) for name, field in ffi.typeof("struct ivs_mbuf").fields
     } == LAYOUT

@@ -272,7 +272,7 @@ def test_mode_user_and_group_are_the_groups(
     first = primary.segment_create(2 * MIB, group="vm", mode=0o660, user=user, user_group=user_group)
     primary.memzone_reserve("z", 3 * MIB, group="vm")
     primary.memzone_reserve("y", 64)
-    owners = {}
+    owners: dict[str, set[tuple[int, int, int]]] = {}
     for segment in primary.segments():
         found = os.stat(segment.path)
         owners.setdefault(segment.group, set()).add((found.st_mode & 0o7777, found.st_uid, found.st_gid))

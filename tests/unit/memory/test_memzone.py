@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -163,12 +164,13 @@ BAD_NAMES = ["", "a/b", "nul\0", "tab\t", "\x7f", "\ud800", None, b"bytes", 5, (
 
 
 def make(primary: eal.Eal, kind: str, name: object) -> object:
-    return {
+    makers: dict[str, Callable[[], object]] = {
         "memzone": lambda: primary.memzone_reserve(name, 64),  # type: ignore[arg-type]
         "array": lambda: primary.array_reserve(name, 8, "f4"),  # type: ignore[arg-type]
         "ring": lambda: primary.ring_create(name, 8),  # type: ignore[arg-type]
         "mempool": lambda: primary.mempool_create(name, 8, 8),  # type: ignore[arg-type]
-    }[kind]()
+    }
+    return makers[kind]()
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -205,7 +207,7 @@ def test_unusual_names_that_can_be(primary: eal.Eal, name: str) -> None:
         ("mempool", primary.mempool_lookup),
     ):
         made = make(primary, kind, name)
-        assert lookup(name) is made  # type: ignore[operator]
+        assert lookup(name) is made
 
 
 def test_one_name_for_a_zone_a_ring_and_a_pool(primary: eal.Eal) -> None:
@@ -251,7 +253,9 @@ def test_exist_ok(primary: eal.Eal) -> None:
 def test_exist_ok_of_arrays(primary: eal.Eal) -> None:
     zone = primary.array_reserve("a", (2, 3), "<f4", exist_ok=True)
     assert primary.array_reserve("a", (2, 3), np.float32, exist_ok=True) is zone
-    for shape, dtype, what in [((3, 2), "<f4", "shape"), (6, "<f4", "shape"), ((2, 3), "<i4", "dtype")]:
+    others: list[tuple[int | tuple[int, ...], str, str]]
+    others = [((3, 2), "<f4", "shape"), (6, "<f4", "shape"), ((2, 3), "<i4", "dtype")]
+    for shape, dtype, what in others:
         with pytest.raises(eal.Exists, match=f"another {what}"):
             primary.array_reserve("a", shape, dtype, exist_ok=True)
     primary.memzone_reserve("plain", 24)
@@ -335,14 +339,15 @@ def test_array_of_a_plain_zone(primary: eal.Eal) -> None:
     assert zone.array("<f8").shape == (12,)
     assert zone.array("<u2", (5, 10)).shape == (5, 10)
     assert zone.array("u1", 0).shape == (0,)
-    for dtype, shape in [
+    wrong: list[tuple[str, int | tuple[int, ...] | None]] = [
         ("<f8", 13),
         ("u1", 101),
         ("u1", (-1,)),
         ("u1", (-1, -1)),
         ("S0", None),
         ("<f8", (1 << 62, 4)),
-    ]:
+    ]
+    for dtype, shape in wrong:
         with pytest.raises(eal.Invalid):
             zone.array(dtype, shape)
 

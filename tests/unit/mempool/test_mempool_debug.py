@@ -107,6 +107,8 @@ def test_the_audit_says_who_has_what(pool: Mempool) -> None:
     go_on.set()
     thread.join()
     theirs, owner = taken
+    assert mine is not None
+    assert theirs is not None
     assert audit.holders == {process.owner(): [mine], owner: [theirs]}
     assert sorted(audit.in_hand) == sorted([mine, theirs])
     assert audit.ok

@@ -14,6 +14,7 @@ import eal
 import ivshmem
 from eal.memory.segment import HEADER_SIZE
 from ivshmem.cli import cli
+from ivshmem.metadata.exposure import Exposed
 
 MIB = 1 << 20
 
@@ -25,7 +26,7 @@ def _warnings_count() -> Iterator[None]:
         yield
 
 
-def names(exposure: list[ivshmem.metadata.exposure.Exposed]) -> list[list[str]]:
+def names(exposure: list[Exposed]) -> list[list[str]]:
     return [[zone.name for zone in segment.zones] for segment in exposure]
 
 

@@ -318,11 +318,12 @@ def test_a_zone_can_be_freed_once_its_metadata_is_closed(three: eal.Eal) -> None
     metadata.add_memzone(zone)
     metadata.add_ring(eal.ring_lookup("ring"))
     metadata.add_mempool(eal.mempool_lookup("pool"))
-    for free in (
+    frees: list[Callable[[], object]] = [
         lambda: eal.memzone_free(zone),
         lambda: eal.ring_free(eal.ring_lookup("ring")),
         lambda: eal.mempool_free(eal.mempool_lookup("pool")),
-    ):
+    ]
+    for free in frees:
         with pytest.raises(eal.InUse, match="stands in metadata 'vm0'"):
             free()
     metadata.close()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +81,7 @@ def make_things() -> list[Thing]:
 
 
 @pytest.fixture
-def things(primary: eal.Eal) -> Iterator[list[Thing]]:
+def things(primary: eal.Eal) -> list[Thing]:
     return make_things()
 
 

@@ -59,7 +59,7 @@ def opened(file: TableFile) -> TableFile:
 # --- encoding -----------------------------------------------------------------------------------------------
 
 names = st.text(
-    st.characters(blacklist_categories=("Cs",), blacklist_characters="/\x7f", min_codepoint=0x20), min_size=1
+    st.characters(blacklist_categories=["Cs"], blacklist_characters="/\x7f", min_codepoint=0x20), min_size=1
 ).filter(lambda name: len(name.encode()) <= 31)
 segments = st.builds(
     SegmentRecord,
@@ -70,7 +70,7 @@ segments = st.builds(
     socket_id=st.integers(-1, 63),
     group=names,
     epoch=st.integers(0, 2**64 - 1),
-    path=st.text(st.characters(blacklist_categories=("Cs",)), max_size=40),
+    path=st.text(st.characters(blacklist_categories=["Cs"]), max_size=40),
     readonly=st.booleans(),
 )
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,7 @@ def test_another_version_is_refused(name: str) -> None:
     at = 72 if name.startswith("ring") else 8
     mapping.view()[at] += 1
     base = mapping.pointer()
-    check = {
+    checks: dict[str, Callable[[], int]] = {
         "segment": lambda: lib.ivs_segment_check(base, 1 << 40, ffi.new("struct ivs_segment_info *")),
         "metadata": lambda: check_table(mapping, METADATA_MAGIC),
         "registry": lambda: check_table(mapping, REGISTRY_MAGIC),
@@ -113,8 +114,8 @@ def test_another_version_is_refused(name: str) -> None:
             ffi.new("struct ivs_ring *"), base, mapping.length, 0, ffi.new("struct ivs_ring_info *")
         ),
         "mempool": lambda: lib.ivs_mempool_check(base, mapping.length, ffi.new("struct ivs_mempool_info *")),
-    }[name.split("-")[0]]
-    assert check() == lib.IVS_FAULT_VERSION
+    }
+    assert checks[name.split("-")[0]]() == lib.IVS_FAULT_VERSION
 
 
 def check_table(mapping: Mapping, magic: int) -> int:

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 
 from ivshmem.cli import cli
-from ivshmem.plan import apply as plan_up
+from ivshmem.plan.record import PlanRecord
 
 IVSHMEM = str(Path(sys.executable).with_name("ivshmem"))
 PLAN = """
@@ -167,7 +167,7 @@ def test_a_failure_half_way_leaves_no_file(
         made.append(len(files(prefix)))
         raise OSError(28, "No space left on device", "here")
 
-    monkeypatch.setattr(plan_up.PlanRecord, "save", fail)
+    monkeypatch.setattr(PlanRecord, "save", fail)
     result = CliRunner().invoke(cli, ["up", str(plan(more, mode=0o660))])
     assert (result.exit_code, "No space left on device" in result.stderr) == (1, True), result.output
     assert made

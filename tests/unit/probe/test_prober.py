@@ -185,13 +185,14 @@ def test_node_of_the_device_and_of_the_host(lab: Lab, guest: Guest) -> None:
 def test_what_belongs_to_the_host_cannot_be_freed_or_made_again(lab: Lab, guest: Guest) -> None:
     good(lab)
     with guest() as made:
-        for free, found in (
+        frees: list[tuple[Callable[[Any], None], object]] = [
             (made.memzone_free, made.memzone_lookup("good image")),
             (made.ring_free, made.ring_lookup("good ring")),
             (made.mempool_free, made.mempool_lookup("good pool")),
-        ):
+        ]
+        for free, found in frees:
             with pytest.raises(eal.Denied, match="belongs to the host"):
-                free(found)  # type: ignore[operator]
+                free(found)
         for make in (
             lambda: made.memzone_reserve("good image", 64),
             lambda: made.ring_create("good ring", 8),
@@ -355,7 +356,7 @@ def test_an_entry_outside_its_segment(lab: Lab, guest: Guest) -> None:
     struct.pack_into("<Q", raw, 40, len(raw))
     struct.pack_into("<I", raw, 0, lib.ivs_crc32c(0, bytes(raw), len(raw)))
     lab.device(Path(segment.path))
-    rejection(lab, guest, lab.device(patched(path, 4096, raw)), "vm0", "an entry outside its segment")
+    rejection(lab, guest, lab.device(patched(path, 4096, bytes(raw))), "vm0", "an entry outside its segment")
 
 
 def test_a_missing_segment(lab: Lab, guest: Guest) -> None:

@@ -39,7 +39,7 @@ def guards() -> list[threading.Thread]:
 
 def test_async_for_until_it_is_closed(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     async def run(watch: eal.Watch) -> list[tuple[str, str]]:
-        seen = []
+        seen: list[tuple[str, str]] = []
         metadata = lab.metadata("vm0")
         await asyncio.to_thread(lab.plug_all, metadata)
         async for event in watch:
@@ -80,7 +80,8 @@ def test_two_loops_hear_the_same(lab: Any, guest: Callable[..., eal.Eal]) -> Non
     async def run(watch: eal.Watch) -> list[list[str]]:
         tasks = [asyncio.create_task(hear(watch)) for _ in range(2)]
         await asyncio.sleep(0)
-        await asyncio.to_thread(lambda: lab.plug_all(lab.metadata("vm0")) and until(lambda: eal.current().shares))
+        await asyncio.to_thread(lab.plug_all, lab.metadata("vm0"))
+        await asyncio.to_thread(until, lambda: eal.current().shares)
         watch.close()
         return await asyncio.gather(*tasks)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -304,7 +305,8 @@ def test_exist_ok(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8, elem_size=4, flags=RingFlag.SP_ENQ)
     assert primary.ring_create("r", 8, elem_size=4, flags=RingFlag.SP_ENQ, exist_ok=True) is ring
     assert primary.ring_create("new", 8, exist_ok=True).name == "new"
-    for other in ({"count": 16}, {"elem_size": 8}, {"flags": 0}):
+    others: list[dict[str, Any]] = [{"count": 16}, {"elem_size": 8}, {"flags": 0}]
+    for other in others:
         with pytest.raises(eal.Exists, match="ring 'r' exists with another"):
             primary.ring_create("r", **{"count": 8, "elem_size": 4, "flags": RingFlag.SP_ENQ, **other}, exist_ok=True)
     with pytest.raises(eal.Exists, match="ring 'r' exists already"):

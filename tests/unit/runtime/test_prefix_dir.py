@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def test_where_it_is(
     monkeypatch: pytest.MonkeyPatch, uid: int, given: str | None, session: str | None, expected: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: uid)
-    monkeypatch.setattr(runtime.tempfile, "gettempdir", lambda: "/tmp")
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/tmp")
     for name, value in (("EAL_RUNTIME_DIR", given), ("XDG_RUNTIME_DIR", session)):
         if value is None:
             monkeypatch.delenv(name, raising=False)

@@ -15,7 +15,7 @@ import pytest
 
 from eal.errors import Invalid, NotFound
 from eal.topology.model import Topology, main
-from eal.topology.placement.request import Plan, Request, Workload, parse_spec
+from eal.topology.placement.request import Misfit, Plan, Request, Workload, parse_spec
 from eal.topology.placement.solver import solve
 from eal.topology.placement.view_text import eal_args, libvirt_xml, plan_as_dict, qemu_args, taskset
 from tests.machines import SHAPES, Machine, regular
@@ -36,7 +36,7 @@ def plan(tmp_path: Path) -> Callable[[str, str], Plan]:
 # --- the rules, by brute force ------------------------------------------------------------------------------
 
 
-def random_machine(rng: random.Random) -> object:
+def random_machine(rng: random.Random) -> Machine:
     """One to three nodes of one to four cores with one to three threads, with odd amounts of memory."""
     cpus: dict[int, tuple[int, int]] = {}
     nodes: dict[int, list[int]] = {}
@@ -50,6 +50,12 @@ def random_machine(rng: random.Random) -> object:
     pools = {node: {2 * MIB: (512, rng.choice((0, 256, 512)))} for node in nodes}
     offline = frozenset(cpu for cpu in cpus if cpu and rng.random() < 0.1)
     return Machine(cpus, nodes, memory=memory, hugepages=pools, offline=offline)
+
+
+def the(parent: ElementTree.Element, path: str) -> ElementTree.Element:
+    found = parent.find(path)
+    assert found is not None
+    return found
 
 
 def random_request(rng: random.Random, cpus: list[int]) -> Request:
@@ -153,7 +159,7 @@ def test_random_machines_by_brute_force(seed: int, tmp_path: Path) -> None:
         check_nearest(topology, request, plan, misfit)
 
 
-def check_nearest(topology: Topology, request: Request, plan: Plan, misfit: object) -> None:
+def check_nearest(topology: Topology, request: Request, plan: Plan, misfit: Misfit) -> None:
     """The nearest fits beside the rest, and one vCPU more fits on no node."""
     pages = {w.pages for w in misfit.workloads}
 
@@ -341,8 +347,8 @@ def test_what_to_paste(plan: Callable[[str, str], Plan]) -> None:
         "2": "5",
         "3": "13",
     }
-    assert domain.find("numatune/memory").attrib == {"mode": "strict", "nodeset": "1"}
-    assert domain.find("vcpu").text == "4"
+    assert the(domain, "numatune/memory").attrib == {"mode": "strict", "nodeset": "1"}
+    assert the(domain, "vcpu").text == "4"
 
 
 def test_what_to_paste_with_hugepages(tmp_path: Path) -> None:
@@ -351,7 +357,7 @@ def test_what_to_paste_with_hugepages(tmp_path: Path) -> None:
     backend = qemu_args(found.placements[0])[7]
     assert backend.startswith("memory-backend-memfd,id=ram-a,hugetlb=on,hugetlbsize=2048K,size=524288K,host-nodes=0")
     domain = ElementTree.fromstring(f"<domain>{libvirt_xml(found.placements[0])}</domain>")
-    assert domain.find("memoryBacking/hugepages/page").attrib == {"size": "2048", "unit": "KiB"}
+    assert the(domain, "memoryBacking/hugepages/page").attrib == {"size": "2048", "unit": "KiB"}
 
 
 def test_host_lcores_have_nothing_for_qemu(plan: Callable[[str, str], Plan]) -> None:

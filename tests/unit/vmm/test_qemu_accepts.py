@@ -119,7 +119,7 @@ ODD = ["a,b=c", "share=off,size=1M", "two  blanks 'and' \"quotes\"", "$(id)`id`\
 
 @pytest.mark.parametrize("name", ODD)
 def test_qemu_takes_odd_paths(runtime_dir: Path, name: str) -> None:
-    files = {}
+    files: set[str] = set()
     with eal.init(file_prefix=name, no_huge=True):
         metadata = ivshmem.metadata_create(name)
         metadata.add_memzone(eal.memzone_reserve("zone", 64))
