@@ -19,7 +19,7 @@ from eal.doctor.machine import Check, Verdict, machine_checks
 from eal.errors import Denied, EalError
 from eal.memory.segment import open_segment
 from eal.memory.socket_id import SOCKET_ID_ANY
-from eal.metadata.table_file import SegmentRecord
+from eal.metadata.records import SegmentRecord
 from eal.pci.device import SYSFS, scan
 from eal.runtime import prefix_dir as runtime
 from ivshmem.inspect.prefixes import PrefixState, prefix_states

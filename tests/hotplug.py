@@ -17,11 +17,13 @@ from uuid import uuid4
 import eal
 from eal._native import lib
 from eal.linux.mapping import Mapping
-from eal.memory.hugepages import Backend, Ownership
+from eal.memory.hugepages import Backend
 from eal.memory.memzone import Memzone
 from eal.memory.segment import Participant, Segment, create_segment, share_word
+from eal.memory.segment_file import Ownership
 from eal.mempool.mempool import format_mempool, mempool_memsize
-from eal.metadata.table_file import METADATA_MAGIC, Entry, Kind, Table, TableFile
+from eal.metadata.records import Entry, Kind, Table
+from eal.metadata.table_file import METADATA_MAGIC, TableFile
 from eal.ring.format import format_ring, ring_memsize
 from eal.ring.ring import Ring
 

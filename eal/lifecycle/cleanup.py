@@ -16,7 +16,7 @@ from eal.errors import EalError
 from eal.memory.hugepages import SHM_DIR, hugetlbfs_mounts
 from eal.memory.registry import open_registry
 from eal.memory.segment import open_segment
-from eal.metadata.table_file import Table
+from eal.metadata.records import Table
 from eal.runtime.prefix_dir import PrefixDir, file_stem
 
 log = logging.getLogger(__name__)

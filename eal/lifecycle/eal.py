@@ -15,12 +15,12 @@ from typing import Protocol
 from eal.errors import InUse, Invalid, NotFound
 from eal.lifecycle import cleanup as leftovers
 from eal.lifecycle import options
-from eal.memory import hugepages as pages
+from eal.memory import hugepages
 from eal.memory.heap import Heap, base_address
-from eal.memory.hugepages import Ownership
 from eal.memory.registry import Registry, create_registry, open_registry
+from eal.memory.segment_file import Ownership
 from eal.memory.socket_id import SOCKET_ID_ANY
-from eal.metadata.table_file import Entry, SegmentRecord, Table
+from eal.metadata.records import Entry, SegmentRecord, Table
 from eal.objects.segments import Objects
 from eal.pci.bar_access import BarAccess, Choice
 from eal.pci.bus import Bus
@@ -149,8 +149,8 @@ class Eal(Objects):
         if self._shares:
             self._start_guard()
 
-    def _choose_backend(self) -> pages.Backend:
-        return pages.choose(huge_dir=self.options.huge_dir, no_huge=self.options.no_huge)
+    def _choose_backend(self) -> hugepages.Backend:
+        return hugepages.choose(huge_dir=self.options.huge_dir, no_huge=self.options.no_huge)
 
     def _first_in_use(self, entries: Iterable[Entry]) -> tuple[Entry, str] | None:
         """The first of these objects whose kind and name this prefix has in its registry."""

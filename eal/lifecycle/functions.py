@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from eal.lifecycle.eal import Eal
     from eal.mbuf.pool import MbufPool
-    from eal.memory.hugepages import Progress
     from eal.memory.memzone import Memzone
     from eal.memory.segment import Segment
+    from eal.memory.segment_file import Progress
     from eal.mempool.mempool import Mempool
     from eal.probe.events import Event, Watch
     from eal.ring.ring import Ring

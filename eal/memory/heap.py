@@ -14,12 +14,13 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from eal.errors import Exists, Invalid, InvalidType, NoMemory
-from eal.memory import hugepages as pages
-from eal.memory.hugepages import Backend, Ownership, Progress
+from eal.memory import hugepages
+from eal.memory.hugepages import Backend
 from eal.memory.registry import Registry
 from eal.memory.segment import HEADER_SIZE, Segment, create_segment, open_segment
+from eal.memory.segment_file import Ownership, Progress
 from eal.memory.socket_id import SOCKET_ID_ANY
-from eal.metadata.table_file import Entry, Kind, SegmentRecord, Table
+from eal.metadata.records import Entry, Kind, SegmentRecord, Table
 from eal.runtime.prefix_dir import PrefixDir
 from eal.text.sizes import MIB, align_up, is_power_of_two, power_of_two_above
 
@@ -135,7 +136,7 @@ class Heap:
                     pass  # then a smaller one, or its error
             return self.create_segment(smallest, **where)  # type: ignore[arg-type]
 
-        return self._with_pages(pages.backend_of(of_group[0]) if of_group else self.backend, make)
+        return self._with_pages(hugepages.backend_of(of_group[0]) if of_group else self.backend, make)
 
     def _with_pages(self, backend: Backend, make: Callable[[Backend], Segment]) -> Segment:
         """Makes a segment of a backend's pages. Hugepages that nobody insisted on may have gone since they were chosen:
@@ -146,8 +147,8 @@ class Heap:
         except NoMemory as error:
             if self.insists or not backend.huge:
                 raise
-            log.warning("falling back to tmpfs (%s), which costs TLB misses: %s", pages.SHM_DIR, error)
-        return make(pages.tmpfs())
+            log.warning("falling back to tmpfs (%s), which costs TLB misses: %s", hugepages.SHM_DIR, error)
+        return make(hugepages.tmpfs())
 
     @staticmethod
     def _ownership(of_group: list[SegmentRecord]) -> Ownership:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eal.errors import Corrupt, Invalid, raise_for
 from eal.memory.segment import Segment
-from eal.metadata.table_file import Entry
+from eal.metadata.records import Entry
 from eal.text import dtypes
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 
 from eal.errors import Corrupt, Denied, Exists, NotFound
 from eal.linux.mapping import Mapping
-from eal.memory.segment import HEADER_SIZE
-from eal.metadata.table_file import REGISTRY_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile, table_room
+from eal.metadata.records import Entry, Kind, SegmentRecord, Table
+from eal.metadata.table_file import HEADER_SIZE, REGISTRY_MAGIC, TableFile, table_room
 
 REGISTRY_SIZE = 32 << 20  # two tables of 16 MiB, about 170,000 objects; the file is sparse
 _NAME = "registry"

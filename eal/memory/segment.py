@@ -16,9 +16,10 @@ from eal._native import ffi, lib
 from eal.errors import Corrupt, Denied, NotFound
 from eal.linux import process
 from eal.linux.mapping import Mapping
-from eal.memory.hugepages import Backend, Ownership, Progress, create
+from eal.memory.hugepages import Backend
+from eal.memory.segment_file import Ownership, Progress, create
 from eal.memory.socket_id import SOCKET_ID_ANY
-from eal.metadata.table_file import SegmentRecord
+from eal.metadata.records import SegmentRecord
 from eal.native_handle import fault_text
 from eal.text.names import pack_name, unpack_name
 

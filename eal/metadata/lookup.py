@@ -10,8 +10,7 @@ from uuid import UUID
 
 from eal.errors import Corrupt, Denied, EalError, NotFound
 from eal.linux.mapping import Mapping
-from eal.memory.segment import HEADER_SIZE
-from eal.metadata.table_file import METADATA_MAGIC, TableFile
+from eal.metadata.table_file import HEADER_SIZE, METADATA_MAGIC, TableFile
 from eal.runtime.prefix_dir import PrefixDir
 
 

@@ -11,13 +11,13 @@ from typing import Any, TextIO
 from eal.errors import Invalid, InvalidType
 from eal.mbuf.format import DEFAULT_DATA_ROOM, format_mbuf_pool, mbuf_pool_memsize
 from eal.mbuf.pool import MbufPool
-from eal.memory import hugepages as pages
-from eal.memory.hugepages import Ownership, Progress, check_mode
+from eal.memory import hugepages
 from eal.memory.memzone import Memzone
 from eal.memory.segment import Segment
+from eal.memory.segment_file import Ownership, Progress, check_mode
 from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.mempool.mempool import Mempool, format_mempool, mempool_memsize
-from eal.metadata.table_file import Entry, Kind
+from eal.metadata.records import Entry, Kind
 from eal.objects.table import Directory
 from eal.ring.format import RingFlag, format_ring, ring_memsize
 from eal.ring.ring import Ring
@@ -167,7 +167,7 @@ class Objects(Directory):
         if not isinstance(size, int):
             raise InvalidType(f"the size of a segment is an int, not {type(size).__name__}")
         check_mode(mode, "segment")
-        backend = pages.choose(huge_dir=huge_dir, page_size=page_size) if huge_dir or page_size else None
+        backend = hugepages.choose(huge_dir=huge_dir, page_size=page_size) if huge_dir or page_size else None
         return self._heap.create_segment(
             size,
             group=group,

@@ -29,7 +29,7 @@ from eal.memory.memzone import Memzone
 from eal.memory.segment import Segment
 from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.lookup import holders
-from eal.metadata.table_file import Entry, Kind
+from eal.metadata.records import Entry, Kind
 from eal.probe.prober import Share
 from eal.ring import recovery as recover
 from eal.ring.ring import Ring

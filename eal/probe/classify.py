@@ -13,7 +13,8 @@ from eal._native import ffi, lib
 from eal.errors import Corrupt, Denied, EalError
 from eal.linux.mapping import Mapping
 from eal.memory.segment import HEADER_SIZE, read_header
-from eal.metadata.table_file import METADATA_MAGIC, SegmentRecord, TableFile
+from eal.metadata.records import SegmentRecord
+from eal.metadata.table_file import METADATA_MAGIC, TableFile
 from eal.pci.bar import Bar
 from eal.pci.device import PciDevice
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
-from eal.metadata.table_file import Entry, Kind
+from eal.metadata.records import Entry, Kind
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from uuid import UUID
 from eal.errors import Corrupt, Detached, EalError, Exists, InUse, NotFound
 from eal.linux.mapping import Mapping
 from eal.memory.segment import Segment
-from eal.metadata.table_file import Entry, Kind, Table, TableFile
+from eal.metadata.records import Entry, Kind, Table
+from eal.metadata.table_file import TableFile
 from eal.pci.bar import Bar
 from eal.pci.device import PciDevice
 from eal.probe.classify import Devices, Known, MetadataDevice

@@ -11,7 +11,7 @@ from uuid import UUID
 from eal.errors import Corrupt, EalError
 from eal.linux.mapping import Mapping
 from eal.memory.segment import Segment
-from eal.metadata.table_file import SegmentRecord, Table
+from eal.metadata.records import SegmentRecord, Table
 from eal.probe.classify import Carrier, Devices, Known
 from eal.probe.unplug_ack import give_up_slots
 

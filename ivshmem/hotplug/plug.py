@@ -24,7 +24,8 @@ from uuid import UUID
 
 from eal.errors import EalError, NotFound
 from eal.metadata.lookup import open_metadata
-from eal.metadata.table_file import SegmentRecord, Table, TableFile
+from eal.metadata.records import SegmentRecord, Table
+from eal.metadata.table_file import TableFile
 from eal.runtime.prefix_dir import PrefixDir
 from ivshmem.hotplug.attached_vms import AttachedVm, AttachedVms
 from ivshmem.hotplug.pci_windows import Place

@@ -15,7 +15,8 @@ from eal.errors import EalError
 from eal.linux.mapping import Mapping
 from eal.memory.segment import Segment
 from eal.metadata.lookup import open_metadata
-from eal.metadata.table_file import SegmentRecord, TableFile
+from eal.metadata.records import SegmentRecord
+from eal.metadata.table_file import TableFile
 from eal.runtime.prefix_dir import PrefixDir
 from ivshmem.hotplug.running_vm import Given, Machine
 from ivshmem.hotplug.unplug_handshake import await_letting_go, set_leaving

@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from eal._native import lib
 from eal.errors import EalError, Stalled
 from eal.memory.segment import Participant, Segment, open_segment, share_word
-from eal.metadata.table_file import SegmentRecord, TableFile
+from eal.metadata.records import SegmentRecord
+from eal.metadata.table_file import TableFile
 
 log = logging.getLogger(__name__)
 

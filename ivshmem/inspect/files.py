@@ -17,16 +17,8 @@ from eal.errors import Corrupt, Denied, EalError, NotFound
 from eal.lifecycle import cleanup as leftovers
 from eal.linux.mapping import Mapping
 from eal.memory.segment import HEADER_SIZE, Segment, read_header
-from eal.metadata.table_file import (
-    METADATA_MAGIC,
-    REGISTRY_MAGIC,
-    SegmentRecord,
-    Table,
-    TableFile,
-    TableInfo,
-    decode,
-    table_as_json,
-)
+from eal.metadata.records import SegmentRecord, Table, table_as_json
+from eal.metadata.table_file import METADATA_MAGIC, REGISTRY_MAGIC, TableFile, TableInfo, decode
 from eal.native_handle import fault_text
 from eal.runtime import prefix_dir as runtime
 from ivshmem.inspect.objects import find_objects, object_json, participants_json

@@ -12,7 +12,7 @@ from pathlib import Path
 from eal.errors import EalError
 from eal.linux import process
 from eal.memory.segment import open_segment
-from eal.metadata.table_file import SegmentRecord, Table
+from eal.metadata.records import SegmentRecord, Table
 
 _MAP = re.compile(rb"\S+ (?P<perms>\S+) \S+ (?P<major>[0-9a-f]+):(?P<minor>[0-9a-f]+) (?P<inode>\d+) +(?P<path>.*)")
 

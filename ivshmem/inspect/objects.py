@@ -14,7 +14,7 @@ from eal.mbuf.pool import attach_pool
 from eal.memory.memzone import Memzone
 from eal.memory.segment import HEADER_SIZE, Segment
 from eal.mempool.mempool import Mempool
-from eal.metadata.table_file import Entry, Kind
+from eal.metadata.records import Entry, Kind
 from eal.ring.headtail import EndState
 from eal.ring.ring import Ring
 

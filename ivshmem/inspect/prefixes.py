@@ -15,7 +15,8 @@ from eal.errors import Closed, InUse, NotFound
 from eal.lifecycle import cleanup as leftovers
 from eal.lifecycle.startup import current
 from eal.metadata.lookup import open_metadata
-from eal.metadata.table_file import Table, TableFile, table_as_json
+from eal.metadata.records import Table, table_as_json
+from eal.metadata.table_file import TableFile
 from eal.runtime import prefix_dir as runtime
 from eal.runtime.lock_file import Lock, LockFile
 from eal.runtime.prefix_dir import PrefixDir

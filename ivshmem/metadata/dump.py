@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any, TextIO
 
-from eal.metadata.table_file import Table, TableFile, table_as_json
+from eal.metadata.records import Table, table_as_json
+from eal.metadata.table_file import TableFile
 from eal.text.sizes import size_text
 
 _USE = ("count", "capacity", "available", "n", "fault")  # of what an inspection tells of an object

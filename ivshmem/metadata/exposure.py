@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from uuid import UUID
 
 from eal.memory.segment import HEADER_SIZE
-from eal.metadata.table_file import Entry, Kind, SegmentRecord, Table
+from eal.metadata.records import Entry, Kind, SegmentRecord, Table
 from eal.objects.table import zone_name
 from eal.text.sizes import size_text
 

@@ -16,12 +16,13 @@ from uuid import UUID
 import eal
 from eal.errors import Closed, Exists, Invalid, InvalidType, NotFound
 from eal.lifecycle.eal import Eal
-from eal.memory import hugepages as pages
-from eal.memory.hugepages import Ownership
+from eal.memory import hugepages, segment_file
 from eal.memory.memzone import Memzone
+from eal.memory.segment_file import Ownership
 from eal.mempool.mempool import Mempool
 from eal.metadata.lookup import open_metadata
-from eal.metadata.table_file import METADATA_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile
+from eal.metadata.records import Entry, Kind, SegmentRecord, Table
+from eal.metadata.table_file import METADATA_MAGIC, TableFile
 from eal.ring.ring import Ring
 from eal.text.names import check_name
 from eal.text.sizes import MIB, is_power_of_two
@@ -323,13 +324,13 @@ def metadata_create(
     check_name(name, "metadata")
     if not isinstance(capacity, int) or not 16384 <= capacity < 1 << 47 or not is_power_of_two(capacity):
         raise Invalid(f"metadata {name!r}: capacity {capacity!r}: a power of two from 16384 to 2**46 bytes")
-    pages.check_mode(mode, f"metadata {name!r}")
+    segment_file.check_mode(mode, f"metadata {name!r}")
     owner = eal.current()
     with owner.lock(), names_lock(owner.directory.root):
         claim_name(owner.directory, name)
         uuid = new_uuid(owner.directory.root)
-        path = pages.SHM_DIR / owner.directory.file_name(uuid.hex, "md")
-        mapping = pages.create(pages.tmpfs(), path, capacity, ownership=Ownership(mode, user, group))
+        path = hugepages.SHM_DIR / owner.directory.file_name(uuid.hex, "md")
+        mapping = segment_file.create(hugepages.tmpfs(), path, capacity, ownership=Ownership(mode, user, group))
         file = TableFile.format(mapping, METADATA_MAGIC, name, uuid, epoch=owner.epoch)
         link = owner.directory.metadata_link(name)
         link.symlink_to(path)

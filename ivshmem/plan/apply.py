@@ -15,10 +15,11 @@ import ivshmem
 from eal.errors import InUse, Invalid
 from eal.lifecycle import cleanup as leftovers
 from eal.lifecycle.eal import Eal
-from eal.memory import hugepages as pages
-from eal.memory.hugepages import Backend, Ownership
+from eal.memory import hugepages, segment_file
+from eal.memory.hugepages import Backend
+from eal.memory.segment_file import Ownership
 from eal.memory.socket_id import SOCKET_ID_ANY
-from eal.metadata.table_file import Kind
+from eal.metadata.records import Kind
 from eal.runtime import prefix_dir as runtime
 from eal.runtime.prefix_dir import PrefixDir
 from eal.text.sizes import size_text
@@ -136,9 +137,11 @@ class _Work:
     def _make_segments(self) -> None:
         """Before what lies in them, so that there is one progress of it all."""
         wanted = [(group, size) for group in self._plan.groups.values() for size in self._missing(group)]
-        small = sum(size for group, size in wanted if self._page_size_of(group) == pages.tmpfs().page_size)
+        small = sum(size for group, size in wanted if self._page_size_of(group) == hugepages.tmpfs().page_size)
         if small:
-            pages.check_room(pages.tmpfs(), small)  # all of them: what is refused must not starve others first
+            segment_file.check_room(
+                hugepages.tmpfs(), small
+            )  # all of them: what is refused must not starve others first
         told = self._watch(sum(size for _, size in wanted)) if self._watch is not None and wanted else None
         for group, size in wanted:
             backend = self._pages_of(group)
@@ -170,10 +173,10 @@ class _Work:
     def _pages_of(self, group: Group) -> Backend | None:
         """The pages that a group has already, or insists on."""
         if there := self._difference.segments_of(group.name):
-            return pages.backend_of(there[0])
+            return hugepages.backend_of(there[0])
         if group.huge_dir is None and group.page_size is None:
             return None
-        return pages.choose(huge_dir=group.huge_dir, page_size=group.page_size)
+        return hugepages.choose(huge_dir=group.huge_dir, page_size=group.page_size)
 
     def _fill(self, planned: PlannedMetadata) -> None:
         """Makes a metadata, or takes out of it and adds to it what the plan says."""

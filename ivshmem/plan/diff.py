@@ -11,7 +11,7 @@ from eal.errors import InUse
 from eal.lifecycle.eal import Eal
 from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.lookup import holders as metadata_with
-from eal.metadata.table_file import Entry, Kind, SegmentRecord
+from eal.metadata.records import Entry, Kind, SegmentRecord
 from ivshmem.hotplug.attached_vms import AttachedVms
 from ivshmem.inspect.holders import find_holders
 from ivshmem.metadata.metadata import Metadata

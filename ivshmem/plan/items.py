@@ -13,7 +13,7 @@ from eal.lifecycle.eal import Eal
 from eal.mbuf.format import DEFAULT_DATA_ROOM, mbuf_pool_memsize
 from eal.memory.heap import check_align
 from eal.mempool.mempool import MempoolFlag, mempool_memsize
-from eal.metadata.table_file import Kind
+from eal.metadata.records import Kind
 from eal.ring.format import RingFlag, ring_memsize
 from eal.text import dtypes, names
 from ivshmem.plan.reader import Reader, closest, key_path

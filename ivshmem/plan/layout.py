@@ -10,7 +10,7 @@ from uuid import UUID
 from eal.memory.heap import GROWTH_LIMIT, find_room, smallest_segment
 from eal.memory.segment import HEADER_SIZE
 from eal.memory.socket_id import SOCKET_ID_ANY
-from eal.metadata.table_file import Entry, SegmentRecord, Table
+from eal.metadata.records import Entry, SegmentRecord, Table
 from eal.text.sizes import align_up
 from ivshmem.plan.items import Item
 from ivshmem.plan.schema import Group

@@ -11,7 +11,7 @@ from typing import Any
 
 from eal.errors import EalError
 from eal.memory.registry import open_registry
-from eal.metadata.table_file import Kind
+from eal.metadata.records import Kind
 from eal.runtime.prefix_dir import PrefixDir
 from ivshmem.plan.items import Key
 from ivshmem.plan.schema import Plan

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from eal.errors import Invalid, NotFound
-from eal.memory import hugepages as pages
+from eal.memory import hugepages, numa, segment_file
 from eal.memory.socket_id import SOCKET_ID_ANY
-from eal.metadata.table_file import Kind
+from eal.metadata.records import Kind
 from eal.runtime import prefix_dir as runtime
 from eal.text import names
 from eal.text.sizes import KIB, MIB, is_power_of_two
@@ -143,7 +143,7 @@ def _prefix(reader: Reader) -> str:
 def _check_pages(huge_dir: str | None, no_huge: bool | None, page_size: int | None) -> None:
     """Whether such pages can be had at all. That nobody asked for any is no fault."""
     if huge_dir is not None or page_size is not None or no_huge is False:
-        pages.choose(huge_dir=huge_dir, no_huge=no_huge, page_size=page_size)
+        hugepages.choose(huge_dir=huge_dir, no_huge=no_huge, page_size=page_size)
 
 
 def _group(name: str, reader: Reader) -> Group:
@@ -160,7 +160,7 @@ def _group(name: str, reader: Reader) -> Group:
     pages_key = "huge_dir" if group.huge_dir is not None else "page_size"
     reader.check(lambda: _check_pages(group.huge_dir, None, group.page_size), pages_key)
     if group.socket_id != SOCKET_ID_ANY:
-        reader.check(lambda: pages.check_node(group.socket_id), "socket_id")
+        reader.check(lambda: numa.check_node(group.socket_id), "socket_id")
     if group.size is not None and (group.size < 8 * KIB or not is_power_of_two(group.size)):
         reader.fault(f"{group.size} is not a power of two of at least 8192, which the BAR of a segment must be", "size")
     reader.end()
@@ -171,9 +171,9 @@ def _ownership(reader: Reader) -> dict[str, Any]:
     """Mode, user and group of files; `group` of a group's table is the system's."""
     mode = reader.integer("mode", 0o600)
     found = {"user": reader.owner("user"), "user_group": reader.owner("group"), "mode": mode}
-    reader.check(lambda: pages.check_mode(mode, repr(reader.path[-1])))
+    reader.check(lambda: segment_file.check_mode(mode, repr(reader.path[-1])))
     for key, value in (("user", found["user"]), ("group", found["user_group"])):
-        reader.check(lambda key=key, value=value: pages.check_owner(key, value), key)  # type: ignore[misc]
+        reader.check(lambda key=key, value=value: segment_file.check_owner(key, value), key)  # type: ignore[misc]
     return found
 
 

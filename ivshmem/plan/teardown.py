@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eal.errors import InUse
 from eal.lifecycle import cleanup as leftovers
-from eal.metadata.table_file import Table
+from eal.metadata.records import Table
 from eal.runtime import prefix_dir as runtime
 from eal.runtime.lock_file import Lock, LockFile
 from eal.runtime.prefix_dir import PrefixDir

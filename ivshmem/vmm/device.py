@@ -10,7 +10,8 @@ from uuid import UUID
 
 from eal.errors import NotFound
 from eal.memory.socket_id import SOCKET_ID_ANY
-from eal.metadata.table_file import SegmentRecord, Table, TableFile
+from eal.metadata.records import SegmentRecord, Table
+from eal.metadata.table_file import TableFile
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ import numpy as np
 from eal._native import ffi, lib
 from eal.linux.mapping import Mapping
 from eal.mbuf.format import format_mbuf_pool, mbuf_pool_memsize
-from eal.memory.hugepages import Backend, Ownership
+from eal.memory.hugepages import Backend
 from eal.memory.memzone import Memzone
 from eal.memory.segment import Segment, create_segment
+from eal.memory.segment_file import Ownership
 from eal.mempool.mempool import format_mempool, mempool_memsize
-from eal.metadata.table_file import METADATA_MAGIC, Entry, Kind, Table, TableFile
+from eal.metadata.records import Entry, Kind, Table
+from eal.metadata.table_file import METADATA_MAGIC, TableFile
 from eal.ring.format import format_ring, ring_memsize
 from eal.text import dtypes
 

@@ -14,7 +14,7 @@ import numpy as np
 import eal
 from eal.mbuf.pool import MbufPool, attach_pool
 from eal.memory.memzone import Memzone
-from eal.metadata.table_file import Entry, Kind, table_as_json
+from eal.metadata.records import Entry, Kind, table_as_json
 from eal.pci.device import scan
 from eal.probe.prober import Prober
 from eal.ring.ring import Ring

@@ -23,7 +23,8 @@ from eal._native import ffi, lib
 from eal.linux.mapping import Mapping
 from eal.memory.memzone import Memzone
 from eal.memory.segment import Segment
-from eal.metadata.table_file import Entry, Kind, SegmentRecord, Table, decode, encode
+from eal.metadata.records import Entry, Kind, SegmentRecord, Table
+from eal.metadata.table_file import decode, encode
 from eal.text import dtypes
 
 FUZZ = Path(__file__).with_name("fuzz.py")

@@ -24,7 +24,8 @@ from eal.linux.mapping import Mapping
 from eal.memory.memzone import Memzone
 from eal.memory.segment import Segment
 from eal.mempool.mempool import format_mempool, mempool_memsize
-from eal.metadata.table_file import METADATA_MAGIC, REGISTRY_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile
+from eal.metadata.records import Entry, Kind, SegmentRecord, Table
+from eal.metadata.table_file import METADATA_MAGIC, REGISTRY_MAGIC, TableFile
 from eal.ring.format import format_ring, ring_memsize
 from eal.ring.ring import Ring
 from eal.text import dtypes

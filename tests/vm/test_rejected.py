@@ -12,7 +12,8 @@ from typing import Any
 import eal
 import ivshmem
 from eal._native import ffi, lib
-from eal.metadata.table_file import Table, encode
+from eal.metadata.records import Table
+from eal.metadata.table_file import encode
 
 HEADER = 4096
 # Places of layout.h: in both headers, in a table file's, in a segment's, in a table.

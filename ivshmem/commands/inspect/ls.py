@@ -12,7 +12,7 @@ from eal.runtime import prefix_dir as runtime
 from ivshmem.cli_options import console, json_option, prefix_option, print_json
 
 if TYPE_CHECKING:
-    from eal.metadata.table_file import Table
+    from eal.metadata.records import Table
     from ivshmem.inspect.prefixes import PrefixState
 
 

@@ -19,7 +19,7 @@ from eal._native import ffi, lib
 from eal.linux.mapping import Mapping
 from eal.mbuf.format import HEADER_SIZE, NO_MBUF, format_mbuf_pool, header_dtype, mbuf_pool_memsize
 from eal.memory.memzone import Memzone
-from eal.metadata.table_file import Kind
+from eal.metadata.records import Kind
 from tests.golden.make import zeroed, zone_in
 
 FOLDER = Path(__file__).parents[2] / "golden"

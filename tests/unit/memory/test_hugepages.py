@@ -15,7 +15,7 @@ import pytest
 import eal
 from eal._native import lib
 from eal.lifecycle import cleanup as leftovers
-from eal.memory import hugepages as pages
+from eal.memory import hugepages, numa
 from eal.memory.hugepages import Backend
 from eal.text.sizes import GIB, KIB, MIB
 
@@ -29,7 +29,7 @@ def test_mounts_of_small_pages_come_first(tmp_path: Path) -> None:
         "none /mnt/huge\\040one hugetlbfs rw,pagesize=1024M,size=1G 0 0\n"
         "none /dev/hugepages hugetlbfs rw,relatime,pagesize=2M 0 0\n"
     )
-    assert pages.hugetlbfs_mounts(mounts) == [
+    assert hugepages.hugetlbfs_mounts(mounts) == [
         Backend(Path("/dev/hugepages"), 2 * MIB, huge=True),
         Backend(Path("/mnt/huge one"), GIB, huge=True),
     ]
@@ -37,7 +37,7 @@ def test_mounts_of_small_pages_come_first(tmp_path: Path) -> None:
 
 @pytest.fixture
 def no_hugepages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "hugetlbfs_mounts", list)
+    monkeypatch.setattr(hugepages, "hugetlbfs_mounts", list)
 
 
 def test_without_hugepages_tmpfs_and_the_commands_to_get_some(
@@ -79,7 +79,7 @@ def test_a_huge_dir_that_is_no_hugetlbfs(runtime_dir: Path, prefix: str, tmp_pat
 
 
 def test_huge_dir_and_no_huge_contradict(runtime_dir: Path, prefix: str) -> None:
-    with pytest.raises(eal.Invalid, match="contradict"):
+    with pytest.raises(eal.Invalid, match="huge_dir and no_huge exclude each other"):
         eal.init(file_prefix=prefix, huge_dir="/dev/hugepages", no_huge=True)
 
 
@@ -126,7 +126,7 @@ def kernel_page_size(address: int) -> int:
 def test_too_few_hugepages(hugepages: Callable[..., Path], runtime_dir: Path, prefix: str, page_size: int) -> None:
     mount = hugepages(1, page_size)
     with eal.init(file_prefix=prefix, huge_dir=str(mount)):
-        with pytest.raises(eal.NoMemory, match=r"2 \d+ KiB hugepages are needed in .*nr_hugepages"):
+        with pytest.raises(eal.NoMemory, match=r"2 hugepages of \d+ KiB required in .*nr_hugepages"):
             eal.memzone_reserve("big", page_size)  # and a header: two pages
         assert (list(mount.iterdir()), eal.memzones(), eal.segments()) == ([], [], [])
         zone = eal.memzone_reserve("fits", page_size // 2)
@@ -175,7 +175,7 @@ def small_tmpfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     folder = tmp_path / "shm"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8M", "none", folder], check=True)
-    monkeypatch.setattr(pages, "SHM_DIR", folder)
+    monkeypatch.setattr(hugepages, "SHM_DIR", folder)
     monkeypatch.setattr(leftovers, "SHM_DIR", folder)
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
@@ -184,7 +184,7 @@ def small_tmpfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 @pytest.mark.root
 def test_a_full_tmpfs(small_tmpfs: Path, runtime_dir: Path, prefix: str) -> None:
     with eal.init(file_prefix=prefix, no_huge=True):
-        with pytest.raises(eal.NoMemory, match=r"4096 4 KiB pages are needed in .*shm, 2048 can be had"):
+        with pytest.raises(eal.NoMemory, match=r"4096 pages of 4 KiB required in .*shm, 2048 available"):
             eal.memzone_reserve("too large", 12 * MIB)
         assert list(small_tmpfs.iterdir()) == []
         zones = [eal.memzone_reserve("z0", MIB)]
@@ -212,13 +212,13 @@ def test_a_request_that_is_too_large_takes_nothing_first(primary: eal.Eal, monke
     monkeypatch.setattr(os, "posix_fallocate", take)
     with pytest.raises(AssertionError):  # so that is how they are taken
         primary.segment_create(8 * MIB)
-    monkeypatch.setattr(pages, "_available_memory", lambda: 4 * MIB)  # as if the machine had no more
-    with pytest.raises(eal.NoMemory, match=r"2048 4 KiB pages are needed in /dev/shm, 1024 can be had"):
+    monkeypatch.setattr(hugepages, "_available_memory", lambda: 4 * MIB)  # as if the machine had no more
+    with pytest.raises(eal.NoMemory, match=r"2048 pages of 4 KiB required in /dev/shm, 1024 available"):
         primary.segment_create(8 * MIB)
     monkeypatch.undo()
     monkeypatch.setattr(os, "posix_fallocate", take)
     for make in (lambda: primary.segment_create(1 << 50), lambda: primary.memzone_reserve("z", 1 << 45)):
-        with pytest.raises(eal.NoMemory, match="pages are needed in /dev/shm"):  # more than any machine has
+        with pytest.raises(eal.NoMemory, match="pages of 4 KiB required in /dev/shm"):  # more than any machine has
             make()
     assert primary.segments() == there
 
@@ -349,7 +349,7 @@ def test_a_zone_of_a_node_is_not_put_into_a_segment_of_any(primary: eal.Eal) -> 
 
 @pytest.mark.parametrize("socket_id", [99, 1023, 1024, 1 << 40, -2])
 def test_a_node_that_is_not_there(primary: eal.Eal, socket_id: int) -> None:
-    with pytest.raises(eal.Invalid, match=rf"node {socket_id}|socket_id {socket_id}"):
+    with pytest.raises(eal.Invalid, match=rf"got {socket_id}|socket_id {socket_id}"):
         primary.memzone_reserve("z", 64, socket_id=socket_id)
     assert (primary.segments(), primary.memzones()) == ([], [])
     assert [name for name in os.listdir("/dev/shm") if primary.file_prefix in name] == []
@@ -357,14 +357,15 @@ def test_a_node_that_is_not_there(primary: eal.Eal, socket_id: int) -> None:
 
 def test_pages_that_came_to_lie_elsewhere(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel is asked where they are; nothing is left of a segment that is not where it was bound to."""
-    monkeypatch.setattr(pages, "nodes_with_memory", lambda: {0, 1})
-    monkeypatch.setattr(pages, "_bind", lambda *_: None)
-    with pytest.raises(eal.NoMemory, match=r"512 4 KiB pages .* on NUMA node 1, .*\(512 of them came to lie on other"):
+    monkeypatch.setattr(numa, "nodes_with_memory", lambda: {0, 1})
+    monkeypatch.setattr(numa, "bind", lambda *_: None)
+    message = r"512 pages of 4 KiB .* on NUMA node 1, .*\(512 pages were allocated on other NUMA nodes"
+    with pytest.raises(eal.NoMemory, match=message):
         primary.memzone_reserve("z", 64, socket_id=1)
     assert (primary.segments(), primary.memzones()) == ([], [])
     assert [name for name in os.listdir("/dev/shm") if primary.file_prefix in name] == []
 
 
 def test_a_node_that_is_not_there_names_those_that_are(primary: eal.Eal) -> None:
-    with pytest.raises(eal.Invalid, match=r"^there is no memory on NUMA node 7 of this machine; nodes with memory: 0"):
+    with pytest.raises(eal.Invalid, match=r"^socket_id must be a NUMA node with memory \(0.*\), got 7"):
         primary.segment_create(2 * MIB, socket_id=7)

@@ -58,7 +58,7 @@ def test_a_length_is_an_int(primary: eal.Eal, length: object) -> None:
 
 
 def test_more_than_the_machine_has(primary: eal.Eal) -> None:
-    with pytest.raises(eal.NoMemory, match=r"pages are needed in /dev/shm, \d+ can be had"):
+    with pytest.raises(eal.NoMemory, match=r"pages of 4 KiB required in /dev/shm, \d+ available"):
         primary.memzone_reserve("z", 1 << 45)
     assert (primary.memzones(), primary.segments()) == ([], [])
     primary.memzone_reserve("z", 64)

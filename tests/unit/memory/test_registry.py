@@ -12,7 +12,7 @@ import pytest
 
 import eal
 from eal.memory.registry import Registry, create_registry, next_epoch, open_registry
-from eal.metadata.table_file import Entry, Kind, SegmentRecord
+from eal.metadata.records import Entry, Kind, SegmentRecord
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import eal
-from eal.memory import hugepages as pages
+from eal.memory import segment_file
 from eal.memory.hugepages import Backend
 from eal.text.sizes import GIB, MIB
 
@@ -39,7 +39,7 @@ def test_a_group_of_its_own_pages(hugepages: Callable[..., Path], primary: eal.E
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [
-        ({"page_size": 3 * MIB}, eal.NotFound, "no hugetlbfs with free pages of 3145728 bytes"),
+        ({"page_size": 3 * MIB}, eal.NotFound, "no writable hugetlbfs has free pages of 3145728 bytes"),
         ({"huge_dir": "/dev/shm"}, eal.Invalid, "huge_dir /dev/shm is not on a hugetlbfs"),
     ],
 )
@@ -50,7 +50,7 @@ def test_pages_that_are_not_to_be_had(primary: eal.Eal, how: Any, error: type[Ex
 
 
 def test_a_huge_dir_of_other_pages(hugepages: Callable[..., Path], primary: eal.Eal) -> None:
-    with pytest.raises(eal.Invalid, match=r"has pages of 2097152 bytes, not 1073741824"):
+    with pytest.raises(eal.Invalid, match=r"page_size must be 2097152 in huge_dir .*, got 1073741824"):
         primary.segment_create(GIB, huge_dir=hugepages(1), page_size=GIB)
 
 
@@ -67,7 +67,7 @@ def test_hugepages_that_vanish_after_they_were_chosen(
         assert made.segment_create(2 * MIB, group="g").page_size == 4096
     for record in caplog.records:
         assert re.match(
-            r"falling back to tmpfs .*: 1 2048 KiB hugepages are needed in .*, 0 can be had", record.message
+            r"falling back to tmpfs .*: 1 hugepages of 2048 KiB required in .*, 0 available", record.message
         )
     assert len(caplog.records) == 2
 
@@ -81,7 +81,7 @@ def test_hugepages_that_vanish_where_they_were_insisted_on(
         how = {"huge_dir": mount}
     with eal.init(file_prefix=prefix, **how) as made, taken(mount):
         for make in (lambda: eal.memzone_reserve("z", 64), lambda: made.segment_create(2 * MIB)):
-            with pytest.raises(eal.NoMemory, match="1 2048 KiB hugepages are needed"):
+            with pytest.raises(eal.NoMemory, match="1 hugepages of 2048 KiB required"):
                 make()
         assert made.segments() == []
 
@@ -90,7 +90,7 @@ def test_hugepages_that_vanish_where_they_were_insisted_on(
 def taken(mount: Path) -> Iterator[None]:
     """Somebody else has the one page of a mount."""
     backend = Backend(mount, 2 * MIB, huge=True)
-    other = pages.create(backend, mount / "other", 2 * MIB)
+    other = segment_file.create(backend, mount / "other", 2 * MIB)
     try:
         yield
     finally:
@@ -102,7 +102,7 @@ def taken(mount: Path) -> Iterator[None]:
 
 
 def test_progress_while_pages_are_taken(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "CHUNK", 3 * MIB)
+    monkeypatch.setattr(segment_file, "CHUNK", 3 * MIB)
     told: list[int] = []
     segment = primary.segment_create(8 * MIB, progress=told.append)
     assert told == [3 * MIB, 3 * MIB, 2 * MIB]
@@ -110,7 +110,7 @@ def test_progress_while_pages_are_taken(primary: eal.Eal, monkeypatch: pytest.Mo
 
 
 def test_an_interrupt_while_pages_are_taken_leaves_nothing(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "CHUNK", MIB)
+    monkeypatch.setattr(segment_file, "CHUNK", MIB)
     with pytest.raises(KeyboardInterrupt):
         primary.segment_create(8 * MIB, progress=lambda _: signal.raise_signal(signal.SIGINT))
     assert primary.segments() == []

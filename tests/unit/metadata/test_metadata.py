@@ -181,7 +181,7 @@ def test_no_other_capacity_makes_a_bar(primary: eal.Eal, capacity: Any) -> None:
 
 
 def test_a_capacity_that_memory_has_not(primary: eal.Eal) -> None:
-    with pytest.raises(eal.NoMemory, match="pages are needed in /dev/shm"):
+    with pytest.raises(eal.NoMemory, match=r"pages of 4 KiB required in /dev/shm"):
         ivshmem.metadata_create("vm0", capacity=1 << 45)
     assert files_of(primary) == []
     ivshmem.metadata_create("vm0").close()

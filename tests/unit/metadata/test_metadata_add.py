@@ -15,7 +15,7 @@ import pytest
 import eal
 import ivshmem
 from eal.metadata.lookup import open_metadata
-from eal.metadata.table_file import Kind
+from eal.metadata.records import Kind
 from ivshmem.emulate.runner import guest_environment
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import eal
 import ivshmem
 from eal.metadata.lookup import open_metadata
-from eal.metadata.table_file import Kind
+from eal.metadata.records import Kind
 
 CAPACITY = 16 << 10
 ROOM = (CAPACITY - 4096) // 2  # of one of the two tables

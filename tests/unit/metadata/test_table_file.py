@@ -20,18 +20,8 @@ from eal._native import ffi, lib
 from eal.linux.mapping import Mapping
 from eal.memory.memzone import Memzone
 from eal.memory.segment import Segment
-from eal.metadata.table_file import (
-    METADATA_MAGIC,
-    REGISTRY_MAGIC,
-    Entry,
-    Kind,
-    SegmentRecord,
-    Table,
-    TableFile,
-    decode,
-    encode,
-    table_as_json,
-)
+from eal.metadata.records import Entry, Kind, SegmentRecord, Table, table_as_json
+from eal.metadata.table_file import METADATA_MAGIC, REGISTRY_MAGIC, TableFile, decode, encode
 
 SIZE = 16384
 SEGMENT = SegmentRecord(UUID(int=7), 1 << 21, 4096, 1 << 45, 0, "default", 3)
@@ -324,7 +314,9 @@ def test_a_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_newer_version_is_refused_by_name() -> None:
     file = new_file()
     struct.pack_into("<I", file.mapping.view(), 8, 2)
-    with pytest.raises(eal.Corrupt, match=r"test \('vm0'\): format version 2, this release knows 1: use a newer"):
+    with pytest.raises(
+        eal.Corrupt, match=r"test \('vm0'\): format version must be 1, got 2: install an ivshmem release"
+    ):
         opened(file)
 
 

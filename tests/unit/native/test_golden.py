@@ -15,7 +15,8 @@ from eal._native import ffi, lib
 from eal.linux.mapping import Mapping
 from eal.memory.memzone import Memzone
 from eal.memory.segment import Segment, read_header
-from eal.metadata.table_file import METADATA_MAGIC, REGISTRY_MAGIC, Kind, Table, TableFile
+from eal.metadata.records import Kind, Table
+from eal.metadata.table_file import METADATA_MAGIC, REGISTRY_MAGIC, TableFile
 from tests.golden.make import ENTRIES, EPOCH, FILE_UUID, MAKERS, OWN_SEGMENT, SEGMENT, zeroed, zone_in
 
 GOLDEN = Path(__file__).parents[2] / "golden"

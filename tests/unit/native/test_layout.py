@@ -15,7 +15,8 @@ from eal._native import ffi, lib
 from eal.linux import process
 from eal.linux.mapping import Mapping
 from eal.memory.segment import share_word
-from eal.metadata.table_file import METADATA_MAGIC, REGISTRY_MAGIC, Entry, Kind, SegmentRecord, Table, TableFile, encode
+from eal.metadata.records import Entry, Kind, SegmentRecord, Table
+from eal.metadata.table_file import METADATA_MAGIC, REGISTRY_MAGIC, TableFile, encode
 
 # Field -> byte offset in layout.h, for the structures that Python writes itself.
 TABLE = {"crc": 0, "flags": 4, "selector": 8, "epoch": 16, "n_segments": 24, "n_entries": 28, "heap": 32, "length": 40}

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 import eal
 from eal._native import lib
 from eal.lifecycle import cleanup as leftovers
-from eal.memory import hugepages as pages
-from eal.metadata.table_file import Table
+from eal.memory import hugepages, segment_file
+from eal.metadata.records import Table
 from eal.runtime import prefix_dir as runtime
 from ivshmem.cli import cli
 from ivshmem.inspect.holders import Holders
@@ -177,7 +177,7 @@ def test_too_little_memory_leaves_nothing_new(write: Callable[..., str], prefix:
     before = files(prefix)
     more = '[groups.first]\nsize = "4M"\n[groups.big]\n[zones.big]\nlength = "64G"\ngroup = "big"\n'
     big = write("[pktmbuf_pools", f"{more}[pktmbuf_pools")
-    assert "pages are needed in /dev/shm" in error("up", big)
+    assert "pages of 4 KiB required in /dev/shm" in error("up", big)
     assert files(prefix) == before
     assert good("up", write()).startswith("no change\n" if there else "created ")
 
@@ -186,7 +186,7 @@ def test_several_that_are_too_large_together_take_nothing(
     write: Callable[..., str], prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each would fit: none is made, since all of them would have starved others before the last was refused."""
-    monkeypatch.setattr(pages, "_available_memory", lambda: 24 << 20)
+    monkeypatch.setattr(hugepages, "_available_memory", lambda: 24 << 20)
     taken: list[int] = []
     take = os.posix_fallocate
 
@@ -197,7 +197,7 @@ def test_several_that_are_too_large_together_take_nothing(
     monkeypatch.setattr(os, "posix_fallocate", count)
     large = "".join(f'[groups.g{i}]\nsize = "16M"\n' for i in range(2))
     message = error("up", write("[pktmbuf_pools", f"{large}[pktmbuf_pools"))
-    assert "pages are needed in /dev/shm, 6144 can be had" in message
+    assert "pages of 4 KiB required in /dev/shm, 6144 available" in message
     assert (files(prefix), sum(taken) < 1 << 20) == (set(), True)
 
 
@@ -208,7 +208,7 @@ def test_an_interrupt_leaves_nothing_new(
     if there:
         good("up", write())
     before = (files(prefix), table(prefix) if there else None)
-    monkeypatch.setattr(pages, "CHUNK", 1 << 20)
+    monkeypatch.setattr(segment_file, "CHUNK", 1 << 20)
     plan = plans.load(Path(write("[rings.tx]", '[groups.g]\nsize = "8M"\n[rings.tx]')))
 
     def interrupt(_: int) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import eal
-from eal.metadata.table_file import Kind
+from eal.metadata.records import Kind
 from ivshmem.plan import schema as plans
 from ivshmem.plan.reader import key_path
 
@@ -134,12 +134,12 @@ metadata = ["vm0"]
         ("huge_dir = '/nowhere'", "huge_dir: /nowhere is not on a hugetlbfs. To mount one: "),
         ("rings = 3", "rings: 3 is not a table of tables"),
         ("rings.rx = 3", "rings.rx: a table is expected"),
-        ("[groups.g]\nsocket_id = 99", "groups.g.socket_id: there is no memory on NUMA node 99 of this machine"),
+        ("[groups.g]\nsocket_id = 99", "groups.g.socket_id: must be a NUMA node with memory (0"),
         ("[groups.g]\nuser = 'nosuch'", "groups.g.user: this system has no user 'nosuch'"),
         ("[groups.g]\ngroup = 'nosuch'", "groups.g.group: this system has no group 'nosuch'"),
         ("[groups.g]\nuser = true", "groups.g.user: True is neither a name nor a number"),
-        ("[groups.g]\nmode = 0o4777", "groups.g.mode: 0o4777: permission bits"),
-        ("[groups.g]\npage_size = '3M'", "groups.g.page_size: no hugetlbfs with free pages of 3145728 bytes"),
+        ("[groups.g]\nmode = 0o4777", "groups.g.mode: must be permission bits that include 0o600"),
+        ("[groups.g]\npage_size = '3M'", "groups.g.page_size: no writable hugetlbfs has free pages of 3145728 bytes"),
         ("[groups.g]\nsize = '3M'", "groups.g.size: 3145728 is not a power of two"),
         (f"[groups.{'g' * 40}]", f"groups.{'g' * 40}: "),
         ("[zones.z]", "zones.z: give either its length in bytes, or dtype and shape of an array"),

@@ -103,7 +103,7 @@ def test_a_qemu_that_holds_a_share(plan: Callable[..., Path], prefix: str) -> No
 # The installed command, which says that it is at one place of its work, and waits there to be stopped.
 SLOW = """
 import sys, time
-from eal.memory import heap, hugepages as pages
+from eal.memory import heap, segment_file
 from ivshmem import cli
 def slow(work, length_of):
     def slowly(*args, **keywords):
@@ -114,7 +114,7 @@ def slow(work, length_of):
         return made
     return slowly
 if sys.argv.pop(1) == "pages":  # are taken, and their file is being made
-    pages._take_pages = slow(pages._take_pages, lambda args: args[2].length)
+    segment_file._allocate = slow(segment_file._allocate, lambda args: args[2].length)
 else:  # the file is made, and nothing refers to it yet
     heap.create_segment = slow(heap.create_segment, lambda args: args[3])
 sys.argv[0] = "ivshmem"

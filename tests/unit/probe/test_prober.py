@@ -17,12 +17,14 @@ import pytest
 import eal
 from eal._native import lib
 from eal.linux.mapping import Mapping
-from eal.memory import hugepages as pages
-from eal.memory.hugepages import Backend, Ownership
+from eal.memory import hugepages
+from eal.memory.hugepages import Backend
 from eal.memory.memzone import Memzone
 from eal.memory.segment import Segment, create_segment
+from eal.memory.segment_file import Ownership
 from eal.mempool.mempool import format_mempool, mempool_memsize
-from eal.metadata.table_file import METADATA_MAGIC, Entry, Kind, Table, TableFile, encode
+from eal.metadata.records import Entry, Kind, Table
+from eal.metadata.table_file import METADATA_MAGIC, TableFile, encode
 from eal.pci.device import scan
 from eal.probe.prober import Findings, Prober
 from eal.ring.format import format_ring, ring_memsize
@@ -336,7 +338,7 @@ def test_a_newer_version(lab: Lab, guest: Guest) -> None:
     table, segment = of_one_zone(lab)
     address = lab.device(patched(lab.metadata("vm0", table), 8, struct.pack("<I", 2)))
     lab.device(Path(segment.path))
-    rejection(lab, guest, address, "vm0", "format version 2, this release knows 1")
+    rejection(lab, guest, address, "vm0", "format version must be 1, got 2")
 
 
 @pytest.mark.parametrize(("at", "name"), [(20, "vm0"), (4096 + 70, "vm0")], ids=["header", "table"])
@@ -556,7 +558,7 @@ def test_a_failed_start_lets_go_of_the_devices(lab: Lab, guest: Guest, monkeypat
         raise eal.NoMemory("none at all")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pages, "choose", fail)
+        patch.setattr(hugepages, "choose", fail)
         with pytest.raises(eal.NoMemory):
             eal.init(["-m", "2"], file_prefix="x", sysfs_root=lab.folder / "sys")
     gc.collect()

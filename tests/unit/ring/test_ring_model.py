@@ -20,7 +20,7 @@ from eal._native import lib
 from eal.linux.mapping import Mapping
 from eal.memory.memzone import Memzone
 from eal.memory.segment import Segment
-from eal.metadata.table_file import Entry, Kind, SegmentRecord
+from eal.metadata.records import Entry, Kind, SegmentRecord
 from eal.ring.format import format_ring, ring_memsize
 from eal.ring.ring import Ring
 
