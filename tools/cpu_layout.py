@@ -7,7 +7,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from eal.topology.model import main
+from eal.topology.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

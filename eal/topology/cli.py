@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+from typing import Any
 
 from eal.errors import EalError
 from eal.topology.model import Topology
@@ -56,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def run(argv: list[str]) -> int:
-    """Parse, print, and return the exit status: 0, 1 when the plan does not fit, 2 for an error."""
+def main(argv: list[str] | None = None) -> int:
+    """The command `cpu-layout`; returns its exit status. `argv` has no program name; None: sys.argv."""
     chosen = parser().parse_args(argv)
     try:
         status = _show(chosen)
@@ -80,8 +80,7 @@ def _show(chosen: argparse.Namespace) -> int:
     if chosen.json:
         from eal.topology.view.json import VIEWS, as_dict
 
-        json.dump(as_dict(topology, tuple(name for name in VIEWS if name in views)), sys.stdout, indent=1)
-        print()
+        _print_json(as_dict(topology, tuple(name for name in VIEWS if name in views)))
     elif views or not drawn:
         _print_views(topology, views, layout_too=chosen.all or not views, paint=_paint(chosen))
     return 0
@@ -101,11 +100,17 @@ def _show_plan(topology: Topology, chosen: argparse.Namespace) -> int:
     plan = solve(topology, parse_spec(chosen.plan))
     _draw(topology, chosen, plan.owners)
     if chosen.json:
-        json.dump(plan_as_dict(plan), sys.stdout, indent=1)
-        print()
+        _print_json(plan_as_dict(plan))
     else:
         print("\n".join(plan_lines(plan, _paint(chosen))))
     return 0 if plan.fits else 1
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    import json
+
+    json.dump(data, sys.stdout, indent=1)
+    print()
 
 
 def _draw(topology: Topology, chosen: argparse.Namespace, owners: dict[int, str]) -> bool:

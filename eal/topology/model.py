@@ -4,32 +4,17 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from eal.errors import Invalid, NotFound, from_errno
+from eal.topology.cgroup import allowed_cpus
 from eal.topology.cpulist import format_list
-from eal.topology.facts import Cache, Core, Cpu, HugePages, Lcore, Node, PciDevice, PinnedThread, Socket
+from eal.topology.facts import Cache, Core, Cpu, Lcore, Node, PciDevice, PinnedThread, Socket
+from eal.topology.pci import read_pci
+from eal.topology.pinning import read_pinned
 from eal.topology.sysfs import node_masks, present_mask, read_caches, read_cpus, read_distances, read_nodes
 from eal.topology.tree import Tree
-
-__all__ = [
-    "Cache",
-    "Core",
-    "Cpu",
-    "HugePages",
-    "Lcore",
-    "Node",
-    "PciDevice",
-    "PinnedThread",
-    "Socket",
-    "Topology",
-    "lcores",
-    "main",
-    "pin",
-    "socket_id_of",
-]
 
 
 class Topology:
@@ -50,7 +35,7 @@ class Topology:
         """
         self.tree = Tree(None if sysfs is None else os.fspath(sysfs))
         masks = node_masks(self.tree, present_mask(self.tree))
-        self.cpus = read_cpus(self.tree, masks)
+        self.cpus = read_cpus(self.tree, masks, allowed_cpus(self.tree))
         self.nodes = read_nodes(self.tree, masks, self.cpus)
 
     @cached_property
@@ -95,15 +80,11 @@ class Topology:
     @cached_property
     def pci(self) -> tuple[PciDevice, ...]:
         """Every PCI function, by address."""
-        from eal.topology.pci import read_pci
-
         return read_pci(self.tree)
 
     @cached_property
     def pinned(self) -> tuple[PinnedThread, ...]:
         """Threads of QEMU and of apps of ours that may not run everywhere. Empty for a captured tree."""
-        from eal.topology.pinning import read_pinned
-
         return read_pinned(self.tree, self.cpus)
 
     def cpu(self, number: int) -> Cpu:
@@ -175,10 +156,3 @@ def pin(cpu: int) -> None:
             raise Invalid(f"cannot pin to CPU {cpu}: it is offline") from None
         code = error.errno if isinstance(error, OSError) and error.errno else 22
         raise from_errno(code, f"cannot pin this thread to CPU {cpu}: its cgroup's cpuset does not have it") from error
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command `cpu-layout`; returns its exit status. `argv` has no program name; None: sys.argv."""
-    from eal.topology.cli import run
-
-    return run(sys.argv[1:] if argv is None else argv)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from eal.text.sizes import parse_size
-from eal.topology.cgroup import allowed_cpus
 from eal.topology.cpulist import bits_of, mask_of
 from eal.topology.facts import Cache, Cpu, HugePages, Node
 from eal.topology.tree import Tree
@@ -31,11 +30,10 @@ def _read_ids(tree: Tree, cpu: int) -> _Ids:
     return _Ids(tree.number(f"{folder}/physical_package_id"), tree.number(f"{folder}/core_id"))
 
 
-def read_cpus(tree: Tree, node_masks: Mapping[int, int]) -> tuple[Cpu, ...]:
+def read_cpus(tree: Tree, node_masks: Mapping[int, int], allowed: frozenset[int] | None) -> tuple[Cpu, ...]:
     """Every present CPU, ascending. An offline one has neither core nor socket: the kernel hides them."""
     present = _present(tree)
     online = _online(tree, present)
-    allowed = allowed_cpus(tree)
     ids = {cpu: _read_ids(tree, cpu) for cpu in online}
     cores = _core_numbers(tree, online, ids)
     sockets = _socket_numbers(tree, online, ids)

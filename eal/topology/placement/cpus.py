@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 
-from eal.topology.placement.request import Placement, Workload
+from eal.topology.placement.plan import Placement
+from eal.topology.placement.request import Workload
 
 Core = tuple[int, ...]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from eal.text.sizes import rounded_size_text
 from eal.topology.cpulist import format_list
-from eal.topology.placement.request import Misfit, Placement, Plan
+from eal.topology.placement.plan import Misfit, Placement, PlacementPlan
 from eal.topology.view.text import Paint, table
 
 
-def plan_as_dict(plan: Plan) -> dict[str, Any]:
+def plan_as_dict(plan: PlacementPlan) -> dict[str, Any]:
     """The plan as plain data: `fits`, `placements` with what to paste, `misfits`."""
     return {
         "fits": plan.fits,
@@ -32,7 +32,7 @@ def plan_as_dict(plan: Plan) -> dict[str, Any]:
     }
 
 
-def plan_lines(plan: Plan, paint: Paint) -> list[str]:
+def plan_lines(plan: PlacementPlan, paint: Paint) -> list[str]:
     """The table, what was left out and why, and below it what to paste for each workload."""
     lines = _table(plan.placements, paint) if plan.placements else []
     alike: dict[tuple[object, ...], list[Misfit]] = {}

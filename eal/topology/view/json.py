@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from eal.topology.model import Topology
+from eal.topology.model import Topology
 
 VIEWS = ("caches", "pci", "pinned")
 

@@ -8,16 +8,13 @@ from collections.abc import Mapping
 from colorsys import hls_to_rgb
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
 
 from eal.errors import Invalid, NotFound
 from eal.text.sizes import rounded_size_text
 from eal.topology.cpulist import format_list
 from eal.topology.facts import Cpu, Node
+from eal.topology.model import Topology
 from eal.topology.pci import class_name
-
-if TYPE_CHECKING:
-    from eal.topology.model import Topology
 
 _HUES = (205, 28, 140, 280, 330, 55, 175, 0)
 _CELL, _GAP, _PAD = 34, 6, 14

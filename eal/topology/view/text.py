@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from eal.text.sizes import rounded_size_text
 from eal.topology.cpulist import format_list
+from eal.topology.model import Topology
 from eal.topology.pci import class_name
-
-if TYPE_CHECKING:
-    from eal.topology.model import Topology
 
 _NODE_COLOURS = (36, 33, 32, 35, 34, 31)  # cyan, yellow, green, magenta, blue, red
 _GAP = "  "

@@ -34,7 +34,7 @@ def placement(
 
     Example: ivshmem placement --check --qmp /run/vm0.qmp
     """
-    from eal.topology.cli import run as run_layout
+    from eal.topology.cli import main as run_layout
     from ivshmem.inspect.prefixes import prefix_states
     from ivshmem.placement import check as check_placement
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from eal.topology import pci as topology_pci
-from eal.topology.model import Topology, main
+from eal.topology.cli import main
+from eal.topology.model import Topology
 from eal.topology.pinning import read_threads
 from tests.machines import SHAPES, put
 

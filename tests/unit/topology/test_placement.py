@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from eal.errors import Invalid, NotFound
-from eal.topology.model import Topology, main
-from eal.topology.placement.request import Misfit, Plan, Request, Workload, parse_spec
+from eal.topology.cli import main
+from eal.topology.model import Topology
+from eal.topology.placement.plan import Misfit, PlacementPlan
+from eal.topology.placement.request import Request, Workload, parse_spec
 from eal.topology.placement.solver import solve
 from eal.topology.placement.view_text import eal_args, libvirt_xml, plan_as_dict, qemu_args, taskset
 from tests.machines import SHAPES, Machine, regular
@@ -24,10 +26,10 @@ MIB, GIB = 1 << 20, 1 << 30
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Callable[[str, str], Plan]:
+def plan(tmp_path: Path) -> Callable[[str, str], PlacementPlan]:
     """Solves a SPEC on a shape."""
 
-    def solved(shape: str, spec: str) -> Plan:
+    def solved(shape: str, spec: str) -> PlacementPlan:
         return solve(Topology(SHAPES[shape]().write(tmp_path / shape)), parse_spec(spec))
 
     return solved
@@ -121,7 +123,7 @@ def fewest_left_out(topology: Topology, request: Request) -> int:
     return best
 
 
-def check_rules(topology: Topology, request: Request, plan: Plan) -> None:
+def check_rules(topology: Topology, request: Request, plan: PlacementPlan) -> None:
     """What the issue asks of a plan, told without the solver's own words."""
     cpus = {cpu.cpu: cpu for cpu in topology.cpus}
     polling = [cpu for placed in plan.placements for cpu in placed.lcores]
@@ -159,7 +161,7 @@ def test_random_machines_by_brute_force(seed: int, tmp_path: Path) -> None:
         check_nearest(topology, request, plan, misfit)
 
 
-def check_nearest(topology: Topology, request: Request, plan: Plan, misfit: Misfit) -> None:
+def check_nearest(topology: Topology, request: Request, plan: PlacementPlan, misfit: Misfit) -> None:
     """The nearest fits beside the rest, and one vCPU more fits on no node."""
     pages = {w.pages for w in misfit.workloads}
 
@@ -178,7 +180,7 @@ def check_nearest(topology: Topology, request: Request, plan: Plan, misfit: Misf
 # --- choices ------------------------------------------------------------------------------------------------
 
 
-def test_a_vm_with_its_lcores_and_segments_is_on_one_node(plan: Callable[[str, str], Plan]) -> None:
+def test_a_vm_with_its_lcores_and_segments_is_on_one_node(plan: Callable[[str, str], PlacementPlan]) -> None:
     found = plan("two-sockets-smt", "vm=web,vcpus=4,memory=256M,segments=64M,lcores=1; vm=db,vcpus=6,memory=256M")
     web = next(placed for placed in found.placements if placed.workload.name == "web")
     db = next(placed for placed in found.placements if placed.workload.name == "db")
@@ -187,7 +189,7 @@ def test_a_vm_with_its_lcores_and_segments_is_on_one_node(plan: Callable[[str, s
     assert (web.node, web.vcpus, web.lcores, web.emulator) == (1, (4, 12, 5, 13), (7,), (6, 14))
 
 
-def test_lcores_get_cores_of_their_own_while_there_is_room(plan: Callable[[str, str], Plan]) -> None:
+def test_lcores_get_cores_of_their_own_while_there_is_room(plan: Callable[[str, str], PlacementPlan]) -> None:
     (free,) = plan("two-sockets-smt", "lcores=3").placements
     assert free.lcores == (1, 2, 3)
     tight = plan("two-sockets-smt", "vm=big,vcpus=4,memory=64M,node=0,lcores=4").placements[0]
@@ -195,19 +197,19 @@ def test_lcores_get_cores_of_their_own_while_there_is_room(plan: Callable[[str, 
     assert tight.vcpus == (0, 8, 1, 9)
 
 
-def test_vms_share_no_core_while_there_is_room(plan: Callable[[str, str], Plan]) -> None:
+def test_vms_share_no_core_while_there_is_room(plan: Callable[[str, str], PlacementPlan]) -> None:
     found = plan("two-sockets-smt", "vm=a,vcpus=1,memory=64M,node=0; vm=b,vcpus=1,memory=64M,node=0")
     assert [placed.vcpus for placed in found.placements] == [(0,), (1,)]
 
 
-def test_groups_stay_together(plan: Callable[[str, str], Plan]) -> None:
+def test_groups_stay_together(plan: Callable[[str, str], PlacementPlan]) -> None:
     spec = "vm=a,vcpus=3,memory=64M,group=chain; vm=b,vcpus=3,memory=64M,group=chain; lcores=1,group=chain"
     found = plan("two-sockets-smt", spec)
     assert {placed.node for placed in found.placements} == {0}
     assert len(found.placements) == 3
 
 
-def test_memory_decides_too(plan: Callable[[str, str], Plan]) -> None:
+def test_memory_decides_too(plan: Callable[[str, str], PlacementPlan]) -> None:
     found = plan("node-without-memory", "vm=a,vcpus=2,memory=1G; vm=b,vcpus=1,memory=1G")
     assert [placed.node for placed in found.placements] == [0]
     (misfit,) = found.misfits
@@ -225,7 +227,7 @@ def test_hugepages_decide_too(tmp_path: Path) -> None:
     assert not solve(topology, parse_spec("vm=a,vcpus=2,memory=1G,pages=1G")).fits
 
 
-def test_what_does_not_fit_and_the_nearest_that_does(plan: Callable[[str, str], Plan]) -> None:
+def test_what_does_not_fit_and_the_nearest_that_does(plan: Callable[[str, str], PlacementPlan]) -> None:
     found = plan("two-sockets-smt", "vm=big,vcpus=12,memory=256M,lcores=1")
     (misfit,) = found.misfits
     assert (misfit.vcpus, misfit.lcores, misfit.memory) == (6, 1, 256 * MIB)
@@ -244,7 +246,7 @@ def test_the_first_choice_is_taken_back_where_it_leads_nowhere(tmp_path: Path) -
     assert homes["a0"] == homes["a1"] != homes["b0"] == homes["b1"] == homes["b2"]
 
 
-def test_as_few_as_possible_are_left_out(plan: Callable[[str, str], Plan]) -> None:
+def test_as_few_as_possible_are_left_out(plan: Callable[[str, str], PlacementPlan]) -> None:
     """A greedy choice, the largest first, would place 8 and 8 and leave out two."""
     found = plan("two-sockets-smt", "vm=w,vcpus=5,memory=64M,count=2; vm=x,vcpus=8,memory=64M")
     assert [misfit.workloads[0].name for misfit in found.misfits] in (["x"], ["w1"])
@@ -252,20 +254,20 @@ def test_as_few_as_possible_are_left_out(plan: Callable[[str, str], Plan]) -> No
 
 
 @pytest.mark.parametrize("shape", ["offline-cpus", "cgroup-v2"])
-def test_offline_and_forbidden_cpus_are_not_used(plan: Callable[[str, str], Plan], shape: str) -> None:
+def test_offline_and_forbidden_cpus_are_not_used(plan: Callable[[str, str], PlacementPlan], shape: str) -> None:
     found = plan(shape, "lcores=1; lcores=1,name=other")
     used = {cpu for placed in found.placements for cpu in placed.lcores}
     assert used <= ({0, 2, 3, 6, 7} if shape == "offline-cpus" else {1, 2})
     assert not plan(shape, "vm=a,vcpus=4,memory=1M").fits
 
 
-def test_many_vms_are_planned_quickly(plan: Callable[[str, str], Plan]) -> None:
+def test_many_vms_are_planned_quickly(plan: Callable[[str, str], PlacementPlan]) -> None:
     found = plan("power-smt8", "vm=v,vcpus=3,memory=8M,count=60")
     assert len(found.placements) == 10
     assert len(found.misfits) == 50
 
 
-def test_excluded_cpus_stay_free(plan: Callable[[str, str], Plan]) -> None:
+def test_excluded_cpus_stay_free(plan: Callable[[str, str], PlacementPlan]) -> None:
     found = plan("hybrid", "vm=a,vcpus=4,memory=64M; exclude=0-1+5")
     assert not {0, 1, 5} & set(found.placements[0].vcpus)
 
@@ -316,7 +318,7 @@ def test_spec_refuses(spec: str, words: str) -> None:
         parse_spec(spec)
 
 
-def test_a_request_for_what_is_not_there(plan: Callable[[str, str], Plan]) -> None:
+def test_a_request_for_what_is_not_there(plan: Callable[[str, str], PlacementPlan]) -> None:
     with pytest.raises(NotFound, match="node 5"):
         plan("two-sockets-smt", "lcores=1,node=5")
     with pytest.raises(NotFound, match="CPU 99"):
@@ -328,7 +330,7 @@ def test_a_request_for_what_is_not_there(plan: Callable[[str, str], Plan]) -> No
 # --- what to paste ------------------------------------------------------------------------------------------
 
 
-def test_what_to_paste(plan: Callable[[str, str], Plan]) -> None:
+def test_what_to_paste(plan: Callable[[str, str], PlacementPlan]) -> None:
     found = plan("two-sockets-smt", "vm=web,vcpus=4,memory=512M,segments=100M,lcores=2,node=1")
     (placed,) = found.placements
     assert qemu_args(placed) == [
@@ -360,7 +362,7 @@ def test_what_to_paste_with_hugepages(tmp_path: Path) -> None:
     assert the(domain, "memoryBacking/hugepages/page").attrib == {"size": "2048", "unit": "KiB"}
 
 
-def test_host_lcores_have_nothing_for_qemu(plan: Callable[[str, str], Plan]) -> None:
+def test_host_lcores_have_nothing_for_qemu(plan: Callable[[str, str], PlacementPlan]) -> None:
     found = plan("two-sockets-smt", "lcores=2,node=0")
     (placed,) = found.placements
     assert (qemu_args(placed), taskset(placed), libvirt_xml(placed)) == ([], "", "")
@@ -386,6 +388,6 @@ def test_command_prints_the_plan_as_json(tmp_path: Path, capsys: pytest.CaptureF
     assert (data["fits"], data["misfits"][0]["vcpus"], data["placements"][0]["lcores"]) == (False, 8, [3])
 
 
-def test_plan_as_dict_is_plain(plan: Callable[[str, str], Plan]) -> None:
+def test_plan_as_dict_is_plain(plan: Callable[[str, str], PlacementPlan]) -> None:
     data = plan_as_dict(plan("hybrid", "vm=web,vcpus=2,memory=256M"))
     assert json.loads(json.dumps(data))["placements"][0]["vcpus"] == [0, 1]
