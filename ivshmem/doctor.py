@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from eal._native import lib
+from eal.doctor.check import Check, Verdict
 from eal.doctor.devices import device_checks
-from eal.doctor.machine import Check, Verdict, machine_checks
+from eal.doctor.machine import machine_checks
 from eal.errors import Denied, EalError
 from eal.memory.segment import open_segment
 from eal.memory.socket_id import SOCKET_ID_ANY

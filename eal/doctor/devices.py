@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from eal._native import lib
-from eal.doctor.machine import Check, Verdict, of_tree
+from eal.doctor.check import Check, Verdict
+from eal.doctor.machine import of_tree
 from eal.errors import Denied, NotFound
 from eal.linux.lockdown import HOW_TO_LIFT, lockdown
 from eal.linux.memory_type import PAT_LIST, measure, memory_types
 from eal.memory.segment import Segment
 from eal.pci.bar_access import read_choice
-from eal.pci.device import SYSFS, PciDevice
-from eal.probe.prober import Findings, Prober
+from eal.pci.device import SYSFS, IvshmemDevice
+from eal.probe.prober import Prober
+from eal.probe.share import Findings
 from eal.runtime import prefix_dir as runtime
 from eal.text.sizes import KIB, MIB
 from eal.topology.model import Topology
@@ -27,7 +29,7 @@ HOW_TO_GET_WRITE_BACK = (
 HOW_TO_PLACE = "put the device behind a pxb-pcie with numa_node=N, N being the node of the host's pages"
 
 
-def device_checks(devices: list[PciDevice], sys_folder: Path) -> Iterator[Check]:
+def device_checks(devices: list[IvshmemDevice], sys_folder: Path) -> Iterator[Check]:
     """All that can be said of the devices, by the very probe that an app's `eal.init` makes.
 
     As there, a device of ours is enabled and stays so; a foreign one is left as it was found.
@@ -48,7 +50,7 @@ def device_checks(devices: list[PciDevice], sys_folder: Path) -> Iterator[Check]
             segment.close()
 
 
-def _content(device: PciDevice, findings: Findings, segments: dict[str, Segment]) -> Check:
+def _content(device: IvshmemDevice, findings: Findings, segments: dict[str, Segment]) -> Check:
     measured: dict[str, Any] = {"bar_size": device.bar_size, "bar_start": device.bar_start}
     for rejection in findings.rejections:
         if rejection.address == device.address:
@@ -73,14 +75,14 @@ def _content(device: PciDevice, findings: Findings, segments: dict[str, Segment]
     return Check("device", device.address, value, measured=measured)
 
 
-def _driver(device: PciDevice) -> Iterator[Check]:
+def _driver(device: IvshmemDevice) -> Iterator[Check]:
     if device.driver:
         remedy = f"echo {device.address} > /sys/bus/pci/drivers/{device.driver}/unbind"
         value = f"bound to {device.driver}, which may claim BAR2"
         yield Check("driver", device.address, value, Verdict.WARN, remedy, {"driver": device.driver})
 
 
-def _speed(device: PciDevice, segment: Segment, sys_folder: Path) -> Check:
+def _speed(device: IvshmemDevice, segment: Segment, sys_folder: Path) -> Check:
     """The memory type of a BAR that is mapped as an app has it, and what an access costs."""
     speed = measure(segment.mapping, None if segment.readonly else lib.IVS_SEGMENT_SCRATCH)
     pat_list = sys_folder / PAT_LIST.relative_to(SYSFS)
@@ -109,7 +111,7 @@ def _nodes(sys_folder: Path) -> list[int]:
     return [0]
 
 
-def _place(device: PciDevice, sys_folder: Path) -> Iterator[Check]:
+def _place(device: IvshmemDevice, sys_folder: Path) -> Iterator[Check]:
     """On which node a segment is, as far as this machine has several."""
     nodes = _nodes(sys_folder)
     measured = {"node": device.numa_node, "nodes": nodes}
@@ -120,7 +122,7 @@ def _place(device: PciDevice, sys_folder: Path) -> Iterator[Check]:
         yield Check("numa", device.address, where, measured=measured)
 
 
-def _lockdown(devices: list[PciDevice], sys_folder: Path) -> Check:
+def _lockdown(devices: list[IvshmemDevice], sys_folder: Path) -> Check:
     """Lockdown keeps BARs from being mapped; a machine without devices of ours does not mind."""
     mode = lockdown(of_tree(sys_folder, "kernel/security/lockdown").parent)
     measured = {"mode": mode}

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from eal._native import ffi, lib
+from eal.doctor.check import Check, Verdict
 from eal.errors import Denied
 from eal.memory.hugepages import HOW_TO_GET_HUGEPAGES, SHM_DIR, hugetlbfs_mounts
 from eal.pci.device import SYSFS
@@ -18,28 +16,6 @@ from eal.runtime.prefix_dir import check_private, runtime_dir
 from eal.text.sizes import KIB, MIB
 
 LITTLE_SHM = 64 * MIB
-
-
-class Verdict(StrEnum):
-    """FAIL: sharing does not work, or corrupts data. WARN: it is slow, or something is missing that helps."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check of one thing: `value` is what was found, for people, and `measured` the same as numbers. A verdict
-    other than OK has a remedy.
-    """
-
-    check: str
-    subject: str
-    value: str
-    verdict: Verdict = Verdict.OK
-    remedy: str = ""
-    measured: dict[str, Any] = field(default_factory=dict)
 
 
 def of_tree(sys_folder: Path, name: str) -> Path:

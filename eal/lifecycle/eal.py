@@ -25,8 +25,9 @@ from eal.objects.segments import Objects
 from eal.pci.bar_access import BarAccess, Choice
 from eal.pci.bus import Bus
 from eal.probe.events import Event, Watch
-from eal.probe.monitor import Guard
-from eal.probe.prober import Prober, Rejection, Share
+from eal.probe.monitor import HotplugMonitor
+from eal.probe.prober import Prober
+from eal.probe.share import Rejection, Share
 from eal.ring.recovery import raise_metadata_epochs
 from eal.runtime import prefix_dir as runtime
 from eal.runtime.lock_file import Lock, LockFile
@@ -63,7 +64,7 @@ class Eal(Objects):
         self.directory = runtime.PrefixDir(runtime.runtime_dir().absolute(), self.file_prefix)
         self._stall_timeout = float(given.stall_timeout)
         self._shares: list[Share] = []
-        self._guard: Guard | None = None
+        self._guard: HotplugMonitor | None = None
         self._children: list[Child] = []
         self._closed = False
         self._close_lock = threading.RLock()
@@ -186,11 +187,11 @@ class Eal(Objects):
         if self._guard is not None:
             self._guard.report(event)
 
-    def _start_guard(self) -> Guard:
+    def _start_guard(self) -> HotplugMonitor:
         with self._close_lock:
             self._check()
             if self._guard is None:
-                self._guard = Guard(self._prober, self._bus)
+                self._guard = HotplugMonitor(self._prober, self._bus)
             return self._guard
 
     def watch(self, callback: Callable[[Event], object] | None = None, *, stale: bool = False) -> Watch:

@@ -30,7 +30,7 @@ from eal.memory.segment import Segment
 from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.lookup import holders
 from eal.metadata.records import Entry, Kind
-from eal.probe.prober import Share
+from eal.probe.share import Share
 from eal.ring import recovery as recover
 from eal.ring.ring import Ring
 from eal.text.names import POOL_PREFIX, RING_PREFIX, check_name

@@ -11,7 +11,7 @@ from eal.errors import Corrupt, Denied, Detached, EalError, InUse
 from eal.linux.lockdown import HOW_TO_LIFT, lockdown
 from eal.linux.mapping import Mapping
 from eal.linux.memory_type import WRITE_BACK, map_write_back, memory_types
-from eal.pci.device import PciDevice
+from eal.pci.device import IvshmemDevice
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ HOW_TO_LET_USERS_IN = "run as root, or install the udev rule of docs/nonroot.md 
 class Bar:
     """BAR2 of a device, opened. Raises an error that says what to do where it cannot be."""
 
-    def __init__(self, device: PciDevice) -> None:
+    def __init__(self, device: IvshmemDevice) -> None:
         self.device = device
         self._enabled_here = False
         self._fd = self._open()
@@ -109,7 +109,7 @@ def _open_resource(path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _explain(device: PciDevice, error: EalError) -> EalError:
+def _explain(device: IvshmemDevice, error: EalError) -> EalError:
     """The error that says what stands in the way of a mapping, where that can be told."""
     if error.code == errno.EINVAL:
         if device.driver:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from eal.pci.device import SYSFS, PciDevice, scan
+from eal.pci.device import SYSFS, IvshmemDevice, scan
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Bus:
         self._root = sysfs_root or os.environ.get("EAL_SYSFS_ROOT")
         self._source: _Source | None = None
 
-    def devices(self) -> list[PciDevice]:
+    def devices(self) -> list[IvshmemDevice]:
         """All ivshmem devices now, sorted by address."""
         return scan(self._root)
 

@@ -16,7 +16,7 @@ SYSFS = Path("/sys")
 
 
 @dataclass(frozen=True)
-class PciDevice:
+class IvshmemDevice:
     """An ivshmem device: its PCI address, such as "0000:00:04.0", and its folder in sysfs."""
 
     address: str
@@ -80,7 +80,7 @@ class PciDevice:
         return not str(self.path).startswith(f"{SYSFS}/")
 
 
-def scan(sysfs_root: str | os.PathLike[str] | None = None) -> list[PciDevice]:
+def scan(sysfs_root: str | os.PathLike[str] | None = None) -> list[IvshmemDevice]:
     """All ivshmem devices, sorted by address. (DPDK: rte_bus_scan.)
 
     Through pyudev where `sysfs_root` is None (and $EAL_SYSFS_ROOT is not set), or from that tree, which stands for
@@ -91,7 +91,7 @@ def scan(sysfs_root: str | os.PathLike[str] | None = None) -> list[PciDevice]:
     return sorted((d for d in found if _is_ivshmem(d)), key=lambda device: device.address)
 
 
-def _by_pyudev() -> list[PciDevice]:
+def _by_pyudev() -> list[IvshmemDevice]:
     try:
         import pyudev
 
@@ -99,18 +99,18 @@ def _by_pyudev() -> list[PciDevice]:
     except ImportError as error:  # pyudev itself is there; it loads libudev.so.1
         log.warning("libudev cannot be loaded (%s): reading %s instead", error, SYSFS)
         return _by_sysfs(SYSFS)
-    return [PciDevice(d.sys_name, Path(d.sys_path)) for d in context.list_devices(subsystem="pci")]
+    return [IvshmemDevice(d.sys_name, Path(d.sys_path)) for d in context.list_devices(subsystem="pci")]
 
 
-def _by_sysfs(root: Path) -> list[PciDevice]:
+def _by_sysfs(root: Path) -> list[IvshmemDevice]:
     folder = root / "bus/pci/devices"
     try:
-        return [PciDevice(name, folder / name) for name in os.listdir(folder)]
+        return [IvshmemDevice(name, folder / name) for name in os.listdir(folder)]
     except FileNotFoundError:
         return []
 
 
-def _is_ivshmem(device: PciDevice) -> bool:
+def _is_ivshmem(device: IvshmemDevice) -> bool:
     try:
         return int(device.read("vendor"), 16) == VENDOR and int(device.read("device"), 16) == DEVICE
     except (OSError, ValueError):

@@ -16,17 +16,17 @@ from eal.memory.segment import HEADER_SIZE, read_header
 from eal.metadata.records import SegmentRecord
 from eal.metadata.table_file import METADATA_MAGIC, TableFile
 from eal.pci.bar import Bar
-from eal.pci.device import PciDevice
+from eal.pci.device import IvshmemDevice
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 2.0  # seconds in which a device that cannot be read yet may become whole: the kernel tells of it early
 
 
-class Known:
+class ProbedDevice:
     """A device that carries nothing of ours, or something that cannot be used: `fault` says why."""
 
-    def __init__(self, device: PciDevice, *, fault: str = "", name: str = "") -> None:
+    def __init__(self, device: IvshmemDevice, *, fault: str = "", name: str = "") -> None:
         self.device = device
         self.serial = _serial(device)
         self.fault = fault
@@ -60,12 +60,12 @@ class Known:
             self._bar = None
 
 
-class Carrier(Known):
+class SegmentDevice(ProbedDevice):
     """A device that carries a segment. `home` is the address of the metadata with which it came, as far as can be
     told: the device that goes when that is unplugged.
     """
 
-    def __init__(self, device: PciDevice, record: SegmentRecord) -> None:
+    def __init__(self, device: IvshmemDevice, record: SegmentRecord) -> None:
         super().__init__(device)
         self.record = record
         self.home = ""
@@ -79,13 +79,13 @@ class Carrier(Known):
         return bool(lib.ivs_segment_takes_writes(page.pointer()))
 
 
-class MetadataDevice(Known):
+class MetadataDevice(ProbedDevice):
     """A device that carries a metadata, taken up or not.
 
     `state` is "new", "accepted", "pending" (a segment is missing), "leaving" (its unplug is announced) or "rejected".
     """
 
-    def __init__(self, device: PciDevice) -> None:
+    def __init__(self, device: IvshmemDevice) -> None:
         super().__init__(device)
         self.state = "new"
         self.let_go = False  # it was in use until its unplug was announced
@@ -102,15 +102,15 @@ class MetadataDevice(Known):
         return file
 
 
-class Devices:
+class DeviceTable:
     """All devices that are known now, by address."""
 
     def __init__(self) -> None:
-        self.known: dict[str, Known] = {}
-        self._carriers: dict[UUID, list[Carrier]] = {}
+        self.known: dict[str, ProbedDevice] = {}
+        self._carriers: dict[UUID, list[SegmentDevice]] = {}
         self._forgot = False
 
-    def update(self, there: Iterable[PciDevice]) -> list[Known]:
+    def update(self, there: Iterable[IvshmemDevice]) -> list[ProbedDevice]:
         """Looks at the devices that came. Gives those that went; one whose slot was taken by another is among them.
 
         A bad device gets a fault and never takes another one down with it.
@@ -122,7 +122,7 @@ class Devices:
             if address not in now or known.serial != _serial(now[address]):
                 gone.append(self.known.pop(address))
                 known.close()
-            elif known.fault and type(known) is Known and not known.settled:
+            elif known.fault and type(known) is ProbedDevice and not known.settled:
                 self.known[address] = self._look(now[address], known.since)
         came = [device for address, device in sorted(now.items()) if address not in self.known]
         for device in came:
@@ -130,22 +130,22 @@ class Devices:
         _settle_homes([self.known[device.address] for device in came])
         self._carriers = {}
         for _, known in sorted(self.known.items()):
-            if isinstance(known, Carrier):
+            if isinstance(known, SegmentDevice):
                 self._carriers.setdefault(known.record.uuid, []).append(known)
         return gone
 
-    def _look(self, device: PciDevice, since: float | None = None) -> Known:
+    def _look(self, device: IvshmemDevice, since: float | None = None) -> ProbedDevice:
         try:
             return _classify(device)
         except EalError as error:
-            known = Known(device, fault=str(error))
+            known = ProbedDevice(device, fault=str(error))
             if since is None:
                 log.warning("ivshmem device %s is not used: %s", device.address, error)
             else:
                 known.since = since
             return known
 
-    def forget(self, known: Known) -> None:
+    def forget(self, known: ProbedDevice) -> None:
         """Has a device looked at anew, since it shows something else than it did."""
         if self.known.get(known.address) is known:
             del self.known[known.address]
@@ -156,17 +156,19 @@ class Devices:
     def unsettled(self) -> bool:
         """Whether there is a device that is to be looked at again."""
         return self._forgot or any(
-            known.fault and type(known) is Known and not known.settled for known in self.known.values()
+            known.fault and type(known) is ProbedDevice and not known.settled for known in self.known.values()
         )
 
     def metadata(self) -> list[MetadataDevice]:
         return [known for _, known in sorted(self.known.items()) if isinstance(known, MetadataDevice)]
 
-    def carriers_of(self, segment: UUID) -> list[Carrier]:
+    def carriers_of(self, segment: UUID) -> list[SegmentDevice]:
         return self._carriers.get(segment, [])
 
     def foreign(self) -> list[str]:
-        return [address for address, known in sorted(self.known.items()) if type(known) is Known and not known.fault]
+        return [
+            address for address, known in sorted(self.known.items()) if type(known) is ProbedDevice and not known.fault
+        ]
 
     def close(self) -> None:
         """Closes the file of every device; mappings stay."""
@@ -174,14 +176,14 @@ class Devices:
             known.close()
 
 
-def _classify(device: PciDevice) -> Known:
+def _classify(device: IvshmemDevice) -> ProbedDevice:
     bar = Bar(device)
     try:
         known = _known_by_content(device, bar)
     except BaseException:
         bar.close()
         raise
-    if type(known) is Known:
+    if type(known) is ProbedDevice:
         bar.restore()
         bar.close()
         log.debug("ivshmem device %s carries nothing of ours: left alone", device.address)
@@ -190,19 +192,19 @@ def _classify(device: PciDevice) -> Known:
     return known
 
 
-def _known_by_content(device: PciDevice, bar: Bar) -> Known:
+def _known_by_content(device: IvshmemDevice, bar: Bar) -> ProbedDevice:
     if bar.size < HEADER_SIZE:
-        return Known(device)
+        return ProbedDevice(device)
     head = bar.map(HEADER_SIZE, writable=False)
     magic = ffi.cast("uint64_t *", head.pointer())[0]
     if magic == METADATA_MAGIC:
         return MetadataDevice(device)
     if magic == lib.IVS_SEGMENT_MAGIC:
-        return Carrier(device, read_header(head, f"device {device.address}", bar.size))
-    return Known(device)
+        return SegmentDevice(device, read_header(head, f"device {device.address}", bar.size))
+    return ProbedDevice(device)
 
 
-def _settle_homes(came: list[Known]) -> None:
+def _settle_homes(came: list[ProbedDevice]) -> None:
     """Of devices that came together each carrier belongs to the metadata that stands before it, as on the command
     line; where the metadata came last, to that one.
     """
@@ -210,11 +212,11 @@ def _settle_homes(came: list[Known]) -> None:
     for known in came:
         if isinstance(known, MetadataDevice):
             home = known.address
-        elif isinstance(known, Carrier):
+        elif isinstance(known, SegmentDevice):
             known.home = home
 
 
-def _serial(device: PciDevice) -> tuple[int, ...]:
+def _serial(device: IvshmemDevice) -> tuple[int, ...]:
     """What tells a device from another one in the same slot. The kernel numbers what it shows in /sys; on another file
     system a number may come again, but not with the same time stamp. Empty where the device is gone.
     """

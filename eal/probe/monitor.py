@@ -14,7 +14,8 @@ from typing import Any
 from eal._native import ffi, lib
 from eal.pci.bus import Bus
 from eal.probe.events import Event, Watch
-from eal.probe.prober import Prober, Share
+from eal.probe.prober import Prober
+from eal.probe.share import Share
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ _TICK = 0.05  # seconds between looks at the shares; a host takes a guard for de
 _RETRY = 0.25  # seconds between looks at metadata that wait for something
 
 
-class Guard:
+class HotplugMonitor:
     """Looks after the shares of an Eal, and takes up new ones as long as somebody watches.
 
     The thread is a daemon: it keeps no process from ending. What it finds goes to the Eal by the prober's hooks.

@@ -6,75 +6,22 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from uuid import UUID
 
 from eal.errors import Corrupt, Detached, EalError, Exists, InUse, NotFound
 from eal.linux.mapping import Mapping
-from eal.memory.segment import Segment
-from eal.metadata.records import Entry, Kind, Table
+from eal.metadata.records import Entry, Table
 from eal.metadata.table_file import TableFile
 from eal.pci.bar import Bar
-from eal.pci.device import PciDevice
-from eal.probe.classify import Devices, Known, MetadataDevice
+from eal.pci.device import IvshmemDevice
+from eal.probe.classify import DeviceTable, MetadataDevice, ProbedDevice
 from eal.probe.events import Event, EventKind, names_of
-from eal.probe.segment_map import SharedSegments
-from eal.probe.unplug_ack import GuardSlot
+from eal.probe.segment_map import SegmentMap
+from eal.probe.share import Findings, Rejection, Share, by_name, place_of
+from eal.probe.unplug_ack import MonitorSlot
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Share:
-    """A metadata that was found and accepted: its name, the device it is on, and the segments it needs, mapped.
-
-    `stale` says why its host is taken to have started afresh, "" while it is not. `over` is the errno with which its
-    objects are refused, 0 while they are not.
-    """
-
-    name: str
-    address: str
-    uuid: UUID
-    file: TableFile
-    table: Table
-    segments: list[Segment]
-    device: MetadataDevice
-    guard: GuardSlot | None = None
-    stale: str = ""
-    over: int = 0
-    unused: str = ""  # why the newer table that is there is not gone by yet
-
-    def __post_init__(self) -> None:
-        self.index = by_name(self.table)
-
-    def find(self, kind: Kind, name: str) -> Entry | None:
-        return self.index.get((kind, name))
-
-    def segment_of(self, entry: Entry) -> Segment:
-        return self.segments[entry.segment]
-
-    def has(self, entry: Entry, segment: Segment) -> bool:
-        """Whether this very object is in it."""
-        mine = self.find(entry.kind, entry.name)
-        return mine is not None and self.segment_of(mine) is segment and mine.offset == entry.offset
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A device whose content was refused: its PCI address, the metadata's name where readable, and the reason."""
-
-    address: str
-    name: str
-    reason: str
-
-
-@dataclass
-class Findings:
-    """What probing came to. `foreign` are the addresses of devices that carry nothing of ours."""
-
-    shares: list[Share] = field(default_factory=list)
-    rejections: list[Rejection] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
 
 
 class _Missing(NotFound):
@@ -106,10 +53,10 @@ class Prober:
         self._tell_shares, self._revoke, self._report = publish, revoke, report
         self.refuse_stale = False  # whether objects of a stale share are refused
         self.findings = Findings()
-        self.devices = Devices()
-        self.segments = SharedSegments(self.devices, map_segment)
+        self.devices = DeviceTable()
+        self.segments = SegmentMap(self.devices, map_segment)
 
-    def probe(self, devices: Iterable[PciDevice]) -> Findings:
+    def probe(self, devices: Iterable[IvshmemDevice]) -> Findings:
         """Looks at every device, for the first time."""
         try:
             self.devices.update(devices)
@@ -210,12 +157,12 @@ class Prober:
             self.segments.settle_home(record.uuid, device.address)
         return Share(name, device.address, file.info.uuid, file, table, segments, device, guard)
 
-    def _guard(self, file: TableFile, table: Table) -> GuardSlot | None:
+    def _guard(self, file: TableFile, table: Table) -> MonitorSlot | None:
         """A guard's slot in the first segment that may be written; None where there is no such."""
         guard = None
         record = next((record for record in table.segments if not record.readonly), None)
         if record is not None:
-            guard = GuardSlot(file.info.uuid, self.segments.mapped_from(record.uuid))
+            guard = MonitorSlot(file.info.uuid, self.segments.mapped_from(record.uuid))
         if file.leaving:  # announced after it was read: the host may not have seen this guard
             if guard is not None:
                 guard.leave()
@@ -322,7 +269,7 @@ class Prober:
         self._list()
         self.tell("unplugged", share.name, share.address, reason="announced", entries=share.table.entries)
 
-    def lose(self, gone: list[Known]) -> None:
+    def lose(self, gone: list[ProbedDevice]) -> None:
         """Devices are gone without a word: what was mapped from them is mapped from others, or detached."""
         lost = self.segments.lose(gone)
         for share in self.findings.shares:
@@ -374,13 +321,3 @@ class Prober:
                 segment.close()
             share.file.mapping.release()
         self.devices.close()
-
-
-def by_name(table: Table) -> dict[tuple[Kind, str], Entry]:
-    """The objects of a table by kind and name."""
-    return {(entry.kind, entry.name): entry for entry in table.entries}
-
-
-def place_of(table: Table, entry: Entry) -> tuple[UUID, int, int]:
-    """What makes an object of two tables the same object: segment, offset and length."""
-    return table.segments[entry.segment].uuid, entry.offset, entry.length

@@ -12,7 +12,7 @@ from eal.errors import Corrupt, EalError
 from eal.linux.mapping import Mapping
 from eal.memory.segment import Segment
 from eal.metadata.records import SegmentRecord, Table
-from eal.probe.classify import Carrier, Devices, Known
+from eal.probe.classify import DeviceTable, ProbedDevice, SegmentDevice
 from eal.probe.unplug_ack import give_up_slots
 
 log = logging.getLogger(__name__)
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 @dataclass
 class _Held:
     segment: Segment
-    carrier: Carrier  # the device it is mapped from
+    carrier: SegmentDevice  # the device it is mapped from
 
 
-class SharedSegments:
+class SegmentMap:
     """One mapping for each uuid, whoever needs it, from one of the devices that carry it."""
 
-    def __init__(self, devices: Devices, map_bar: Callable[..., Mapping]) -> None:
+    def __init__(self, devices: DeviceTable, map_bar: Callable[..., Mapping]) -> None:
         self._devices = devices
         self._map_bar = map_bar
         self._held: dict[UUID, _Held] = {}
@@ -40,7 +40,7 @@ class SharedSegments:
     def is_there(self, uuid: UUID) -> bool:
         return bool(self._devices.carriers_of(uuid))
 
-    def carrier(self, record: SegmentRecord, writable: bool) -> Carrier:
+    def carrier(self, record: SegmentRecord, writable: bool) -> SegmentDevice:
         """The device to map a segment from: where it comes twice and is written to, one that takes writes."""
         if (held := self._held.get(record.uuid)) is not None:
             return held.carrier
@@ -70,7 +70,7 @@ class SharedSegments:
     def is_held(self, uuid: UUID) -> bool:
         return uuid in self._held
 
-    def mapped_from(self, uuid: UUID) -> Carrier:
+    def mapped_from(self, uuid: UUID) -> SegmentDevice:
         return self._held[uuid].carrier
 
     def settle_home(self, uuid: UUID, home: str) -> None:
@@ -80,7 +80,7 @@ class SharedSegments:
 
     # --- letting go ---------------------------------------------------------------------------------------
 
-    def lose(self, gone: Iterable[Known]) -> set[UUID]:
+    def lose(self, gone: Iterable[ProbedDevice]) -> set[UUID]:
         """Devices are gone: segments are mapped from others that carry them, or detached. Gives the detached ones."""
         lost = set()
         for uuid, held in list(self._held.items()):
@@ -117,7 +117,7 @@ class SharedSegments:
             except EalError as error:
                 log.warning("%s: slots of this process's threads stay taken: %s", held.carrier.address, error)
 
-    def _move_elsewhere(self, held: _Held, carriers: Iterable[Carrier]) -> bool:
+    def _move_elsewhere(self, held: _Held, carriers: Iterable[SegmentDevice]) -> bool:
         for carrier in carriers:
             if carrier is not held.carrier and carrier.record == held.segment.record:
                 try:
@@ -128,7 +128,7 @@ class SharedSegments:
                     return True
         return False
 
-    def _move(self, held: _Held, carrier: Carrier, *, writable: bool) -> None:
+    def _move(self, held: _Held, carrier: SegmentDevice, *, writable: bool) -> None:
         """Maps a segment from another device, or to be written, under every view and thread."""
         held.segment.mapping.replace(self._map_bar(carrier.bar(), held.segment.size, writable=writable))
         held.segment.path = carrier.device.resource_name

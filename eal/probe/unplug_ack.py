@@ -11,17 +11,17 @@ from eal._native import lib
 from eal.linux import process
 from eal.linux.mapping import Mapping
 from eal.memory.segment import HEADER_SIZE, PARTICIPANTS, share_word
-from eal.probe.classify import Carrier
+from eal.probe.classify import SegmentDevice
 
 log = logging.getLogger(__name__)
 
 
-class GuardSlot:
+class MonitorSlot:
     """A slot among a segment's participants, with a mapping of the header page that is its own: no view keeps that, and
     it needs no right to open the device when the answer is due.
     """
 
-    def __init__(self, metadata: UUID, carrier: Carrier) -> None:
+    def __init__(self, metadata: UUID, carrier: SegmentDevice) -> None:
         """Takes a slot; `index` is -1 where there is none to be had, so that nobody waits for this process."""
         self.segment = carrier.record.uuid
         self.carrier = carrier
@@ -52,7 +52,7 @@ class GuardSlot:
                 return slot
         return -1
 
-    def move(self, carrier: Carrier) -> None:
+    def move(self, carrier: SegmentDevice) -> None:
         """Stands in the same slot by way of another device of the segment."""
         self.page.replace(carrier.bar().map(HEADER_SIZE, writable=True))
         self.carrier = carrier
@@ -75,7 +75,7 @@ class GuardSlot:
         self.page.detach()
 
 
-def give_up_slots(carrier: Carrier, slots: list[tuple[int, int]]) -> None:
+def give_up_slots(carrier: SegmentDevice, slots: list[tuple[int, int]]) -> None:
     """Frees slots, as (index, owner), of this process's threads in a segment that it has let go of already: none of
     them can reach it any more. What they had cached stays for who takes the slot next.
     """

@@ -12,14 +12,14 @@ import eal
 import eal.lifecycle.startup  # loaded before the fork, so that it is loaded once
 from eal.linux.memory_type import measure, memory_types
 from eal.pci.bar_access import Choice
-from eal.pci.device import PciDevice, scan
+from eal.pci.device import IvshmemDevice, scan
 
 
-def types(device: PciDevice) -> list[str]:
+def types(device: IvshmemDevice) -> list[str]:
     return sorted(memory_types(device.bar_start, device.bar_size) or ())
 
 
-def devices_of_zones() -> dict[str, PciDevice]:
+def devices_of_zones() -> dict[str, IvshmemDevice]:
     """The device behind each zone."""
     devices = {str(device.resource): device for device in scan()}
     return {zone.name: devices[zone.segment.path] for zone in eal.memzones() if not zone.name.startswith("RG_")}

@@ -17,7 +17,7 @@ import eal
 import ivshmem
 from eal.doctor import devices as doctor_devices
 from eal.doctor import machine
-from eal.doctor.machine import Check, Verdict
+from eal.doctor.check import Check, Verdict
 from eal.linux.memory_type import Speed
 from eal.memory.hugepages import Backend
 from eal.pci.bar_access import Choice

@@ -21,7 +21,7 @@ from eal.linux.memory_type import Speed, measure, memory_types
 from eal.pci import bar_access
 from eal.pci.bar import Bar
 from eal.pci.bar_access import BarAccess, Choice, read_choice
-from eal.pci.device import PciDevice
+from eal.pci.device import IvshmemDevice
 
 NEW = """PAT memtype list:
 PAT: [mem 0x0000000000000000-0x00000000000a0000] write-back
@@ -94,7 +94,7 @@ class FakeBar(Bar):
     """A BAR above 4 GiB. `outcome` is what /dev/mem comes to."""
 
     def __init__(self, folder: Path, emulated: bool = False, outcome: eal.EalError | None = None) -> None:
-        self.device = PciDevice("0000:00:04.0", folder if emulated else Path("/sys/devices/0000:00:04.0"))
+        self.device = IvshmemDevice("0000:00:04.0", folder if emulated else Path("/sys/devices/0000:00:04.0"))
         self.file = folder / "bar"
         self.file.write_bytes(bytes(8192))
         self.outcome = outcome

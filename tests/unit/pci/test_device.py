@@ -13,7 +13,7 @@ import eal
 from eal.errors import from_errno
 from eal.pci import device as pci
 from eal.pci.bar import Bar
-from eal.pci.device import PciDevice, scan
+from eal.pci.device import IvshmemDevice, scan
 
 
 def put(root: Path, address: str, **files: str) -> Path:
@@ -41,7 +41,7 @@ def test_only_ivshmem_devices_sorted_by_address(tmp_path: Path) -> None:
         "0000:00:0a.0",
         "0001:00:00.0",
     ]
-    assert scan(tmp_path)[0] == PciDevice("0000:00:04.0", tmp_path / "bus/pci/devices/0000:00:04.0")
+    assert scan(tmp_path)[0] == IvshmemDevice("0000:00:04.0", tmp_path / "bus/pci/devices/0000:00:04.0")
 
 
 def test_a_machine_without_pci(tmp_path: Path) -> None:
@@ -88,13 +88,13 @@ def test_without_libudev_sysfs_is_read(monkeypatch: pytest.MonkeyPatch, caplog: 
 )
 def test_bar_size(tmp_path: Path, lines: list[str], size: int) -> None:
     path = put(tmp_path, "0000:00:04.0", resource="\n".join(lines) + "\n")
-    assert PciDevice("0000:00:04.0", path).bar_size == size
+    assert IvshmemDevice("0000:00:04.0", path).bar_size == size
 
 
 @pytest.mark.parametrize(("text", "node"), [("1\n", 1), ("-1\n", -1), ("", -1), (None, -1)])
 def test_numa_node(tmp_path: Path, text: str | None, node: int) -> None:
     path = put(tmp_path, "0000:00:04.0", **({} if text is None else {"numa_node": text}))
-    assert PciDevice("0000:00:04.0", path).numa_node == node
+    assert IvshmemDevice("0000:00:04.0", path).numa_node == node
 
 
 # --- BARs ---------------------------------------------------------------------------------------------------
@@ -103,13 +103,13 @@ def test_numa_node(tmp_path: Path, text: str | None, node: int) -> None:
 def test_a_bar_without_an_address(tmp_path: Path) -> None:
     path = put(tmp_path, "0000:00:04.0", enable="0")
     with pytest.raises(eal.Detached, match=r"0000:00:04\.0: no BAR2 with an address: plugged where no window"):
-        Bar(PciDevice("0000:00:04.0", path))
+        Bar(IvshmemDevice("0000:00:04.0", path))
     assert (path / "enable").read_text() == "0"
 
 
 def test_a_bar_is_enabled_and_put_back(tmp_path: Path) -> None:
     path = put(tmp_path, "0000:00:04.0", enable="0\n", resource2="x" * 8192)
-    bar = Bar(PciDevice("0000:00:04.0", path))
+    bar = Bar(IvshmemDevice("0000:00:04.0", path))
     assert (path / "enable").read_text() == "1"
     assert bytes(bar.map(4096, writable=False).view(0, 4)) == b"xxxx"
     with pytest.raises(eal.Corrupt, match="8193 bytes are needed, BAR2 has 8192"):
@@ -121,7 +121,7 @@ def test_a_bar_is_enabled_and_put_back(tmp_path: Path) -> None:
 
 def test_a_bar_that_was_enabled_stays_so(tmp_path: Path) -> None:
     path = put(tmp_path, "0000:00:04.0", enable="1\n", resource2="x" * 8192)
-    bar = Bar(PciDevice("0000:00:04.0", path))
+    bar = Bar(IvshmemDevice("0000:00:04.0", path))
     bar.restore()
     bar.close()
     assert (path / "enable").read_text() == "1\n"
@@ -131,7 +131,7 @@ def test_a_bar_that_cannot_be_opened_is_put_back(tmp_path: Path) -> None:
     path = put(tmp_path, "0000:00:04.0", enable="0")
     (path / "resource2").mkdir()
     with pytest.raises(eal.Denied, match=r"0000:00:04\.0: cannot open"):
-        Bar(PciDevice("0000:00:04.0", path))
+        Bar(IvshmemDevice("0000:00:04.0", path))
     assert (path / "enable").read_text() == "0"
 
 
@@ -153,7 +153,7 @@ def test_a_bar_that_cannot_be_mapped(
     path = put(tmp_path, "0000:00:04.0", enable="1\n", resource2="x" * 8192)
     if driver:
         (path / "driver").symlink_to(tmp_path / driver)
-    bar = Bar(PciDevice("0000:00:04.0", path))
+    bar = Bar(IvshmemDevice("0000:00:04.0", path))
     monkeypatch.setattr("eal.pci.bar.Mapping", fail)
     monkeypatch.setattr("eal.pci.bar.lockdown", lambda: None)
     with pytest.raises(error, match=said):

@@ -26,7 +26,8 @@ from eal.mempool.mempool import format_mempool, mempool_memsize
 from eal.metadata.records import Entry, Kind, Table
 from eal.metadata.table_file import METADATA_MAGIC, TableFile, encode
 from eal.pci.device import scan
-from eal.probe.prober import Findings, Prober
+from eal.probe.prober import Prober
+from eal.probe.share import Findings
 from eal.ring.format import format_ring, ring_memsize
 from eal.text import dtypes
 
