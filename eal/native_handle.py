@@ -17,10 +17,10 @@ def own(pointer: Any, *keep: object, finish: Callable[[], object] | None = None)
     object drops the handle, and when that thread returns from C, `finish` runs (never in a forked child) and the pages
     are released.
     """
-    forks = process.forks()
+    forks = process.fork_count()
 
     def destroy(_: Any, keep: tuple[object, ...] = keep) -> None:
-        if finish is not None and forks == process.forks():
+        if finish is not None and forks == process.fork_count():
             finish()
 
     return ffi.gc(pointer, destroy)

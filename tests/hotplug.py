@@ -19,7 +19,8 @@ from eal._native import lib
 from eal.linux.mapping import Mapping
 from eal.memory.hugepages import Backend
 from eal.memory.memzone import Memzone
-from eal.memory.segment import Participant, Segment, create_segment, share_word
+from eal.memory.participant import Participant, share_word
+from eal.memory.segment import Segment, create_segment
 from eal.memory.segment_file import Ownership
 from eal.mempool.mempool import format_mempool, mempool_memsize
 from eal.metadata.records import Entry, Kind, Table

@@ -11,8 +11,9 @@ from eal._native import lib
 from eal.doctor.check import Check, Verdict
 from eal.doctor.machine import of_tree
 from eal.errors import Denied, NotFound
+from eal.linux.latency import measure
 from eal.linux.lockdown import HOW_TO_LIFT, lockdown
-from eal.linux.memory_type import PAT_LIST, measure, memory_types
+from eal.linux.memory_type import PAT_LIST, memory_types
 from eal.memory.segment import Segment
 from eal.pci.bar_access import read_choice
 from eal.pci.device import SYSFS, IvshmemDevice

@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from eal.errors import Corrupt, Denied, Exists, NotFound
+from eal.linux import atomic_file
 from eal.linux.mapping import Mapping
 from eal.metadata.records import Entry, Kind, SegmentRecord, Table
 from eal.metadata.table_file import HEADER_SIZE, REGISTRY_MAGIC, TableFile, table_room
@@ -88,18 +89,16 @@ def next_epoch(last: int) -> int:
 
 def create_registry(path: Path, *, last_epoch: int) -> Registry:
     """A new, empty registry; it replaces what is there in one step."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        os.ftruncate(fd, REGISTRY_SIZE)
-        for at in (0, HEADER_SIZE + table_room(REGISTRY_SIZE)):
-            os.pwrite(fd, bytes(HEADER_SIZE), at)  # on a disk: a first write through the mapping takes milliseconds
-        mapping = Mapping(fd, REGISTRY_SIZE, what=str(path))
-    finally:
-        os.close(fd)
-    file = TableFile.format(mapping, REGISTRY_MAGIC, _NAME, uuid4(), epoch=next_epoch(last_epoch))
-    os.replace(fresh, path)
-    return Registry(file)
+    with atomic_file.replacing(path) as temporary:
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.ftruncate(fd, REGISTRY_SIZE)
+            for at in (0, HEADER_SIZE + table_room(REGISTRY_SIZE)):
+                os.pwrite(fd, bytes(HEADER_SIZE), at)  # on a disk a first write through the mapping takes milliseconds
+            mapping = Mapping(fd, REGISTRY_SIZE, what=str(path))
+        finally:
+            os.close(fd)
+        return Registry(TableFile.format(mapping, REGISTRY_MAGIC, _NAME, uuid4(), epoch=next_epoch(last_epoch)))
 
 
 def open_registry(path: Path, *, writable: bool = True) -> Registry:

@@ -7,16 +7,14 @@ import logging
 import os
 import threading
 import weakref
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from eal._native import ffi, lib
 from eal.errors import Corrupt, Denied, NotFound
-from eal.linux import process
 from eal.linux.mapping import Mapping
 from eal.memory.hugepages import Backend
+from eal.memory.participant import Participant, Slot, claim_slot, read_participants
 from eal.memory.segment_file import Ownership, Progress, create
 from eal.memory.socket_id import SOCKET_ID_ANY
 from eal.metadata.records import SegmentRecord
@@ -26,45 +24,6 @@ from eal.text.names import pack_name, unpack_name
 log = logging.getLogger(__name__)
 
 HEADER_SIZE: int = lib.IVS_HEADER_SIZE
-PARTICIPANTS: int = lib.IVS_PARTICIPANTS
-
-
-def share_word(metadata: UUID) -> int:
-    """The word by which guards name a metadata in a segment's table of participants."""
-    word: int = lib.ivs_share_word(metadata.bytes)
-    return word
-
-
-class Slot:
-    """The calling thread's place in a segment's table of participants; given up when nothing holds it any more."""
-
-    def __init__(self, mapping: Mapping, base: Any, index: int, owner: int) -> None:
-        self.index = index
-        self.owner = owner
-        self._base = base  # the segment's pages stay until the slot is given up
-        self._pages = mapping.pages
-        self._forks = process.forks()
-
-    def __del__(self) -> None:
-        if self._forks == process.forks() and self._pages.mapped:
-            lib.ivs_participant_release(self._base, self.index, self.owner)
-
-
-@dataclass(frozen=True, slots=True)
-class Participant:
-    """Who stands in a slot: words for thread and process (eal.linux.process), and whether it is known to be dead.
-
-    A guard, who answers for a process when a share is unplugged, has that share's word (`share_word`), a heartbeat that
-    counts up, and the last announcement it let go for; these are 0 for others.
-    """
-
-    slot: int
-    owner: int
-    process: int
-    dead: bool
-    heartbeat: int = 0
-    ack: int = 0
-    share: int = 0
 
 
 class Segment:
@@ -120,36 +79,18 @@ class Segment:
         held: Slot | None = getattr(self._local, "slot", None)
         if held is None and not self.readonly:
             with self._claiming:
-                held = self._local.slot = self._claim()
+                held = self._local.slot = claim_slot(self.mapping)
                 if held is not None:
                     self._slots.add(held)
         return held
-
-    def _claim(self) -> Slot | None:
-        owner = process.owner()
-        mine = process.identity()
-        base = self.mapping.pointer()
-        for found in self.participants():  # the dead first: with the slot comes what they had cached
-            if found.dead and lib.ivs_participant_adopt(base, found.slot, found.owner, owner, mine) == 0:
-                return Slot(self.mapping, base, found.slot, owner)
-        index: int = lib.ivs_participant_claim(base, owner, mine)
-        return Slot(self.mapping, base, index, owner) if index >= 0 else None
 
     def leave(self) -> None:
         """Gives up the calling thread's slot, as far as no pool still holds it."""
         self._local.__dict__.pop("slot", None)
 
     def participants(self) -> list[Participant]:
-        """Who has a slot now."""
-        base = self.mapping.pointer()
-        seen = ffi.new("struct ivs_participant_info *")
-        found = []
-        for slot in range(PARTICIPANTS):
-            lib.ivs_participant_read(base, slot, seen)
-            if seen.owner:
-                dead = process.is_dead(seen.owner, seen.process)
-                found.append(Participant(slot, seen.owner, seen.process, dead, seen.heartbeat, seen.ack, seen.share))
-        return found
+        """Return the participants that have a slot now."""
+        return read_participants(self.mapping.pointer())
 
     def detach(self) -> list[tuple[int, int]]:
         """Lets go of the device: views read zeros from now on, and nothing that this process does gets there any more.

@@ -11,7 +11,7 @@ from eal.errors import Invalid
 from eal.linux import process
 
 if TYPE_CHECKING:
-    from eal.memory.segment import Participant
+    from eal.memory.participant import Participant
     from eal.ring.ring import Ring
 
 _SHOWN = 16  # indices of one kind that the text names
@@ -63,8 +63,7 @@ class Audit:
 
     def who(self, owner: int) -> str:
         """An owner word as text: machine, thread, and whether that is known to be dead."""
-        dead = " (dead)" if self._is_dead(owner) else ""
-        return f"machine {owner >> 32:08x} thread {owner & 0xFFFF_FFFF}{dead}"
+        return process.format_owner(owner, state="dead" if self._is_dead(owner) else "")
 
     def beside(self, rings: Iterable[Ring]) -> Audit:
         """The same, with what stands in these rings of indices told apart from what is in hand.

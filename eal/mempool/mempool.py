@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from eal.memory.memzone import Memzone
-    from eal.memory.segment import Slot
+    from eal.memory.participant import Slot
     from eal.ring.ring import Ring
 
 # Looked up once: an attribute of `lib` takes a fifth of the time that a call through it takes.
@@ -107,7 +107,7 @@ class _Handle:
         lib.ivs_mempool_attach(raw, mapping.pointer(pool.memzone.offset), pool._info)
         if slot is not None:
             lib.ivs_mempool_join(raw, slot.index)
-        raw.owner = process.owner()
+        raw.owner = process.owner_word()
         self._raw, self._memory, self._mapping = raw, memory, mapping
         self._lent: Any = None
 

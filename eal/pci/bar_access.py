@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,8 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from eal.errors import Denied, EalError, InUse, NotFound
+from eal.linux import atomic_file
+from eal.linux.latency import measure
 from eal.linux.mapping import Mapping
-from eal.linux.memory_type import measure
 from eal.memory.segment import HEADER_SIZE
 from eal.pci.bar import Bar
 
@@ -116,9 +116,7 @@ class BarAccess:
             self._write(choice)
 
     def _write(self, choice: Choice) -> None:
-        fresh = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        fresh.write_text(json.dumps(asdict(choice)))
-        os.replace(fresh, self._path)
+        atomic_file.write_text(self._path, json.dumps(asdict(choice)))
 
 
 def _decide(bar: Bar) -> tuple[str, str]:

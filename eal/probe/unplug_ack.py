@@ -10,7 +10,8 @@ from uuid import UUID
 from eal._native import lib
 from eal.linux import process
 from eal.linux.mapping import Mapping
-from eal.memory.segment import HEADER_SIZE, PARTICIPANTS, share_word
+from eal.memory.participant import adopt_dead, claim_free, share_word
+from eal.memory.segment import HEADER_SIZE
 from eal.probe.classify import SegmentDevice
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,13 @@ class MonitorSlot:
         """Takes a slot; `index` is -1 where there is none to be had, so that nobody waits for this process."""
         self.segment = carrier.record.uuid
         self.carrier = carrier
-        self.owner = process.owner()
+        self.owner = process.owner_word()
         self.page = carrier.bar().map(HEADER_SIZE, writable=True)
-        self._forks = process.forks()
-        self.index = self._claim()
+        self._forks = process.fork_count()
+        # A free slot first: objects in a dead participant's mempool caches are for threads that use the pools.
+        self.index = claim_free(self._base(), self.owner)
+        if self.index < 0:
+            self.index = adopt_dead(self._base(), self.owner)
         if self.index >= 0 and lib.ivs_participant_guard(self._base(), self.index, self.owner, share_word(metadata)):
             self.index = -1  # writes do not get there, or a peer scribbles over the slots
         if self.index < 0:
@@ -36,21 +40,6 @@ class MonitorSlot:
 
     def _base(self) -> Any:
         return self.page.pointer()
-
-    def _claim(self) -> int:
-        """A free slot rather than a dead one's: what the dead had cached is for those who work the pools."""
-        mine = process.identity()
-        base = self._base()
-        index: int = lib.ivs_participant_claim(base, self.owner, mine)
-        if index >= 0:
-            return index
-        for slot in range(PARTICIPANTS):
-            dead, its_process = lib.ivs_participant_owner(base, slot), lib.ivs_participant_process(base, slot)
-            if not dead or not process.is_dead(dead, its_process):
-                continue
-            if lib.ivs_participant_adopt(base, slot, dead, self.owner, mine) == 0:
-                return slot
-        return -1
 
     def move(self, carrier: SegmentDevice) -> None:
         """Stands in the same slot by way of another device of the segment."""
@@ -64,7 +53,7 @@ class MonitorSlot:
 
     def leave(self) -> None:
         """Gives the slot up, and the page. Not in a forked child, where it is the parent's."""
-        if self._forks == process.forks() and self.index >= 0:
+        if self._forks == process.fork_count() and self.index >= 0:
             lib.ivs_participant_release(self._base(), self.index, self.owner)
         self.index = -1
         self.page.detach()

@@ -66,7 +66,7 @@ def _mend_end(ring: Ring, role: str) -> bool:
     log.warning(
         "ring %r: %s died in the middle of an operation on %d elements at its %s end: undone",
         ring.name,
-        process.who(seen.owner),
+        process.format_owner(seen.owner),
         seen.distance,
         role,
     )
@@ -79,7 +79,7 @@ def is_gone(owner: int, ring: Ring) -> bool:
     Either there is none of that id, or it does not map the segment: then the id is another one's by now.
     """
     pid = process.local_pid(owner)
-    return pid is not None and (process.started(pid) == 0 or not _maps(pid, ring.memzone.segment.path))
+    return pid is not None and (process.start_time(pid) == 0 or not _maps(pid, ring.memzone.segment.path))
 
 
 def _maps(pid: int, path: str) -> bool:
@@ -89,4 +89,4 @@ def _maps(pid: int, path: str) -> bool:
         with open(f"/proc/{pid}/maps") as maps:
             return any(fields[4] == inode for fields in map(str.split, maps))
     except OSError:
-        return process.started(pid) != 0
+        return process.start_time(pid) != 0

@@ -76,7 +76,7 @@ class Ring(RingCalls):
         found = ffi.string(info.name).decode(errors="replace")
         if found != name:
             raise Corrupt(f"ring {name!r}: the ring in its zone is called {found!r}")
-        self._ring.owner = process.process_owner()
+        self._ring.owner = process.process_owner_word()
         self.elem_size: int = info.elem_size
         self.size: int = info.size
         self.capacity: int = info.capacity

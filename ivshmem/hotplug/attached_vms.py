@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
-from eal.linux import process
+from eal.linux import atomic_file, process
 from eal.runtime.prefix_dir import PrefixDir
 
 log = logging.getLogger(__name__)
@@ -27,11 +27,11 @@ class AttachedVm:
 
     @classmethod
     def of(cls, qmp: str, pid: int) -> AttachedVm:
-        return cls(os.path.abspath(qmp), pid, process.started(pid))
+        return cls(os.path.abspath(qmp), pid, process.start_time(pid))
 
     @property
     def gone(self) -> bool:
-        return self.pid != 0 and process.started(self.pid) != self.started
+        return self.pid != 0 and process.start_time(self.pid) != self.started
 
 
 class AttachedVms:
@@ -92,6 +92,4 @@ class AttachedVms:
         return known
 
     def _write(self, known: dict[str, Any]) -> None:
-        fresh = self._path.with_name(f"vms.{os.getpid()}")
-        fresh.write_text(json.dumps(known))
-        os.replace(fresh, self._path)
+        atomic_file.write_text(self._path, json.dumps(known))

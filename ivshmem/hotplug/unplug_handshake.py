@@ -10,7 +10,9 @@ from contextlib import ExitStack
 
 from eal._native import lib
 from eal.errors import EalError, Stalled
-from eal.memory.segment import Participant, Segment, open_segment, share_word
+from eal.linux import process
+from eal.memory.participant import Participant, share_word
+from eal.memory.segment import Segment, open_segment
 from eal.metadata.records import SegmentRecord
 from eal.metadata.table_file import TableFile
 
@@ -88,7 +90,7 @@ class _Watch:
     def left(self) -> list[str]:
         """Those who hold the metadata still."""
         return [
-            f"process {guard.process >> 40} of machine {guard.owner >> 32:08x} (slot {guard.slot})"
+            f"{process.format_owner(guard.owner, guard.process)} (slot {guard.slot})"
             for index, segment in enumerate(self._segments)
             for guard in segment.participants()
             if guard.share == self._word and guard.ack != self._number and not guard.dead

@@ -113,6 +113,6 @@ def _guests_of(record: SegmentRecord) -> int:
     except EalError:
         return 0
     try:
-        return sum(each.owner >> 32 != process.machine_id() for each in segment.participants())
+        return sum(process.local_pid(each.owner) is None for each in segment.participants())
     finally:
         segment.close()

@@ -29,10 +29,8 @@ def owner_json(owner: int, state: str | None = None) -> dict[str, Any] | None:
     """An owner word: machine, thread and "alive", "dead" or "unknown", which it is for other machines. None: nobody."""
     if owner == 0:
         return None
-    if state is None:
-        pid = process.local_pid(owner)
-        state = "unknown" if pid is None else "alive" if process.started(pid) else "dead"
-    return {"machine": f"{owner >> 32:08x}", "thread": owner & 0xFFFF_FFFF, "state": state}
+    found = process.decode_owner(owner)
+    return {"machine": f"{found.machine:08x}", "thread": found.thread, "state": state or process.owner_state(owner)}
 
 
 def participants_json(segment: Segment) -> list[dict[str, Any]]:
@@ -41,7 +39,7 @@ def participants_json(segment: Segment) -> list[dict[str, Any]]:
     for one in segment.participants():
         here = process.local_pid(one.owner) is not None
         state = "dead" if one.dead else "alive" if here else "unknown"
-        words = {"pid": one.process >> 40, "heartbeat": one.heartbeat, "ack": one.ack, "share": one.share}
+        words = {"pid": one.pid, "heartbeat": one.heartbeat, "ack": one.ack, "share": one.share}
         found.append({"slot": one.slot, **(owner_json(one.owner, state) or {}), **words})
     return found
 

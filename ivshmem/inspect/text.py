@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from eal.linux.process import Owner
 from eal.text.sizes import size_text
 
 
@@ -55,9 +56,8 @@ def segment_lines(segment: dict[str, Any]) -> Iterator[str]:
 
 def owner_text(owner: dict[str, Any] | None) -> str:
     if owner is None:
-        return "nobody"
-    pid = f" of process {owner['pid']}" if owner.get("pid") else ""
-    return f"machine {owner['machine']} thread {owner['thread']}{pid} ({owner['state']})"
+        return "none"
+    return str(Owner(int(owner["machine"], 16), owner["thread"], owner.get("pid", 0), owner["state"]))
 
 
 def object_lines(one: dict[str, Any]) -> Iterator[str]:

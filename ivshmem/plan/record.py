@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from eal.errors import EalError
+from eal.linux import atomic_file
 from eal.memory.registry import open_registry
 from eal.metadata.records import Kind
 from eal.runtime.prefix_dir import PrefixDir
@@ -52,9 +51,7 @@ class PlanRecord:
             "objects": sorted(_text(key) for key in plan.items),
             "metadata": {name: sorted(map(_text, keys)) for name, keys in metadata.items()},
         }
-        fresh = Path(f"{path}.{os.getpid()}")
-        fresh.write_text(json.dumps(data), "utf-8")
-        os.replace(fresh, path)
+        atomic_file.write_text(path, json.dumps(data))
 
 
 def _registry_of(directory: PrefixDir) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 import eal
 import eal.lifecycle.startup  # loaded before the fork, so that it is loaded once
-from eal.linux.memory_type import measure, memory_types
+from eal.linux.latency import measure
+from eal.linux.memory_type import memory_types
 from eal.pci.bar_access import Choice
 from eal.pci.device import IvshmemDevice, scan
 

@@ -57,10 +57,10 @@ def test_the_dead_are_named_after_another_has_their_slot(primary: eal.Eal, peer:
     assert index is not None
     audit = pool.audit(rings=[ring])
     assert audit.dead == {owner: sorted(held[2:])}
-    assert audit.holders[process.owner()] == [index]
-    assert process.owner() not in audit.dead
+    assert audit.holders[process.owner_word()] == [index]
+    assert process.owner_word() not in audit.dead
     assert "(dead)" in audit.who(owner)
-    assert "(dead)" not in audit.who(process.owner())
+    assert "(dead)" not in audit.who(process.owner_word())
 
 
 def test_without_rings_what_stands_in_them_is_in_hand(primary: eal.Eal, peer: Callable[..., Any]) -> None:

@@ -81,7 +81,7 @@ def test_recover_undoes_what_a_dead_owner_began(
         assert drained(ring) == [2, 3, 4], "what was committed is there, once, and nothing else"
         assert ring.enqueue(5)
         assert ring.dequeue() == 5
-        assert ring.end(role).owner == process.process_owner()
+        assert ring.end(role).owner == process.process_owner_word()
 
 
 def test_a_recovering_host_mends_rings_that_it_never_looks_up(
@@ -124,7 +124,7 @@ def test_an_end_whose_owner_may_live_is_left_alone(
     word = slice(OWNER_AT[role], OWNER_AT[role] + 8)
     if owner != "alive":
         victim.crash()
-        other = process.process_owner() ^ 1 << 40 if owner == "another machine" else 0
+        other = process.process_owner_word() ^ 1 << 40 if owner == "another machine" else 0
         zone.buf[word] = other.to_bytes(8, "little")
     end = slice(END_AT[role], END_AT[role] + 8)
     before = bytes(zone.buf[end])

@@ -66,7 +66,7 @@ def test_the_types_that_the_kernel_lists(primary: eal.Eal) -> None:
     assert held["during"] == {"first": UNCACHED, "second": WRITE_BACK}
     (address, reason), *others = held["choice"]["fallbacks"].items()
     assert (address, others) == (held["addresses"]["first"], [])
-    assert "another process holds it uncached-minus" in reason
+    assert "another process maps it uncached-minus" in reason
 
     assert several["types"] == {"first": WRITE_BACK, "second": WRITE_BACK}
     followers = {"role": "secondary", "access": "devmem", "first": WRITE_BACK}

@@ -245,7 +245,7 @@ def unplug_though_one_is_stopped(vm: Any) -> None:
     plug_for_both(vm, hot)
     signal_child(vm, signal.SIGSTOP)  # a guard that is silent for 2 s would be taken for dead
     with pytest.raises(
-        eal.Stalled, match=r"'hot' was not let go of within 1\.8 s by process \d+ of machine [0-9a-f]{8}"
+        eal.Stalled, match=r"'hot' was not let go of within 1\.8 s by machine [0-9a-f]{8} thread \d+ of process \d+"
     ):
         hot.metadata.unplug(vm.qmp, timeout=1.8)
     check_gone(hear(vm, "unplugged"), "announced")

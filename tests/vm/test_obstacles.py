@@ -117,7 +117,7 @@ def check_what_it_said(steps: dict[str, Any]) -> None:
     low = steps["below 4 GiB"]
     assert low["shares"] == ["good", "wants"]
     assert list(low["fallbacks"]) == [GOOD_SEGMENT, CLAIMED]
-    assert all("/dev/mem gave uncached-minus at 0xf" in reason for reason in low["fallbacks"].values())
+    assert all("/dev/mem returned uncached-minus memory at 0xf" in reason for reason in low["fallbacks"].values())
 
     claimed = steps["claimed"]
     assert claimed["shares"] == ["good"]

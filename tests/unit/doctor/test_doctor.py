@@ -18,7 +18,7 @@ import ivshmem
 from eal.doctor import devices as doctor_devices
 from eal.doctor import machine
 from eal.doctor.check import Check, Verdict
-from eal.linux.memory_type import Speed
+from eal.linux.latency import Speed
 from eal.memory.hugepages import Backend
 from eal.pci.bar_access import Choice
 from ivshmem import doctor as whole

@@ -21,7 +21,8 @@ import eal
 import ivshmem
 from eal._native import lib
 from eal.linux import process
-from eal.memory.segment import Segment, share_word
+from eal.memory.participant import share_word
+from eal.memory.segment import Segment
 from eal.metadata.table_file import TableFile
 from ivshmem.hotplug import qmp
 from ivshmem.hotplug import unplug_handshake as leaving
@@ -220,7 +221,7 @@ def test_what_was_plugged_is_taken_back_where_the_table_is_full(vm: Any, primary
     metadata = ivshmem.metadata_create("full", capacity=16384)
     metadata.plug(vm.path)
     zones = [eal.memzone_reserve(f"z{n}", 64, group="z") for n in range(80)]
-    with pytest.raises(eal.NoMemory, match="make it with a larger capacity"):
+    with pytest.raises(eal.NoMemory, match="create it with a larger capacity"):
         metadata.add(*zones)
     assert vm.given() == ids(metadata)
     assert metadata.table.entries == ()
@@ -558,9 +559,8 @@ def test_one_that_does_not_let_go(vm: Any, hot: ivshmem.Metadata, guard: Callabl
     stubborn = guard(answers=False, owner=0x9876_5432 << 32 | 5)
     with pytest.raises(eal.Stalled) as caught:
         hot.unplug(vm.path, timeout=0.3)
-    assert f"'hot' was not let go of within 0.3 s by process 77 of machine 98765432 (slot {stubborn.slot})" in str(
-        caught.value
-    )
+    guest = f"machine 98765432 thread 5 of process 77 (slot {stubborn.slot})"
+    assert f"'hot' was not let go of within 0.3 s by {guest}" in str(caught.value)
     assert sorted(vm.given()) == ids(hot)
     assert not leaving.is_leaving(file_of(hot))
     hot.unplug(vm.path, timeout=0.3, force=True)

@@ -1,35 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Caching: memory types as the kernel lists them, the speed of memory, and what a prefix decides from both."""
+"""eal.linux.memory_type: the kernel's list of memory types, and write-back mappings through /dev/mem."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import eal
-from eal.lifecycle import options
-from eal.linux import memory_type as caching
-from eal.linux.lockdown import lockdown
-from eal.linux.mapping import Mapping
-from eal.linux.memory_type import Speed, measure, memory_types
-from eal.pci import bar_access
-from eal.pci.bar import Bar
-from eal.pci.bar_access import BarAccess, Choice, read_choice
-from eal.pci.device import IvshmemDevice
+from eal.linux import memory_type
+from eal.linux.latency import Speed
+from eal.linux.memory_type import memory_types
 
-NEW = """PAT memtype list:
+LIST = """PAT memtype list:
 PAT: [mem 0x0000000000000000-0x00000000000a0000] write-back
 PAT: [mem 0x00000000fe800000-0x00000000fea00000] uncached-minus
 PAT: [mem 0x0000000800000000-0x0000000800200000] write-back
 PAT: [mem 0x0000000800200000-0x0000000800400000] write-combining
 """
-OLD = """PAT memtype list:
+LIST_BEFORE_5_6 = """PAT memtype list:
 write-back @ 0x800000000-0x800200000
 uncached-minus @ 0xfe800000-0xfea00000
 """
@@ -47,227 +36,57 @@ CACHED, UNCACHED = Speed(1.1, 1.0, None, 5.0), Speed(300.0, 1.0, None, 5.0)
         (0xFEA0_0000, 0x1000, set()),
     ],
 )
-def test_the_kernels_list(tmp_path: Path, start: int, length: int, types: set[str]) -> None:
-    (tmp_path / "list").write_text(NEW)
+def test_memory_types_of_range_returns_types_of_overlapping_lines(
+    tmp_path: Path, start: int, length: int, types: set[str]
+) -> None:
+    (tmp_path / "list").write_text(LIST)
     assert memory_types(start, length, tmp_path / "list") == types
 
 
-def test_the_list_of_an_old_kernel(tmp_path: Path) -> None:
-    (tmp_path / "list").write_text(OLD)
+def test_memory_types_reads_list_of_kernel_before_5_6(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text(LIST_BEFORE_5_6)
     assert memory_types(0x8_0000_0000, 1, tmp_path / "list") == {"write-back"}
     assert memory_types(0xFE80_0000, 1, tmp_path / "list") == {"uncached-minus"}
 
 
-def test_a_kernel_without_a_list(tmp_path: Path) -> None:
+def test_memory_types_without_list_returns_none(tmp_path: Path) -> None:
     assert memory_types(0, 1 << 40, tmp_path / "missing") is None
 
 
-@pytest.mark.parametrize(
-    ("text", "mode"),
-    [("[none] integrity confidentiality\n", "none"), ("none [integrity] confidentiality\n", "integrity"), ("", None)],
-)
-def test_lockdown(tmp_path: Path, text: str, mode: str | None) -> None:
-    (tmp_path / "lockdown").write_text(text)
-    assert lockdown(tmp_path) == mode
-    assert lockdown(tmp_path / "not mounted") is None
-
-
-def test_ordinary_memory_is_cached_and_an_addition_of_nothing_leaves_no_trace(tmp_path: Path) -> None:
-    with (tmp_path / "file").open("w+b") as file:
-        file.write(bytes(range(256)) * 16)
-        file.flush()
-        mapping = Mapping(file.fileno(), 4096)
-    speed = measure(mapping, 132)
-    assert not speed.uncached
-    assert speed.atomic is not None
-    assert 0 < speed.load < 1000
-    assert bytes(mapping.view()) == bytes(range(256)) * 16
-    assert measure(mapping).atomic is None
-    assert UNCACHED.uncached
-    assert "a load takes 300.0 ns, 1.0 on ordinary memory" in str(UNCACHED)
-
-
-# --- what a prefix decides --------------------------------------------------------------------------------------
-
-
-class FakeBar(Bar):
-    """A BAR above 4 GiB. `outcome` is what /dev/mem comes to."""
-
-    def __init__(self, folder: Path, emulated: bool = False, outcome: eal.EalError | None = None) -> None:
-        self.device = IvshmemDevice("0000:00:04.0", folder if emulated else Path("/sys/devices/0000:00:04.0"))
-        self.file = folder / "bar"
-        self.file.write_bytes(bytes(8192))
-        self.outcome = outcome
-        self.held = False
-        self.ways: list[str] = []
-
-    def _map(self, way: str, length: int) -> Mapping:
-        self.ways.append(way)
-        with self.file.open("r+b") as file:
-            return Mapping(file.fileno(), length)
-
-    def map(self, length: int, *, writable: bool, hint: int = 0) -> Mapping:
-        return self._map("sysfs", length)
-
-    def map_write_back(self, length: int, *, writable: bool, hint: int = 0) -> Mapping:
-        if self.outcome is not None:
-            raise self.outcome
-        return self._map("devmem", length)
-
-    def held_write_back(self) -> bool:
-        return self.held
-
-
-@contextlib.contextmanager
-def no_lock() -> Iterator[None]:
-    yield
-
-
-def access(folder: Path, wish: str, *, primary: bool = True) -> BarAccess:
-    return BarAccess(folder / "choice", wish, primary=primary, lock=no_lock)
-
-
-def way(chosen: BarAccess, bar: FakeBar) -> str:
-    chosen.map(bar, 8192, writable=True)
-    return bar.ways[-1]
-
-
-@pytest.mark.parametrize(("speed", "chosen"), [(CACHED, "sysfs"), (UNCACHED, "devmem")])
-def test_auto_goes_by_the_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speed: Speed, chosen: str) -> None:
-    monkeypatch.setattr(bar_access, "measure", lambda mapping: speed)
-    auto = access(tmp_path, "auto")
-    assert auto.choice == Choice("auto")
-    assert way(auto, FakeBar(tmp_path)) == chosen
-    assert auto.choice.access == chosen
-    assert f"a load takes {speed.load} ns" in auto.choice.why
-    # From now on that is it, whatever another process would measure.
-    monkeypatch.setattr(bar_access, "measure", lambda mapping: CACHED if speed is UNCACHED else UNCACHED)
-    for wish in ("auto", "sysfs", "devmem"):
-        assert way(access(tmp_path, wish, primary=False), FakeBar(tmp_path)) == chosen
-
-
-def test_a_primary_decides_anew(tmp_path: Path) -> None:
-    assert way(access(tmp_path, "devmem"), FakeBar(tmp_path)) == "devmem"
-    assert way(access(tmp_path, "sysfs"), FakeBar(tmp_path)) == "sysfs"
-    assert read_choice(tmp_path / "choice") == Choice("sysfs", "asked for")
-
-
-def test_auto_follows_who_has_it_write_back(tmp_path: Path) -> None:
-    bar = FakeBar(tmp_path)
-    bar.held = True
-    assert way(access(tmp_path, "auto"), bar) == "devmem"
-    assert bar.ways == ["devmem"]  # through sysfs it cannot be mapped
-
-
-def test_auto_without_a_right_to_devmem(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_map_write_back_with_missing_or_unreadable_devmem_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bar_access, "measure", lambda mapping: UNCACHED)
-    auto = access(tmp_path, "auto")
-    assert way(auto, FakeBar(tmp_path, outcome=eal.Denied("it takes root"))) == "sysfs"
-    assert auto.choice.access == "sysfs"
-    assert "it takes root" in auto.choice.why
-    assert "will be slow" in caplog.text
-
-
-def test_a_bar_that_cannot_be_had_falls_back_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    chosen = access(tmp_path, "devmem")
-    assert way(chosen, FakeBar(tmp_path, outcome=eal.EalError("uncached at 0xfe800000"))) == "sysfs"
-    assert chosen.choice.fallbacks == {"0000:00:04.0": "uncached at 0xfe800000"}
-    assert "0000:00:04.0" in caplog.text
-    assert way(chosen, FakeBar(tmp_path)) == "devmem"
-
-
-def test_who_only_looks_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bar = FakeBar(tmp_path, outcome=eal.InUse("another process holds it"))
-    waited: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        waited.append(seconds)
-        if len(waited) == 3:
-            bar.outcome = None
-
-    monkeypatch.setattr(time, "sleep", sleep)
-    assert way(access(tmp_path, "devmem"), bar) == "devmem"
-    for_good = access(tmp_path, "devmem")
-    for _ in range(3):
-        stays = FakeBar(tmp_path, outcome=eal.InUse("another process holds it"))
-        assert way(for_good, stays) == "sysfs"
-    assert sum(waited) < 0.5  # for all BARs together
-
-
-@pytest.mark.parametrize("wish", ["auto", "devmem"])
-def test_an_emulated_bus_has_no_physical_addresses(tmp_path: Path, wish: str) -> None:
-    chosen = access(tmp_path, wish)
-    assert way(chosen, FakeBar(tmp_path, emulated=True)) == "sysfs"
-    assert "emulated bus" in str(chosen.choice)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"access": "devmem"}', '{"access": 1, "why": 2, "fallbacks": 3}'])
-def test_a_record_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "choice").write_text(text)
-    assert read_choice(tmp_path / "choice") == Choice()
-
-
-# --- eal.init ---------------------------------------------------------------------------------------------------
-
-
-def test_the_option(runtime_dir: Path, prefix: str, tmp_path: Path) -> None:
-    with eal.init(["--bar-access", "devmem"], file_prefix=prefix, no_huge=True, sysfs_root=tmp_path) as made:
-        assert made.bar_access == Choice("devmem", "asked for")
-        record = runtime_dir / prefix / "bar_access"
-        assert json.loads(record.read_text())["access"] == "devmem"
-    assert not record.exists()
-    for argv, keywords in ((["--bar-access", "mmio"], {}), ([], {"bar_access": "mmio"})):
-        with pytest.raises(eal.Invalid, match="mmio"):
-            options.parse(argv, keywords)
-
-
-def test_a_secondary_is_told_that_it_follows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    access(tmp_path, "sysfs")
-    with caplog.at_level(logging.WARNING):
-        access(tmp_path, "auto", primary=False)
-        assert caplog.text == ""
-        access(tmp_path, "devmem", primary=False)
-    assert "bar_access='devmem' is not followed: the prefix's is 'sysfs'" in caplog.text
-
-
-# --- /dev/mem ---------------------------------------------------------------------------------------------------
-
-
-def test_devmem_that_is_missing_or_forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caching, "DEVMEM", tmp_path / "mem")
+    monkeypatch.setattr(memory_type, "DEVMEM", tmp_path / "mem")
     with pytest.raises(eal.NotFound, match="this kernel has no"):
-        caching.map_write_back(0, 4096, writable=True, what="a BAR")
+        memory_type.map_write_back(0, 4096, writable=True, what="a BAR")
     (tmp_path / "mem").mkdir()
-    with pytest.raises(eal.Denied, match="takes root"):
-        caching.map_write_back(0, 4096, writable=True, what="a BAR")
+    with pytest.raises(eal.Denied, match="run as root"):
+        memory_type.map_write_back(0, 4096, writable=True, what="a BAR")
 
 
 @pytest.mark.parametrize(
-    ("listed", "speed", "error", "said"),
+    ("listed", "speed", "error", "message"),
     [
         ({"write-back"}, UNCACHED, None, ""),
         (None, CACHED, None, ""),
-        (None, UNCACHED, eal.EalError, "gave uncached memory"),
-        ({"uncached-minus"}, CACHED, eal.InUse, "another process holds it uncached-minus"),
+        (None, UNCACHED, eal.EalError, "returned uncached memory"),
+        ({"uncached-minus"}, CACHED, eal.InUse, "another process maps it uncached-minus"),
     ],
 )
-def test_the_type_that_was_obtained_is_checked(
+def test_map_write_back_checks_type_by_list_or_else_by_latency(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     listed: set[str] | None,
     speed: Speed,
     error: type[eal.EalError] | None,
-    said: str,
+    message: str,
 ) -> None:
-    """By the kernel's list; without one, by the latency."""
     (tmp_path / "mem").write_bytes(bytes(8192))
-    monkeypatch.setattr(caching, "DEVMEM", tmp_path / "mem")
-    monkeypatch.setattr(caching, "memory_types", lambda start, length: listed)
-    monkeypatch.setattr(caching, "measure", lambda mapping: speed)
+    monkeypatch.setattr(memory_type, "DEVMEM", tmp_path / "mem")
+    monkeypatch.setattr(memory_type, "memory_types", lambda start, length: listed)
+    monkeypatch.setattr(memory_type, "measure", lambda mapping: speed)
     if error is None:
-        assert caching.map_write_back(4096, 4096, writable=True, what="a BAR").length == 4096
+        assert memory_type.map_write_back(4096, 4096, writable=True, what="a BAR").length == 4096
     else:
-        with pytest.raises(error, match=said):
-            caching.map_write_back(4096, 4096, writable=True, what="a BAR")
+        with pytest.raises(error, match=message):
+            memory_type.map_write_back(4096, 4096, writable=True, what="a BAR")

@@ -96,7 +96,7 @@ def test_the_audit_says_who_has_what(pool: Mempool) -> None:
     go_on = threading.Event()
 
     def other() -> None:
-        taken.extend([pool.get(), process.owner()])
+        taken.extend([pool.get(), process.owner_word()])
         done.set()
         go_on.wait(10)
 
@@ -109,10 +109,10 @@ def test_the_audit_says_who_has_what(pool: Mempool) -> None:
     theirs, owner = taken
     assert mine is not None
     assert theirs is not None
-    assert audit.holders == {process.owner(): [mine], owner: [theirs]}
+    assert audit.holders == {process.owner_word(): [mine], owner: [theirs]}
     assert sorted(audit.in_hand) == sorted([mine, theirs])
     assert audit.ok
-    assert f"1 of {audit.who(process.owner())}: {mine}" in str(audit)
+    assert f"1 of {audit.who(process.owner_word())}: {mine}" in str(audit)
 
 
 KILLED = """

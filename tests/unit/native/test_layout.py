@@ -14,7 +14,7 @@ import eal
 from eal._native import ffi, lib
 from eal.linux import process
 from eal.linux.mapping import Mapping
-from eal.memory.segment import share_word
+from eal.memory.participant import share_word
 from eal.metadata.records import Entry, Kind, SegmentRecord, Table
 from eal.metadata.table_file import METADATA_MAGIC, REGISTRY_MAGIC, TableFile, encode
 
@@ -171,7 +171,7 @@ def test_owner_word_is_machine_and_thread_id(primary: eal.Eal) -> None:
     owner, started = struct.unpack_from("<QQ", file_of(segment), 2048 + 32 * slot.index)
     assert owner & 0xFFFFFFFF == threading.get_native_id()
     assert owner >> 32 == process.machine_id() != 0
-    assert started == process.identity() > 0
+    assert started == process.process_word() > 0
 
 
 # --- table files --------------------------------------------------------------------------------------------
@@ -413,7 +413,7 @@ def test_debug_cookies_stand_before_and_behind_each_object(primary: eal.Eal) -> 
         at = objects + index * pool.elt_stride
         state, owner = struct.unpack_from("<QQ", pool.memzone.buf, at - 64)
         if index == taken:
-            assert (state, owner) == (0x7A4E7A4E7A4E7A4E, process.owner())
+            assert (state, owner) == (0x7A4E7A4E7A4E7A4E, process.owner_word())
         else:
             assert (state, owner) == (0xF4EEF4EEF4EEF4EE, 0)
         assert struct.unpack_from("<Q", pool.memzone.buf, at + 20) == (0xE2D0E2D0E2D0E2D0,)
