@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Caching: memory types as the kernel lists them, the speed of memory, and what a prefix decides from both."""
+"""eal.pci.bar_access: the choice between sysfs and /dev/mem for the BARs of a prefix."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CACHED, UNCACHED = Speed(1.1, 1.0, None, 5.0), Speed(300.0, 1.0, None, 5.0)
 
 
 class FakeBar(Bar):
-    """A BAR above 4 GiB. `outcome` is what /dev/mem comes to."""
+    """A BAR above 4 GiB. `outcome` is the error of a mapping through /dev/mem, or None."""
 
     def __init__(self, folder: Path, emulated: bool = False, outcome: eal.EalError | None = None) -> None:
         self.device = IvshmemDevice("0000:00:04.0", folder if emulated else Path("/sys/devices/0000:00:04.0"))
@@ -67,33 +67,33 @@ def way(chosen: BarAccess, bar: FakeBar) -> str:
 
 
 @pytest.mark.parametrize(("speed", "chosen"), [(CACHED, "sysfs"), (UNCACHED, "devmem")])
-def test_auto_goes_by_the_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speed: Speed, chosen: str) -> None:
+def test_auto_chooses_by_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speed: Speed, chosen: str) -> None:
     monkeypatch.setattr(bar_access, "measure", lambda mapping: speed)
     auto = access(tmp_path, "auto")
     assert auto.choice == Choice("auto")
     assert way(auto, FakeBar(tmp_path)) == chosen
     assert auto.choice.access == chosen
     assert f"a load takes {speed.load} ns" in auto.choice.why
-    # From now on that is it, whatever another process would measure.
+    # The choice holds for later processes, even if they would measure another latency.
     monkeypatch.setattr(bar_access, "measure", lambda mapping: CACHED if speed is UNCACHED else UNCACHED)
     for wish in ("auto", "sysfs", "devmem"):
         assert way(access(tmp_path, wish, primary=False), FakeBar(tmp_path)) == chosen
 
 
-def test_a_primary_decides_anew(tmp_path: Path) -> None:
+def test_primary_makes_new_choice(tmp_path: Path) -> None:
     assert way(access(tmp_path, "devmem"), FakeBar(tmp_path)) == "devmem"
     assert way(access(tmp_path, "sysfs"), FakeBar(tmp_path)) == "sysfs"
     assert read_choice(tmp_path / "choice") == Choice("sysfs", "asked for")
 
 
-def test_auto_follows_who_has_it_write_back(tmp_path: Path) -> None:
+def test_auto_chooses_devmem_if_another_process_maps_bar_write_back(tmp_path: Path) -> None:
     bar = FakeBar(tmp_path)
     bar.held = True
     assert way(access(tmp_path, "auto"), bar) == "devmem"
-    assert bar.ways == ["devmem"]  # through sysfs it cannot be mapped
+    assert bar.ways == ["devmem"]  # sysfs would fail: a range has one type at a time
 
 
-def test_auto_without_a_right_to_devmem(
+def test_auto_without_access_to_devmem_chooses_sysfs_and_warns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(bar_access, "measure", lambda mapping: UNCACHED)
@@ -104,7 +104,7 @@ def test_auto_without_a_right_to_devmem(
     assert "will be slow" in caplog.text
 
 
-def test_a_bar_that_cannot_be_had_falls_back_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_bar_without_write_back_falls_back_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     chosen = access(tmp_path, "devmem")
     assert way(chosen, FakeBar(tmp_path, outcome=eal.EalError("uncached at 0xfe800000"))) == "sysfs"
     assert chosen.choice.fallbacks == {"0000:00:04.0": "uncached at 0xfe800000"}
@@ -112,7 +112,7 @@ def test_a_bar_that_cannot_be_had_falls_back_alone(tmp_path: Path, caplog: pytes
     assert way(chosen, FakeBar(tmp_path)) == "devmem"
 
 
-def test_who_only_looks_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bar_in_use_is_retried_for_limited_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bar = FakeBar(tmp_path, outcome=eal.InUse("another process holds it"))
     waited: list[float] = []
 
@@ -123,22 +123,22 @@ def test_who_only_looks_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(time, "sleep", sleep)
     assert way(access(tmp_path, "devmem"), bar) == "devmem"
-    for_good = access(tmp_path, "devmem")
+    retried = access(tmp_path, "devmem")
     for _ in range(3):
         stays = FakeBar(tmp_path, outcome=eal.InUse("another process holds it"))
-        assert way(for_good, stays) == "sysfs"
+        assert way(retried, stays) == "sysfs"
     assert sum(waited) < 0.5  # for all BARs together
 
 
 @pytest.mark.parametrize("wish", ["auto", "devmem"])
-def test_an_emulated_bus_has_no_physical_addresses(tmp_path: Path, wish: str) -> None:
+def test_emulated_bus_is_mapped_through_sysfs(tmp_path: Path, wish: str) -> None:
     chosen = access(tmp_path, wish)
     assert way(chosen, FakeBar(tmp_path, emulated=True)) == "sysfs"
     assert "emulated bus" in str(chosen.choice)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"access": "devmem"}', '{"access": 1, "why": 2, "fallbacks": 3}'])
-def test_a_record_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+def test_unreadable_choice_is_default(tmp_path: Path, text: str) -> None:
     (tmp_path / "choice").write_text(text)
     assert read_choice(tmp_path / "choice") == Choice()
 
@@ -146,7 +146,7 @@ def test_a_record_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None
 # --- eal.init ---------------------------------------------------------------------------------------------------
 
 
-def test_the_option(runtime_dir: Path, prefix: str, tmp_path: Path) -> None:
+def test_init_option_sets_choice(runtime_dir: Path, prefix: str, tmp_path: Path) -> None:
     with eal.init(["--bar-access", "devmem"], file_prefix=prefix, no_huge=True, sysfs_root=tmp_path) as made:
         assert made.bar_access == Choice("devmem", "asked for")
         record = runtime_dir / prefix / "bar_access"
@@ -157,7 +157,7 @@ def test_the_option(runtime_dir: Path, prefix: str, tmp_path: Path) -> None:
             options.parse(argv, keywords)
 
 
-def test_a_secondary_is_told_that_it_follows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_secondary_with_other_choice_warns_that_it_follows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     access(tmp_path, "sysfs")
     with caplog.at_level(logging.WARNING):
         access(tmp_path, "auto", primary=False)
