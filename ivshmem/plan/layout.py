@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Layout: the segments that a group lacks for its objects, found by laying these out as the heap will."""
+"""Layout: compute the segments that a group needs for new objects, by the placement rules of the heap."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from ivshmem.plan.schema import Group
 
 
 def missing_segments(table: Table, group: Group, items: Sequence[Item], page_size: int) -> list[int]:
-    """The sizes in bytes of the segments that a group needs beyond those in a table, before `items` are made in their
-    order. One segment for all of them where they are small; one for each that is large, since a segment is a power of
-    two.
+    """Return the sizes in bytes of the segments to create before `items` are allocated in a group in this order.
+
+    `table` has the existing segments; `page_size` is in bytes. Small items share one segment. A large item gets its
+    own, since the size of a segment is a power of two and a common one would waste up to half of it.
     """
     sizes: list[int] = []
 
@@ -35,21 +36,21 @@ def missing_segments(table: Table, group: Group, items: Sequence[Item], page_siz
             table = grow(smallest_segment(_need(items[number:]), page_size))
         place = _place(table, group, item)
         if place is None:
-            raise AssertionError(f"{item.where}: a segment made for it has no room for it")
+            raise AssertionError(f"{item.where}: does not fit the segment computed for it")
         entry = Entry(item.key[1], item.key[0], *place, item.length, item.align)
         table = replace(table, entries=(*table.entries, entry))
     return sizes
 
 
 def _need(items: Sequence[Item]) -> int:
-    """Bytes for the first of some objects, header and all, and for the others as long as that stays small."""
+    """Return the bytes for the segment header and the first item, and for the other items up to GROWTH_LIMIT."""
     first = align_up(HEADER_SIZE, items[0].align) + items[0].length
     together = HEADER_SIZE + sum(align_up(item.length, 64) + item.align for item in items)
     return max(first, min(together, GROWTH_LIMIT))
 
 
 def _place(table: Table, group: Group, item: Item) -> tuple[int, int] | None:
-    """Segment and offset where the heap would put an object."""
+    """Return the segment index and offset at which the heap would allocate an item; None if no segment has room."""
     for index, record in enumerate(table.segments):
         if record.group == group.name and group.socket_id in (SOCKET_ID_ANY, record.socket_id):
             offset = find_room(table, index, item.length, item.align)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PlanRecord: what `ivshmem up` has made in a prefix, so that a changed plan takes away that and nothing else."""
+"""PlanRecord: the objects that `ivshmem up` created in a file_prefix, the only ones that a changed plan may remove."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _FILE = "plan.json"
 
 @dataclass
 class PlanRecord:
-    """The objects of the last plan, and those in each of its metadata. It holds for one registry: a program that
-    started afresh has made its own.
+    """The objects of the last plan, and those that each of its metadata files lists.
+
+    A record is valid for one registry: after a fresh start of a program the record of the old registry is ignored.
     """
 
     directory: PrefixDir
@@ -30,31 +31,32 @@ class PlanRecord:
 
     @classmethod
     def load(cls, directory: PrefixDir) -> PlanRecord:
-        """What was recorded; nothing where there is no record, or it is of another registry."""
+        """Return the record of a file_prefix; an empty one if there is none, or it belongs to another registry."""
         try:
             data = json.loads((directory.path / _FILE).read_text("utf-8"))
             if data["registry"] != _registry_of(directory):
                 return cls(directory)
-            metadata = {name: set(map(_key, keys)) for name, keys in data["metadata"].items()}
-            return cls(directory, set(map(_key, data["objects"])), metadata)
+            metadata = {name: set(map(_key_from_json, keys)) for name, keys in data["metadata"].items()}
+            return cls(directory, set(map(_key_from_json, data["objects"])), metadata)
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return cls(directory)
 
     def save(self, plan: Plan) -> None:
-        """Writes down what a plan has made, if it differs."""
+        """Write the record of a plan that was applied, if it differs from this one."""
         metadata = {name: set(planned.objects) for name, planned in plan.metadata.items()}
         if (set(plan.items), metadata) == (self.objects, self.metadata):
             return
         path = self.directory.path / _FILE
         data = {
             "registry": _registry_of(self.directory),
-            "objects": sorted(_text(key) for key in plan.items),
-            "metadata": {name: sorted(map(_text, keys)) for name, keys in metadata.items()},
+            "objects": sorted(_key_to_json(key) for key in plan.items),
+            "metadata": {name: sorted(map(_key_to_json, keys)) for name, keys in metadata.items()},
         }
         atomic_file.write_text(path, json.dumps(data))
 
 
 def _registry_of(directory: PrefixDir) -> str:
+    """Return the uuid of the registry; "" if it cannot be read."""
     try:
         registry = open_registry(directory.registry, writable=False)
     except EalError:
@@ -65,9 +67,9 @@ def _registry_of(directory: PrefixDir) -> str:
         registry.close()
 
 
-def _text(key: Key) -> list[Any]:
+def _key_to_json(key: Key) -> list[Any]:
     return [key[0].name, key[1]]
 
 
-def _key(text: list[str]) -> Key:
-    return Kind[text[0]], text[1]
+def _key_from_json(data: list[str]) -> Key:
+    return Kind[data[0]], data[1]

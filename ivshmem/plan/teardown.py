@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Down: takes a prefix away, segments, objects and metadata, unless somebody alive holds any of it."""
+"""`ivshmem down`: remove all files of a file_prefix unless a live process or VM holds one of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ivshmem.inspect.holders import find_holders, guests
 
 @dataclass(frozen=True)
 class Removed:
-    """What `down` took away: files, and for the record who held them when it was forced."""
+    """Result of `down`: the removed files; `held_by` lists the processes that held them, if `force` overrode that."""
 
     file_prefix: str
     files: list[str]
@@ -25,9 +25,10 @@ class Removed:
 
 
 def down(prefix: str, *, force: bool = False) -> Removed:
-    """Takes away all that a file_prefix has, marking its segments retired. Nothing is removed where nothing is there.
+    """Remove all segments, objects and metadata files of a file_prefix, and mark the segments retired.
 
-    Raises InUse, and says who, while a living process or VM holds any of it, unless `force`.
+    Return an empty list of files if the file_prefix does not exist. Raises InUse with the names of the processes if a
+    live process or VM holds one of the files, unless `force`.
     """
     directory = PrefixDir(runtime.runtime_dir().absolute(), runtime.check_prefix(prefix))
     if not directory.path.is_dir():
@@ -41,8 +42,8 @@ def down(prefix: str, *, force: bool = False) -> Removed:
             held = _held_by(directory, lock, table, files)
             if held and not force:
                 raise InUse(
-                    f"file_prefix {prefix!r} is in use, and nothing of it was removed: it is held by {held}. End them "
-                    "first, or use --force: they keep what they have mapped"
+                    f"file_prefix {prefix!r} is in use, nothing was removed: it is held by {held}. Stop these "
+                    "processes first, or use --force (they keep their mappings of the removed files)"
                 )
             leftovers.remove(directory)
     finally:
@@ -51,17 +52,17 @@ def down(prefix: str, *, force: bool = False) -> Removed:
 
 
 def _held_by(directory: PrefixDir, lock: LockFile, table: Table | None, files: list[str]) -> str:
-    """Who holds a prefix, in words; "" if nobody does."""
+    """Return a list of the processes and guests that hold a file_prefix, as text; "" if there are none."""
     found = find_holders(files, str(directory.registry))
     held = [str(holder) for holder in found.seen]
     member = lock.holder(Lock.MEMBER)
     if member is not None and member not in {holder.pid for holder in found.seen}:
         held.append(f"{_name_of(member)} (pid {member})")
-    inside = guests(table) if table is not None else 0
-    if inside and (held or found.hidden):
-        # Where every process can be seen and none holds anything, those guests went with their VM.
-        where = "" if held else ", in a VM of another user, as it seems"
-        held.append(f"{inside} thread{'s' if inside > 1 else ''} of guests{where}")
+    threads = guests(table) if table is not None else 0
+    if threads and (held or found.hidden):
+        # If /proc shows every process and none holds a file, the VM of these participants has ended.
+        where = "" if held else ", probably in a VM of another user"
+        held.append(f"{threads} guest thread{'s' if threads > 1 else ''}{where}")
     return ", ".join(held)
 
 

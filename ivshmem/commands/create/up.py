@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem up`: makes what a plan describes."""
+"""`ivshmem up`: apply a plan."""
 
 from __future__ import annotations
 
@@ -17,35 +17,39 @@ import click
 from ivshmem.cli_options import json_option, print_json
 
 if TYPE_CHECKING:
-    from ivshmem.plan.apply import Outcome
+    from ivshmem.plan.apply import Outcome, StartProgress
 
 
 @click.command()
 @click.argument("plan", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("-n", "--check", "check_only", is_flag=True, help="Check the plan only, and make nothing.")
+@click.option("-n", "--check", "check_only", is_flag=True, help="Only check the plan; create nothing.")
 @json_option
 def up(plan: Path, check_only: bool, as_json: bool) -> None:
-    """Make the segments, objects and metadata that the file PLAN describes.
+    """Create the segments, objects and metadata files that the file PLAN describes.
 
-    Prints the QEMU options of each VM, and leaves all in place when it ends. With a changed plan it does the
-    difference; what is in use, or would change its shape, is refused. Whatever goes wrong, nothing is changed.
-    docs/plan.md has the format.
+    Prints the QEMU options of each VM. All objects stay in place when the command ends. If an earlier version of the
+    plan is in place, only the difference is applied; changes of objects that are in use or cannot be resized are
+    refused. On any error the previous state is restored. docs/plan.md describes the file format.
 
     Example: ivshmem up plan.toml
     """
-    from ivshmem.plan.apply import up as make
-    from ivshmem.plan.schema import load
+    from ivshmem.plan import apply
+    from ivshmem.plan.load import load
 
-    read = load(plan)
+    loaded = load(plan)
     if check_only:
         if as_json:
-            print_json({"file_prefix": read.file_prefix, "faults": []})
+            print_json({"file_prefix": loaded.file_prefix, "faults": []})
         else:
-            click.echo(f"{plan}: no fault")
+            click.echo(f"{plan}: OK")
         return
-    with _stoppable(), _progress(as_json) as watch, warnings.catch_warnings(record=True) as warned:
-        outcome = make(read, watch)
-    for warning in warned:
+    with (
+        _interruptible(),
+        _progress(quiet=as_json) as start_progress,
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        outcome = apply.up(loaded, start_progress)
+    for warning in caught:
         click.echo(f"Warning: {warning.message}", err=True)
     if as_json:
         print_json(outcome.as_json())
@@ -63,36 +67,36 @@ def _print(outcome: Outcome) -> None:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM undo what was done; a second one does not undo the undoing."""
+def _interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt on the first SIGINT or SIGTERM; ignore further ones, so that the rollback completes."""
 
-    def stop(number: int, _: object) -> None:
-        for each in before:
+    def interrupt(number: int, _: object) -> None:
+        for each in old_handlers:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt(number)
 
-    before: dict[int, Any] = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    for each in before:
-        signal.signal(each, stop)
+    old_handlers: dict[int, Any] = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    for each in old_handlers:
+        signal.signal(each, interrupt)
     try:
         yield
     finally:
-        for each, handler in before.items():
+        for each, handler in old_handlers.items():
             signal.signal(each, handler)
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int], Callable[[int], object]]]:
-    """What is told how many bytes are to be taken, and gives what is told of some; a bar where stderr is a terminal."""
+def _progress(quiet: bool) -> Iterator[StartProgress]:
+    """Yield a StartProgress that draws a progress bar if stderr is a terminal and `quiet` is false."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
     shown = sys.stderr.isatty() and not quiet
-    columns = ("taking pages", BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
+    columns = ("allocating pages", BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as progress:
 
-        def watch(total: int) -> Callable[[int], object]:
+        def start(total: int) -> Callable[[int], object]:
             task = progress.add_task("", total=total)
-            return lambda some: progress.advance(task, some)
+            return lambda advance: progress.advance(task, advance)
 
-        yield watch
+        yield start

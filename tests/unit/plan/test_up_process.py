@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem up` and `down` as installed: held by a QEMU, stopped half-way, failed half-way, watched on a terminal."""
+"""`ivshmem up` and `down` as processes: files held by a QEMU, signals and failures during `up`, the progress bar."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ metadata = ["vm0"]
 
 @pytest.fixture
 def plan(runtime_dir: Path, prefix: str, tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """`plan(more)`: a file with PLAN and more. All of it is taken down when the test ends."""
+    """Return `plan(more)`: write PLAN and more text to a file, return its path. Run `down` at the end."""
 
     def write(more: str = "", mode: int = 0o640) -> Path:
         text = PLAN.format(prefix=prefix).replace("0o640", oct(mode))
@@ -65,25 +65,24 @@ def files(prefix: str) -> list[Path]:
     return sorted(path for path in Path("/dev/shm").iterdir() if f".{prefix}." in path.name)
 
 
-def everything(prefix: str, runtime_dir: Path) -> dict[str, int]:
-    """Every file of a prefix, with its inode."""
-    there = [*files(prefix), *(path for path in runtime_dir.rglob("*") if path.name != "lock")]
-    return {str(path): path.stat().st_ino for path in there}
+def all_files(prefix: str, runtime_dir: Path) -> set[str]:
+    """Return the paths of the data files and of the runtime directory, without lock files."""
+    return {str(path) for path in (*files(prefix), *runtime_dir.rglob("*")) if path.name != "lock"}
 
 
-# --- held by a VM -------------------------------------------------------------------------------------------
+# --- files held by a VM -------------------------------------------------------------------------------------
 
 
 @pytest.mark.vm
 @pytest.mark.root
-def test_a_qemu_that_holds_a_share(plan: Callable[..., Path], prefix: str) -> None:
+def test_down_refuses_files_held_by_qemu(plan: Callable[..., Path], prefix: str) -> None:
     args = json.loads(command("up", plan(), "--json").stdout)["vms"]["web"]
     base = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-S", "-accel", "tcg", "-qmp", "stdio"]
     pipe = subprocess.PIPE
     with subprocess.Popen([*base, *args], stdin=pipe, stdout=pipe, text=True) as qemu:
         try:
             assert qemu.stdout
-            assert "QMP" in qemu.stdout.readline()  # every backend is mapped by now
+            assert "QMP" in qemu.stdout.readline()  # QEMU prints its greeting after it has mapped every backend
             before = files(prefix)
             refused = command("down", plan())
             assert (refused.returncode, refused.stdout) == (1, "")
@@ -98,39 +97,39 @@ def test_a_qemu_that_holds_a_share(plan: Callable[..., Path], prefix: str) -> No
             qemu.kill()
 
 
-# --- stopped ------------------------------------------------------------------------------------------------
+# --- signals and failures -----------------------------------------------------------------------------------
 
-# The installed command, which says that it is at one place of its work, and waits there to be stopped.
+# The installed command. It reports that it has reached one step for a segment of 4 MiB, and sleeps there.
 SLOW = """
 import sys, time
 from eal.memory import heap, segment_file
 from ivshmem import cli
-def slow(work, length_of):
-    def slowly(*args, **keywords):
-        made = work(*args, **keywords)
+def pause_after(step, length_of):
+    def paused(*args, **keywords):
+        result = step(*args, **keywords)
         if length_of(args) >= 4 << 20:
             print("here", flush=True)
             time.sleep(60)
-        return made
-    return slowly
-if sys.argv.pop(1) == "pages":  # are taken, and their file is being made
-    segment_file._allocate = slow(segment_file._allocate, lambda args: args[2].length)
-else:  # the file is made, and nothing refers to it yet
-    heap.create_segment = slow(heap.create_segment, lambda args: args[3])
+        return result
+    return paused
+if sys.argv.pop(1) == "pages":  # the pages are allocated, the file is not complete
+    segment_file._allocate = pause_after(segment_file._allocate, lambda args: args[2].length)
+else:  # the file is complete, the registry does not refer to it
+    heap.create_segment = pause_after(heap.create_segment, lambda args: args[3])
 sys.argv[0] = "ivshmem"
 cli.main()
 """
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("applied", [False, True])
 @pytest.mark.parametrize(("number", "place"), [(signal.SIGTERM, "pages"), (signal.SIGINT, "file")])
-def test_stopped_half_way(
-    plan: Callable[..., Path], prefix: str, runtime_dir: Path, number: signal.Signals, place: str, there: bool
+def test_signal_during_up_restores_previous_state(
+    plan: Callable[..., Path], prefix: str, runtime_dir: Path, number: signal.Signals, place: str, applied: bool
 ) -> None:
-    if there:
+    if applied:
         assert command("up", plan()).returncode == 0
-    before = everything(prefix, runtime_dir)
+    before = all_files(prefix, runtime_dir)
     more = '[groups.first]\nsize = "1M"\n[groups.slow]\nsize = "4M"\n[rings.new]\ncount = 64\ngroup = "first"\n'
     words = [sys.executable, "-P", "-c", SLOW, place, "up", str(plan(more))]
     pipe = subprocess.PIPE
@@ -140,26 +139,26 @@ def test_stopped_half_way(
             assert up.stdout.readline() == "here\n"
             assert len(files(prefix)) > len([path for path in before if path.startswith("/dev/shm")])
             up.send_signal(number)
-            _, complaint = up.communicate(timeout=30)
+            _, stderr = up.communicate(timeout=30)
         finally:
             up.kill()
     assert up.returncode == 1
-    assert "Traceback" not in complaint
-    now = everything(prefix, runtime_dir)
-    assert set(now) == set(before) if there else files(prefix) == []
+    assert "Traceback" not in stderr
+    now = all_files(prefix, runtime_dir)
+    assert now == before if applied else files(prefix) == []
     again = command("up", plan())
-    assert (again.returncode, again.stdout.startswith("no change\n")) == (0, there), again.stderr
+    assert (again.returncode, again.stdout.startswith("no change\n")) == (0, applied), again.stderr
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("there", [False, True])
-def test_a_failure_half_way_leaves_no_file(
-    plan: Callable[..., Path], prefix: str, runtime_dir: Path, there: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("applied", [False, True])
+def test_failure_after_all_steps_of_up_restores_previous_state(
+    plan: Callable[..., Path], prefix: str, runtime_dir: Path, applied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Segments, rings and all are made by then; then the last step, that of the metadata, fails."""
-    if there:
+    """Segments, objects and metadata files exist when the last step, writing the record, fails."""
+    if applied:
         assert command("up", plan()).returncode == 0
-    before = set(everything(prefix, runtime_dir))
+    before = all_files(prefix, runtime_dir)
     more = '[groups.first]\nsize = "1M"\n[rings.new]\ncount = 64\ngroup = "first"\n[metadata.vm1]\nrings = ["new"]\n'
     made: list[int] = []
 
@@ -172,22 +171,22 @@ def test_a_failure_half_way_leaves_no_file(
     assert (result.exit_code, "No space left on device" in result.stderr) == (1, True), result.output
     assert made
     assert made[0] > len([path for path in before if path.startswith("/dev/shm")])
-    assert set(everything(prefix, runtime_dir)) == before if there else files(prefix) == []
+    assert all_files(prefix, runtime_dir) == before if applied else files(prefix) == []
     assert 0o660 not in [path.stat().st_mode & 0o777 for path in files(prefix)]
 
 
-# --- what it looks like -------------------------------------------------------------------------------------
+# --- owner, mode and progress -------------------------------------------------------------------------------
 
 
 @pytest.mark.root
-def test_owner_and_mode(plan: Callable[..., Path], prefix: str) -> None:
+def test_up_sets_and_updates_owner_and_mode(plan: Callable[..., Path], prefix: str) -> None:
     done = command("up", plan())
     assert done.returncode == 0, done.stderr
     (segment,) = [path for path in files(prefix) if path.stat().st_mode & 0o777 == 0o640]
     found = segment.stat()
     assert pwd.getpwuid(found.st_uid).pw_name == "nobody"
     assert grp.getgrgid(found.st_gid).gr_name == "nogroup"
-    assert command("up", plan(mode=0o660)).returncode == 0  # what was there already is given anew
+    assert command("up", plan(mode=0o660)).returncode == 0
     now = segment.stat()
     assert (now.st_ino, now.st_mode & 0o777, now.st_uid) == (found.st_ino, 0o660, found.st_uid)
     others = [path.stat() for path in files(prefix) if path != segment and path.suffix == ".seg"]
@@ -195,7 +194,7 @@ def test_owner_and_mode(plan: Callable[..., Path], prefix: str) -> None:
 
 
 @pytest.mark.root
-def test_a_bar_on_a_terminal_alone(plan: Callable[..., Path], prefix: str) -> None:
+def test_up_draws_progress_bar_only_on_a_terminal(plan: Callable[..., Path], prefix: str) -> None:
     words = [IVSHMEM, "up", str(plan('[groups.large]\nsize = "64M"\n'))]
     master, slave = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
@@ -206,14 +205,14 @@ def test_a_bar_on_a_terminal_alone(plan: Callable[..., Path], prefix: str) -> No
         while select.select([master], [], [], max(0, deadline - time.monotonic()))[0]:
             try:
                 shown += os.read(master, 65536)
-            except OSError:  # nobody has the other side open
+            except OSError:  # the command has closed its side
                 break
         out, _ = up.communicate(timeout=30)
     os.close(master)
     assert up.returncode == 0
-    assert b"taking pages" in shown
+    assert b"allocating pages" in shown
     assert b"MiB" in shown
-    assert "taking pages" not in out
+    assert "allocating pages" not in out
     assert "QEMU options of VM web" in out
     quiet = command("up", plan('[groups.large]\nsize = "64M"\n[groups.more]\nsize = "64M"\n'))
     assert (quiet.returncode, quiet.stderr) == (0, "")
