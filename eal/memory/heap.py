@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The heap of a prefix: zones reserved from the segments of their group, and segments made when there are too few."""
+"""Heap of a prefix: reserve zones in the segments of a group, and create segments as needed (DPDK: malloc_heap)."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ log = logging.getLogger(__name__)
 
 CACHE_LINE = 64
 SMALLEST_SEGMENT = 2 * MIB
-GROWTH_LIMIT = 64 * MIB  # a group's new segment is as large as the group so far, up to this
+GROWTH_LIMIT = 64 * MIB  # each new segment doubles its group, until segments have this size
 ALIGN_LIMIT = 1 << 30
 
 BASE_ADDRESS = 0x2000_0000_0000
-_ROLE_STEP = 1 << 45  # host and guest apart: a guest's own heap does not lie where its host's segments want to be
+_ROLE_STEP = 1 << 45  # keeps the heap of a guest away from the addresses at which it maps its host's segments
 _PREFIX_STEP = 1 << 36
 
 
 def base_address(prefix: str, *, guest: bool) -> int:
-    """Where the segments of a prefix start, unless base_virtaddr says otherwise."""
-    share = hashlib.sha256(prefix.encode("utf-8", "surrogateescape")).digest()[0]
-    return BASE_ADDRESS + (_ROLE_STEP if guest else 0) + share * _PREFIX_STEP
+    """Return the default address of a prefix's first segment (DPDK: --base-virtaddr)."""
+    slot = hashlib.sha256(prefix.encode("utf-8", "surrogateescape")).digest()[0]
+    return BASE_ADDRESS + (_ROLE_STEP if guest else 0) + slot * _PREFIX_STEP
 
 
 def smallest_segment(need: int, page_size: int) -> int:
-    """The size of the smallest segment that is made for `need` bytes, header and all."""
+    """Return the size of the smallest segment with `need` bytes including the header."""
     return max(power_of_two_above(need), SMALLEST_SEGMENT, page_size)
 
 
 def find_room(table: Table, segment: int, length: int, align: int) -> int | None:
-    """The lowest offset in a segment of the table where `length` bytes are free, or None."""
+    """Return the lowest aligned offset of `length` free bytes in a segment of the table, or None."""
     at = align_up(HEADER_SIZE, align)
-    taken = sorted((e.offset, e.end) for e in table.entries if e.segment == segment)
-    for start, end in taken:
+    used = sorted((e.offset, e.end) for e in table.entries if e.segment == segment)
+    for start, end in used:
         if at + length <= start:
             return at
         at = max(at, align_up(align_up(end, CACHE_LINE), align))
@@ -60,18 +60,19 @@ def find_room(table: Table, segment: int, length: int, align: int) -> int | None
 
 @dataclass
 class Heap:
-    """What reserves memory for one Eal. Methods that change anything hold the prefix's CHANGE lock themselves."""
+    """The memory allocator of an Eal. Each method that changes the registry holds the prefix's CHANGE lock."""
 
     directory: PrefixDir
     registry: Registry
-    choose_backend: Callable[[], Backend]  # called once, when the first segment is made
-    base: int
-    lock: Callable[[], AbstractContextManager[None]]  # gives the context manager that holds the CHANGE lock
-    insists: bool  # whether the page kind was requested; otherwise the heap falls back to tmpfs without hugepages
-    segments: dict[UUID, Segment] = field(default_factory=dict)  # those that this process has mapped
+    choose_backend: Callable[[], Backend]  # called once, for the first segment
+    base: int  # address of the first segment
+    lock: Callable[[], AbstractContextManager[None]]  # returns a context manager that holds the CHANGE lock
+    insists: bool  # whether the page kind was requested; otherwise tmpfs replaces missing hugepages
+    segments: dict[UUID, Segment] = field(default_factory=dict)  # mapped by this process
 
     @cached_property
     def backend(self) -> Backend:
+        """The backend of segments whose group has none yet."""
         return self.choose_backend()
 
     def reserve(
@@ -88,9 +89,9 @@ class Heap:
         shape: tuple[int, ...] | None = None,
         fill: Callable[[Segment, Entry], None] | None = None,
     ) -> Entry:
-        """Reserves a zeroed range and adds it to the registry; `fill` writes the object before it can be seen.
+        """Reserve a zeroed range of `length` bytes and add it to the registry; `fill` formats the object before that.
 
-        Raises Invalid, Exists, or NoMemory (nothing is changed then).
+        Raise Invalid, Exists or NoMemory; the registry is unchanged then.
         """
         align = max(check_align(align), CACHE_LINE)
         _check_length(length)
@@ -98,18 +99,19 @@ class Heap:
             table = self.registry.table
             if self.registry.find(kind, name):
                 raise Exists(
-                    f"{kind.name.lower()} {name!r} exists already: choose another name, free it, or exist_ok=True"
+                    f"{kind.name.lower()} {name!r} exists already: choose another name, free it, or pass exist_ok=True"
                 )
             index, offset, fresh = self._room(table, group, socket_id, length, align)
             segment = self.segment(self.registry.table.segments[index])
             entry = Entry(name, kind, index, offset, length, align, flags, dtype, shape)
-            if not fresh:  # a VM that has the segment may have written to it even where nothing was reserved
+            if not fresh:  # a VM that maps the segment may have written to free ranges
                 segment.zero(offset, length)
             if fill is not None:
                 fill(segment, entry)
             return self.registry.add(entry)
 
     def _room(self, table: Table, group: str, socket_id: int, length: int, align: int) -> tuple[int, int, bool]:
+        """Return the index of a segment, the offset of a free range in it, and whether the segment is new."""
         for index, record in enumerate(table.segments):
             if record.group == group and socket_id in (SOCKET_ID_ANY, record.socket_id):
                 offset = find_room(table, index, length, align)
@@ -119,13 +121,14 @@ class Heap:
         return len(table.segments), align_up(HEADER_SIZE, align), True
 
     def grow(self, table: Table, group: str, socket_id: int, need: int) -> Segment:
-        """A new segment for a group, of the same pages: as large as the group so far where these suffice, else as
-        needed.
+        """Create another segment of a group with the group's page kind and at least `need` bytes.
+
+        The segment is as large as the group, up to GROWTH_LIMIT, or as small as possible if there are too few pages.
         """
         of_group = [record for record in table.segments if record.group == group]
         ownership = self._ownership(of_group)
 
-        def make(backend: Backend) -> Segment:
+        def create(backend: Backend) -> Segment:
             smallest = smallest_segment(need, backend.page_size)
             wanted = power_of_two_above(min(sum(r.size for r in of_group), GROWTH_LIMIT) or smallest)
             where = {"group": group, "socket_id": socket_id, "ownership": ownership, "backend": backend}
@@ -133,26 +136,24 @@ class Heap:
                 try:
                     return self.create_segment(wanted, **where)  # type: ignore[arg-type]
                 except NoMemory:
-                    pass  # then a smaller one, or its error
+                    pass  # retry with the smallest size, and report the error of that attempt
             return self.create_segment(smallest, **where)  # type: ignore[arg-type]
 
-        return self._with_pages(hugepages.backend_of(of_group[0]) if of_group else self.backend, make)
+        return self._with_fallback(hugepages.backend_of(of_group[0]) if of_group else self.backend, create)
 
-    def _with_pages(self, backend: Backend, make: Callable[[Backend], Segment]) -> Segment:
-        """Makes a segment of a backend's pages. Hugepages that nobody insisted on may have gone since they were chosen:
-        then of tmpfs.
-        """
+    def _with_fallback(self, backend: Backend, create: Callable[[Backend], Segment]) -> Segment:
+        """Create a segment of a backend's pages, or of tmpfs if nobody requested hugepages and they ran out."""
         try:
-            return make(backend)
+            return create(backend)
         except NoMemory as error:
             if self.insists or not backend.huge:
                 raise
             log.warning("falling back to tmpfs (%s), which costs TLB misses: %s", hugepages.SHM_DIR, error)
-        return make(hugepages.tmpfs())
+        return create(hugepages.tmpfs())
 
     @staticmethod
     def _ownership(of_group: list[SegmentRecord]) -> Ownership:
-        """As the group's first segment: whoever may use the group may use all of it."""
+        """Return the ownership of the group's first segment: a process that may open one segment may open all."""
         if not of_group:
             return Ownership()
         found = os.stat(of_group[0].path)
@@ -168,19 +169,20 @@ class Heap:
         backend: Backend | None = None,
         progress: Progress | None = None,
     ) -> Segment:
-        """A new segment of exactly `size` bytes (a power of two, whole pages). Raises Invalid or NoMemory."""
+        """Create a segment of exactly `size` bytes, a power of two and a multiple of the page size.
+
+        Raise Invalid for another size, NoMemory for too few pages.
+        """
         if backend is None:
-            return self._with_pages(
+            return self._with_fallback(
                 self.backend,
                 lambda chosen: self.create_segment(
                     size, group=group, socket_id=socket_id, ownership=ownership, backend=chosen, progress=progress
                 ),
             )
-        if not is_power_of_two(size) or size < max(2 * HEADER_SIZE, backend.page_size):
-            raise Invalid(
-                f"a segment of {size} bytes cannot be: a power of two of at least {backend.page_size} is "
-                "needed, because a PCI BAR must be one"
-            )
+        least = max(2 * HEADER_SIZE, backend.page_size)
+        if not is_power_of_two(size) or size < least:
+            raise Invalid(f"segment size must be a power of two >= {least} (PCI BAR requirement), got {size}")
         with self.lock():
             table = self.registry.table
             uuid = uuid4()
@@ -202,7 +204,7 @@ class Heap:
 
     def _path(self, backend: Backend, uuid: UUID) -> Path:
         name = self.directory.file_name(uuid.hex, "seg")
-        # A starting DPDK removes what matches *map_* from hugetlbfs.
+        # DPDK removes files that match *map_* from a hugetlbfs at startup.
         return backend.folder / (name.replace("map_", "map%5F") if backend.huge else name)
 
     def _next_address(self, table: Table, size: int) -> int:
@@ -210,37 +212,38 @@ class Heap:
         return align_up(max(end, self.base), min(size, ALIGN_LIMIT))
 
     def segment(self, record: SegmentRecord) -> Segment:
-        """The segment of a record, mapped by this process from now on."""
+        """Return the segment of a record; map it on first use."""
         found = self.segments.get(record.uuid)
         if found is None:
             found = self.segments[record.uuid] = open_segment(record)
         return found
 
     def restore(self, before: Table) -> None:
-        """Takes back what was reserved since a table was in force, segments and all. Nothing may have been released."""
+        """Undo all reservations since the table `before`, and remove new segments. Nothing may have been released."""
         with self.lock():
-            known = {record.uuid for record in before.segments}
-            fresh = [record for record in self.registry.table.segments if record.uuid not in known]
+            old = {record.uuid for record in before.segments}
+            new = [record for record in self.registry.table.segments if record.uuid not in old]
             self.registry.replace(before)
-            for record in fresh:
+            for record in new:
                 self._remove_segment(record)
 
     def remove_empty_segments(self, wanted: Callable[[SegmentRecord], bool]) -> list[SegmentRecord]:
-        """Gives the pages of segments back that nothing lies in, as far as `wanted`; only while no other process of the
-        prefix lives, since the numbers of segments change. Gives back what is gone.
+        """Remove the segments without objects for which `wanted` returns True, and return their records.
+
+        Call it only while no other process of the prefix is alive, because the indices of segments change.
         """
         with self.lock():
             table = self.registry.table
             used = {entry.segment for entry in table.entries}
-            gone = [r for number, r in enumerate(table.segments) if number not in used and wanted(r)]
-            kept = [number for number, record in enumerate(table.segments) if record not in gone]
-            if gone:
-                number = {old: new for new, old in enumerate(kept)}
-                entries = tuple(replace(entry, segment=number[entry.segment]) for entry in table.entries)
+            removed = [r for index, r in enumerate(table.segments) if index not in used and wanted(r)]
+            kept = [index for index, record in enumerate(table.segments) if record not in removed]
+            if removed:
+                new_index = {old: new for new, old in enumerate(kept)}
+                entries = tuple(replace(entry, segment=new_index[entry.segment]) for entry in table.entries)
                 self.registry.replace(replace(table, segments=tuple(table.segments[n] for n in kept), entries=entries))
-            for record in gone:
+            for record in removed:
                 self._remove_segment(record)
-            return gone
+            return removed
 
     def _remove_segment(self, record: SegmentRecord) -> None:
         segment = self.segment(record)
@@ -250,20 +253,20 @@ class Heap:
         os.unlink(record.path)
 
     def release(self, entry: Entry) -> None:
-        """Gives a range back. Raises NotFound for one that is gone."""
+        """Remove an object's range from the registry. Raise NotFound if it is not registered any more."""
         with self.lock():
             self.registry.remove(entry)
 
 
 def check_align(align: object) -> int:
-    """Gives an alignment in bytes back. Raises Invalid for what is no power of two, or too large."""
+    """Return an alignment in bytes. Raise Invalid if it is not a power of two up to ALIGN_LIMIT."""
     if not isinstance(align, int) or not is_power_of_two(align) or align > ALIGN_LIMIT:
-        raise Invalid(f"align {align!r}: a power of two up to {ALIGN_LIMIT} is needed")
+        raise Invalid(f"align must be a power of two up to {ALIGN_LIMIT}, got {align!r}")
     return align
 
 
 def _check_length(length: object) -> None:
     if not isinstance(length, int) or isinstance(length, bool):
-        raise InvalidType(f"a length is an int, not {type(length).__name__}")
+        raise InvalidType(f"length must be an int, got {type(length).__name__}")
     if not 1 <= length < 1 << 47:
-        raise Invalid(f"a length of {length} bytes cannot be reserved: at least 1 and less than 2**47")
+        raise Invalid(f"length must be from 1 to 2**47 - 1 bytes, got {length}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Memzones: named ranges of segments."""
+"""Memzones: named ranges of segments, as bytes or as numpy arrays (DPDK: rte_memzone)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Memzone:
     """A named range of one segment (DPDK: struct rte_memzone).
 
-    `offset` counts from the first byte of the segment's file, `length` is in bytes. `address` is where this
-    process sees it and `host_address` where its creator does; `relocated` says whether these differ. `socket_id`
-    is the NUMA node in this machine (-1: any), `host_socket_id` the one the creator bound it to.
+    `offset` is in bytes from the start of the segment's file, `length` in bytes. `address` is the address in this
+    process, `host_address` the address in the process that created the segment; `relocated` is True if they differ.
+    `socket_id` is the NUMA node in this machine (-1: any), `host_socket_id` the node that the creator selected.
     """
 
     def __init__(self, entry: Entry, segment: Segment, name: str | None = None) -> None:
@@ -33,8 +33,8 @@ class Memzone:
         self.offset = entry.offset
         self.align = entry.align
         self.flags = entry.flags
-        self.users: weakref.WeakSet[Any] = weakref.WeakSet()  # the Ring or Mempool that was attached in it
-        self.over = 0  # the errno with which it is refused
+        self.users: weakref.WeakSet[Any] = weakref.WeakSet()  # the Ring or Mempool attached to this zone
+        self.terminal_errno = 0  # after `close`: the errno of every further use
 
     @property
     def address(self) -> int:
@@ -62,66 +62,67 @@ class Memzone:
 
     @property
     def buf(self) -> memoryview:
-        """The zone's bytes themselves: format 'B', exactly `length` of them, read-only where the share is.
+        """A view of the zone's bytes: format 'B', `length` bytes, read-only if the share is read-only.
 
-        Raises Closed once the Eal is closed; a view that was taken before stays usable. Raises Detached once the
-        device is unplugged; a view that was taken before reads zeros then.
+        Raise Closed after the Eal was closed; earlier views remain valid. Raise Detached after an unplug of the device;
+        earlier views read zeros.
         """
-        if self.over:
-            raise_for(-self.over, "memzone", self.name)
+        if self.terminal_errno:
+            raise_for(-self.terminal_errno, "memzone", self.name)
         return self.segment.view(self.offset, self.length)
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The dtype that the zone was reserved with, or None. Raises Corrupt if it makes no sense."""
+        """The dtype given to `array_reserve`, or None. Raise Corrupt if the stored description is invalid."""
         return dtypes.restore(self.entry.dtype) if self.entry.dtype else None
 
     @property
     def shape(self) -> tuple[int, ...] | None:
+        """The shape given to `array_reserve`, or None."""
         return self.entry.shape
 
     def array(self, dtype: Any = None, shape: int | tuple[int, ...] | None = None) -> np.ndarray[Any, Any]:
-        """A numpy view of the zone, without a copy; read-only where the share is.
+        """Return a numpy view of the zone without a copy; read-only if the share is read-only.
 
-        Both may be left out where the zone carries them (`array_reserve`). Without a shape, as many elements as
-        fit. Raises Invalid where the zone is too short or no dtype is known, Corrupt where the dtype and shape
-        that a peer wrote do not fit the zone.
+        The defaults are the dtype and shape given to `array_reserve`; without a shape, as many elements as fit. Raise
+        Invalid if the zone is too short or has no dtype, Corrupt if the stored dtype and shape exceed the zone.
         """
         import numpy as np
 
-        own = dtype is None
-        if own:
+        stored = dtype is None
+        if stored:
             dtype = self.dtype
             if dtype is None:
-                raise Invalid(f"memzone {self.name!r} was reserved without a dtype: give one to array()")
+                raise Invalid(f"memzone {self.name!r} has no dtype: pass one to array(), or use array_reserve")
             shape = self.entry.shape if shape is None else shape
         dtype = np.dtype(dtype)
         if dtype.hasobject or dtype.itemsize == 0:
-            raise Invalid(f"dtype {dtype} cannot be laid over shared memory")
+            raise Invalid(f"dtype must have a size and no Python objects, got {dtype}")
         if shape is None:
             shape = self.length // dtype.itemsize
         dims = dtypes.dims_of(shape)
         need = math.prod(dims) * dtype.itemsize
         if need > self.length or any(d < 0 for d in dims):
-            message = f"shape {dims} of {dtype} takes {need} bytes, memzone {self.name!r} has {self.length}"
-            raise Corrupt(message) if own else Invalid(message)
+            message = f"memzone {self.name!r} has {self.length} bytes, shape {dims} of {dtype} requires {need}"
+            raise Corrupt(message) if stored else Invalid(message)
         try:
             return np.frombuffer(self.buf[:need], dtype=dtype).reshape(dims)
-        except ValueError as error:  # an array of no elements with a dimension beyond numpy's, or too many dimensions
-            message = f"memzone {self.name!r}: numpy has no shape {dims} of {dtype}: {error}"
-            raise Corrupt(message) if own else Invalid(message) from error
+        except ValueError as error:  # an empty array with a dimension above numpy's limit, or too many dimensions
+            message = f"memzone {self.name!r}: numpy does not support shape {dims} of {dtype}: {error}"
+            raise Corrupt(message) if stored else Invalid(message) from error
 
     def map_errno(self, result: int) -> int:
-        """What the errno of an operation that failed comes to: that the device went, where it went meanwhile. Half of
-        the operation was done on other pages then, and what it says of them means nothing.
+        """Return the negative errno to report for a failed operation: -ENODEV or -ESTALE if the share was removed.
+
+        The operation may have run partly on the zero pages that replaced the device, so its own result is meaningless.
         """
-        if self.over:
-            return -self.over
+        if self.terminal_errno:
+            return -self.terminal_errno
         return -errno.ENODEV if self.segment.mapping.detached else result
 
     def close(self, code: int) -> None:
-        """From now on its memory and what lies in it are refused: Detached with ENODEV, Stale with ESTALE."""
-        self.over = code
+        """Refuse every further use of the zone and of its object: Detached for ENODEV, Stale for ESTALE."""
+        self.terminal_errno = code
         for user in list(self.users):
             user.close(code)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The registry: what a prefix has allocated, in a file that its processes share and no VM gets."""
+"""Registry: the segments and objects of a prefix, in a file that no VM has access to (DPDK: rte_mem_config)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _NAME = "registry"
 
 
 class Registry:
-    """The authority on what is allocated. A change becomes visible by one store of the table file's selector; one
-    that was half done when its process died is not seen by anybody. Callers hold the prefix's CHANGE lock.
+    """The authority on what is allocated in a prefix. Callers hold the prefix's CHANGE lock.
+
+    A single store of the table file's selector publishes a change, so a writer that dies earlier changes nothing.
     """
 
     def __init__(self, file: TableFile) -> None:
@@ -31,15 +32,16 @@ class Registry:
 
     @property
     def uuid(self) -> UUID:
-        """Of this registry: another one when a primary has started afresh."""
+        """The identity of this registry; a primary that makes a fresh start creates another one."""
         return self._file.info.uuid
 
     @property
     def table(self) -> Table:
-        """The table in force."""
+        """The current table."""
         return self._file.read()
 
     def find(self, kind: Kind, name: str) -> Entry | None:
+        """Return the entry of an object, or None."""
         table = self.table
         if self._indexed != table.selector:
             self._index = {(entry.kind, entry.name): entry for entry in table.entries}
@@ -47,11 +49,12 @@ class Registry:
         return self._index.get((kind, name))
 
     def add_segment(self, record: SegmentRecord) -> None:
+        """Append a segment."""
         table = self.table
         self._file.publish(replace(table, segments=(*table.segments, record)))
 
     def add(self, entry: Entry) -> Entry:
-        """Adds an object; gives it back with its serial number. Raises Exists for a name that is taken."""
+        """Append an object and return its entry with a serial number. Raise Exists if the name is in use."""
         if self.find(entry.kind, entry.name):
             raise Exists(f"{entry.kind.name.lower()} {entry.name!r} exists already: choose another name or free it")
         table = self.table
@@ -60,41 +63,46 @@ class Registry:
         return entry
 
     def remove(self, entry: Entry) -> None:
+        """Remove an object. Raise NotFound if it is not registered any more."""
         table = self.table
         if entry not in table.entries:
-            raise NotFound(f"{entry.kind.name.lower()} {entry.name!r} is gone already")
+            raise NotFound(f"{entry.kind.name.lower()} {entry.name!r} does not exist any more")
         self._file.publish(replace(table, entries=tuple(e for e in table.entries if e != entry)))
 
     def replace(self, table: Table) -> None:
-        """Brings another table into force."""
+        """Publish another table."""
         self._file.publish(table)
 
     def set_kept(self) -> None:
-        """Marks everything to be left in place when the last process goes."""
+        """Mark the prefix as kept: the last process leaves segments and objects in place."""
         self._file.publish(replace(self.table, kept=True))
 
     def raise_epoch(self) -> None:
+        """Publish a higher epoch, for a primary that continues a former one."""
         self._file.publish(replace(self.table, epoch=next_epoch(self.table.epoch)))
 
     def close(self) -> None:
+        """Release the mapping."""
         self._file.mapping.release()
 
 
 def next_epoch(last: int) -> int:
-    """The epoch of a primary that starts now: above the last one that is known, and above those of primaries that
-    closed properly and so left nothing to count from: milliseconds, which no primary starts faster than.
+    """Return an epoch for a primary that starts now, above `last` and above the epochs of all former primaries.
+
+    A primary that closed left no record of its epoch. The clock in milliseconds is above it, because primaries do not
+    start more often than once per millisecond.
     """
     return max(last + 1, time.time_ns() // 1_000_000)
 
 
 def create_registry(path: Path, *, last_epoch: int) -> Registry:
-    """A new, empty registry; it replaces what is there in one step."""
+    """Create an empty registry, which replaces an existing file in one step."""
     with atomic_file.replacing(path) as temporary:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             os.ftruncate(fd, REGISTRY_SIZE)
             for at in (0, HEADER_SIZE + table_room(REGISTRY_SIZE)):
-                os.pwrite(fd, bytes(HEADER_SIZE), at)  # on a disk a first write through the mapping takes milliseconds
+                os.pwrite(fd, bytes(HEADER_SIZE), at)  # on a disk, a first write through the mapping takes milliseconds
             mapping = Mapping(fd, REGISTRY_SIZE, what=str(path))
         finally:
             os.close(fd)
@@ -102,11 +110,11 @@ def create_registry(path: Path, *, last_epoch: int) -> Registry:
 
 
 def open_registry(path: Path, *, writable: bool = True) -> Registry:
-    """The registry at `path`. Raises NotFound, Denied, or Corrupt with the reason."""
+    """Map and validate the registry at `path`. Raise NotFound, Denied, or Corrupt with the reason."""
     try:
         fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError as error:
-        raise NotFound(f"there is no registry {path}") from error
+        raise NotFound(f"registry {path} does not exist: start a primary first") from error
     except OSError as error:
         raise Denied(f"cannot open registry {path}: {error.strerror}") from error
     try:
@@ -116,5 +124,4 @@ def open_registry(path: Path, *, writable: bool = True) -> Registry:
         mapping = Mapping(fd, size, writable=writable, what=str(path))
     finally:
         os.close(fd)
-    file = TableFile.open(mapping, REGISTRY_MAGIC, f"registry {path}")
-    return Registry(file)
+    return Registry(TableFile.open(mapping, REGISTRY_MAGIC, f"registry {path}"))

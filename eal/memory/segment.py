@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Segments: one shared file each, a BAR in a guest, with the header that tells what it is."""
+"""Segments: shared files that contain objects, each the BAR of a device in a guest (DPDK: rte_memseg_list)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ HEADER_SIZE: int = lib.IVS_HEADER_SIZE
 
 
 class Segment:
-    """A mapped segment.
+    """A mapped segment (DPDK: struct rte_memseg_list).
 
-    `path` is the file, or in a guest the device's resource file; `address` is where this process maps it,
-    `host_address` where its creator did. `socket_id` is the NUMA node here (-1: any), `host_socket_id` the
-    creator's. (DPDK: struct rte_memseg_list.)
+    `path` is its file, in a guest the device's resource file. `address` is the address in this process, `host_address`
+    the address in the process that created it. `socket_id` is the NUMA node in this machine (-1: any), `host_socket_id`
+    the node that the creator selected.
     """
 
     def __init__(self, record: SegmentRecord, mapping: Mapping, path: str, *, socket_id: int) -> None:
@@ -49,7 +49,7 @@ class Segment:
         self.epoch = record.epoch
         self._local = threading.local()
         self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()  # of all threads
-        self._claiming = threading.Lock()
+        self._claim_lock = threading.Lock()
 
     @property
     def address(self) -> int:
@@ -57,35 +57,41 @@ class Segment:
 
     @property
     def relocated(self) -> bool:
-        """Whether the host's address was taken here, so that raw pointers in the segment do not hold."""
+        """Whether the address differs from the host's, so that raw pointers in the segment are invalid here."""
         return self.address != self.host_address
 
     @property
     def retired(self) -> bool:
-        """Whether the host has given this segment up for good."""
+        """Whether the host no longer serves this segment."""
         return bool(lib.ivs_segment_retired(self.mapping.pointer()))
 
     def retire(self) -> None:
+        """Set the retired flag in the header: the host no longer serves this segment."""
         lib.ivs_segment_retire(self.mapping.pointer())
 
     def view(self, offset: int, length: int) -> memoryview:
+        """Return the bytes of a range. Raise as `Mapping.pointer`."""
         return self.mapping.view(offset, length)
 
     def zero(self, offset: int, length: int) -> None:
+        """Fill a range with zeros."""
         lib.ivs_zero(self.mapping.pointer(), offset, length)
 
     def slot(self) -> Slot | None:
-        """The calling thread's slot; None where all are taken by the living, or the segment is read-only."""
+        """Return the calling thread's participant slot; claim one on first use.
+
+        None if live participants use all slots, or if the segment is read-only.
+        """
         held: Slot | None = getattr(self._local, "slot", None)
         if held is None and not self.readonly:
-            with self._claiming:
+            with self._claim_lock:
                 held = self._local.slot = claim_slot(self.mapping)
                 if held is not None:
                     self._slots.add(held)
         return held
 
     def leave(self) -> None:
-        """Gives up the calling thread's slot, as far as no pool still holds it."""
+        """Drop the calling thread's reference to its slot; a mempool cache may still hold another one."""
         self._local.__dict__.pop("slot", None)
 
     def participants(self) -> list[Participant]:
@@ -93,17 +99,17 @@ class Segment:
         return read_participants(self.mapping.pointer())
 
     def detach(self) -> list[tuple[int, int]]:
-        """Lets go of the device: views read zeros from now on, and nothing that this process does gets there any more.
+        """Replace the device's pages by private zero pages, for all views and threads of this process.
 
-        Gives the slots that its threads still hold there, as (index, owner).
+        Return the slots that threads of this process still have there, as (index, owner word).
         """
-        with self._claiming:
+        with self._claim_lock:
             held = [(slot.index, slot.owner) for slot in self._slots]
             self.mapping.detach()
         return held
 
     def close(self) -> None:
-        """Gives up this process's hold; pages stay as long as a view of them lives. May be called twice."""
+        """Release the mapping; the pages remain mapped while a view exists. May be called twice."""
         self.leave()
         self.mapping.release()
 
@@ -124,7 +130,10 @@ def create_segment(
     ownership: Ownership,
     progress: Progress | None = None,
 ) -> Segment:
-    """Makes a segment file, takes its pages and writes its header. Raises NoMemory for too few pages."""
+    """Create a segment file of `size` bytes, allocate its pages, and write its header.
+
+    `hint` is the wanted address. Raise NoMemory for too few pages, and the other errors of `segment_file.create`.
+    """
     bind = None if socket_id == SOCKET_ID_ANY else socket_id
     mapping = create(backend, path, size, hint=hint, ownership=ownership, bind=bind, progress=progress)
     record = SegmentRecord(
@@ -143,8 +152,9 @@ def create_segment(
 
 
 def read_header(mapping: Mapping, what: str, length: int = 0) -> SegmentRecord:
-    """What a segment's header says of it. Raises Corrupt with the reason. `mapping` may be of its first page alone;
-    `length` then says how many bytes there are to be mapped.
+    """Return the record in a segment's header; `what` names the segment in messages. Raise Corrupt with the reason.
+
+    `mapping` may contain the first page only; `length` is then the size in bytes of the whole file or BAR.
     """
     info = ffi.new("struct ivs_segment_info *")
     fault = lib.ivs_segment_check(mapping.pointer(), length or mapping.length, info)
@@ -153,7 +163,7 @@ def read_header(mapping: Mapping, what: str, length: int = 0) -> SegmentRecord:
     try:
         group = unpack_name(bytes(ffi.buffer(info.group)))
     except UnicodeDecodeError as error:
-        raise Corrupt(f"{what}: segment whose group name is not UTF-8") from error
+        raise Corrupt(f"{what}: segment with a group name that is not UTF-8") from error
     return SegmentRecord(
         UUID(bytes=bytes(ffi.buffer(info.uuid))),
         info.size,
@@ -166,26 +176,26 @@ def read_header(mapping: Mapping, what: str, length: int = 0) -> SegmentRecord:
 
 
 def open_segment(record: SegmentRecord) -> Segment:
-    """Maps a segment of the own prefix by the path in its record. Raises NotFound, Denied or Corrupt."""
+    """Map a segment of this prefix by the path in its record. Raise NotFound, Denied or Corrupt."""
     try:
         fd = os.open(record.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError as error:
-        raise NotFound(f"segment file {record.path} is gone: was it removed by hand?") from error
+        raise NotFound(f"segment file {record.path} does not exist: was it removed by hand?") from error
     except OSError as error:
         raise Denied(f"cannot open segment file {record.path}: {error.strerror}") from error
     try:
         size = os.fstat(fd).st_size
         if size < record.size:
-            raise Corrupt(f"segment file {record.path} has {size} bytes, not {record.size}: it was truncated")
+            raise Corrupt(f"segment file {record.path} must have {record.size} bytes, got {size}: it was truncated")
         mapping = Mapping(fd, record.size, hint=record.host_address, what=record.path)
     finally:
         os.close(fd)
     try:
         found = read_header(mapping, record.path).uuid
     except Corrupt as error:
-        # A VM may write there. The registry, which no VM gets, is the authority on what the file is.
-        log.warning("%s: a peer has damaged the header; going by the registry", error)
+        # A VM may write to the header. The registry is the authority, because no VM has access to it.
+        log.warning("%s: a peer has damaged the header; using the record in the registry", error)
         found = record.uuid
     if found != record.uuid:
-        raise Corrupt(f"segment file {record.path} holds segment {found}, not {record.uuid}")
+        raise Corrupt(f"segment file {record.path} must contain segment {record.uuid}, got {found}")
     return Segment(record, mapping, record.path, socket_id=record.socket_id)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Metadata files: opening one by its path, and finding those of a prefix."""
+"""Metadata files of a prefix: open one by its path, list the readable ones, find those that contain an object."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from eal.runtime.prefix_dir import PrefixDir
 
 
 def open_metadata(path: Path, *, writable: bool = False) -> TableFile:
-    """Maps and checks a metadata file. Raises NotFound, Denied or Corrupt with the reason."""
+    """Map and validate a metadata file. Raise NotFound, Denied or Corrupt with the reason."""
     what = f"metadata file {path}"
     try:
         fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise NotFound(f"{what} is gone") from error
+        raise NotFound(f"{what} does not exist") from error
     except OSError as error:
         raise Denied(f"cannot open {what}: {error.strerror}") from error
     try:
         size = os.fstat(fd).st_size
         if size < HEADER_SIZE:
-            raise Corrupt(f"{what} has {size} bytes, not even a header: it was truncated")
+            raise Corrupt(f"{what} must have at least {HEADER_SIZE} bytes, got {size}: it was truncated")
         return TableFile.open(Mapping(fd, size, writable=writable, what=what), METADATA_MAGIC, what)
     finally:
         os.close(fd)
 
 
-def metadata_of(directory: PrefixDir) -> Iterator[tuple[str, TableFile]]:
-    """Name and file of each metadata of a prefix that can be read."""
+def readable_metadata(directory: PrefixDir) -> Iterator[tuple[str, TableFile]]:
+    """Yield the name and file of each metadata file of a prefix, except those that are being removed or damaged."""
     for name in directory.metadata_names():
         try:
             yield name, open_metadata(directory.metadata_link(name))
         except EalError:
-            continue  # being removed, or damaged: it gives nothing to anybody
+            continue
 
 
-def holders(directory: PrefixDir, segment: UUID, offset: int, length: int) -> list[str]:
-    """The metadata of a prefix that name any byte of a range of a segment."""
+def metadata_with(directory: PrefixDir, segment: UUID, offset: int, length: int) -> list[str]:
+    """Return the names of the metadata files of a prefix that list any byte of a segment's range."""
     found = []
-    for name, file in metadata_of(directory):
+    for name, file in readable_metadata(directory):
         table = file.read()
         for entry in table.entries:
             same = table.segments[entry.segment].uuid == segment

@@ -28,7 +28,7 @@ from eal.memory.heap import CACHE_LINE, Heap, check_align
 from eal.memory.memzone import Memzone
 from eal.memory.segment import Segment
 from eal.memory.socket_id import SOCKET_ID_ANY
-from eal.metadata.lookup import holders
+from eal.metadata.lookup import metadata_with
 from eal.metadata.records import Entry, Kind
 from eal.probe.share import Share
 from eal.ring import recovery as recover
@@ -176,7 +176,7 @@ class Directory:
         """The one Memzone of an object in this process; a new one if the name means another object by now."""
         key = (entry.kind, entry.name)
         known = self._zones.get(key)
-        if known is not None and known[0] == entry and known[1].segment is segment and not known[1].over:
+        if known is not None and known[0] == entry and known[1].segment is segment and not known[1].terminal_errno:
             return known[1]
         zone = Memzone(entry, segment, zone_name(entry))
         self._issued.setdefault(segment, weakref.WeakSet()).add(zone)
@@ -199,8 +199,8 @@ class Directory:
         else:
             handle = attach_pool(zone, entry.name)
         zone.users.add(handle)
-        if zone.over:  # by now: who closed it may not have seen this handle
-            raise_for(-zone.over, entry.kind.name.lower(), entry.name)
+        if zone.terminal_errno:  # by now: who closed it may not have seen this handle
+            raise_for(-zone.terminal_errno, entry.kind.name.lower(), entry.name)
         self._mend(handle)
         if known is None:
             return self._handles.setdefault(key, (zone, handle))[1]
@@ -231,7 +231,7 @@ class Directory:
                     raise Denied(f"{what} belongs to the host: only it can free it")
                 raise NotFound(f"{what} is gone already")
             uuid = table.segments[entry.segment].uuid
-            names = holders(self._heap.directory, uuid, entry.offset, entry.length)
+            names = metadata_with(self._heap.directory, uuid, entry.offset, entry.length)
             if names:
                 raise InUse(f"{what} stands in metadata {', '.join(map(repr, names))}: close that first")
             if not isinstance(handle, Memzone):

@@ -10,7 +10,7 @@ from eal.errors import InUse
 from eal.lifecycle.eal import Eal
 from eal.memory.heap import CACHE_LINE
 from eal.memory.socket_id import SOCKET_ID_ANY
-from eal.metadata.lookup import holders as metadata_with
+from eal.metadata.lookup import metadata_with
 from eal.metadata.records import Entry, Kind, SegmentRecord
 from ivshmem.hotplug.attached_vms import AttachedVms
 from ivshmem.inspect.holders import find_holders

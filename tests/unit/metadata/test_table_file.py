@@ -289,7 +289,7 @@ def test_a_dtype_that_lies_is_refused_when_it_is_used() -> None:
         segment = Segment(SEGMENT, Mapping(memory.fileno(), SEGMENT.size), "", socket_id=-1)
     with pytest.raises(eal.Corrupt, match="pointers"):
         Memzone(entry, segment).array()
-    with pytest.raises(eal.Corrupt, match="takes 4096 bytes"):
+    with pytest.raises(eal.Corrupt, match="requires 4096"):
         Memzone(replace(entry, dtype='"<f8"', shape=(512,)), segment).array()
     with pytest.raises(eal.Corrupt):
         Memzone(replace(entry, dtype='"<f8"', shape=(2**63, 2**63)), segment).array()
