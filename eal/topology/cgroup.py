@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which CPUs this process may use: its affinity when live, the captured process's cgroup cpuset otherwise."""
+"""The CPUs that a process may use: its affinity on this machine, its cgroup's cpuset in a captured tree."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from eal.topology.tree import Tree
 
 
 def allowed_cpus(tree: Tree) -> frozenset[int] | None:
-    """The CPUs a process may use; None where nothing limits it.
+    """Return the CPUs that the process may use, or None if nothing limits it.
 
-    Live, the affinity already is the cgroup's set narrowed by taskset. A capture has no process to ask, so
-    the files of the cgroup it ran in are read, as lstopo does with HWLOC_FSROOT.
+    On this machine the affinity already is the cgroup's cpuset narrowed by taskset. A captured tree has no process to
+    query, so the cgroup files of the captured process are read, as lstopo does with HWLOC_FSROOT.
     """
     if tree.live:
         return frozenset(os.sched_getaffinity(0))
     for name in _cpuset_files(tree):
-        listed = tree.numbers(name)
-        if listed:
-            return listed
+        cpus = tree.numbers(name)
+        if cpus:
+            return cpus
     return None
 
 
 def _cpuset_files(tree: Tree) -> list[str]:
-    """Files that may hold the set, best first; at each mount the process's own group, then its parents."""
+    """Return the files that may list the CPUs: for each mount, those of the process's cgroup, then of its ancestors."""
     files = []
     for kind, mount in _cpuset_mounts(tree):
-        group = _group(tree, unified=kind == "cgroup2")
+        group = _cgroup_path(tree, unified=kind == "cgroup2")
         names = {
             "cgroup2": ["cpuset.cpus.effective"],
             "cgroup": ["cpuset.effective_cpus", "cpuset.cpus"],
@@ -42,8 +42,8 @@ def _cpuset_files(tree: Tree) -> list[str]:
 
 
 def _cpuset_mounts(tree: Tree) -> list[tuple[str, str]]:
-    """(file system type, mount point without its first slash) of each mount that controls CPUs."""
-    found = []
+    """Return (file system type, mount point without the leading slash) of each mount with a cpuset controller."""
+    mounts = []
     for line in (tree.text("proc/mounts") or "").splitlines():
         fields = line.split()
         if len(fields) < 4:
@@ -52,14 +52,14 @@ def _cpuset_mounts(tree: Tree) -> list[tuple[str, str]]:
         mount = mount.lstrip("/")
         controllers = (tree.text(f"{mount}/cgroup.controllers") or "").split() if kind == "cgroup2" else ()
         if kind == "cpuset" or "cpuset" in controllers:
-            found.append((kind, mount))
+            mounts.append((kind, mount))
         elif kind == "cgroup" and "cpuset" in options.split(","):
-            found.append(("cpuset" if "noprefix" in options.split(",") else kind, mount))
-    return found
+            mounts.append(("cpuset" if "noprefix" in options.split(",") else kind, mount))
+    return mounts
 
 
-def _group(tree: Tree, *, unified: bool) -> str:
-    """The process's group, without its first slash."""
+def _cgroup_path(tree: Tree, *, unified: bool) -> str:
+    """Return the process's cgroup without the leading slash; `unified`: in the hierarchy of cgroup v2."""
     for line in (tree.text("proc/self/cgroup") or "").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")

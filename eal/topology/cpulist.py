@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""CPU lists: sets of small numbers as the kernel writes them, "0-3,8" or "0000,0000010f"."""
+"""CPU lists and CPU masks in the kernel's notation: "0-3,8" and "0000,0000010f"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from eal.errors import Invalid
 
 
 def parse_list(text: str) -> frozenset[int]:
-    """The numbers of "0-3,8,10-14:2"; an empty text is the empty set. Invalid when it is not such a list."""
+    """Return the numbers of a CPU list such as "0-3,8,10-14:2"; an empty text is the empty set.
+
+    Raise Invalid for text in another format.
+    """
     numbers: set[int] = set()
     for part in text.strip().split(","):
         if part.strip():
@@ -25,23 +28,26 @@ def _parse_range(part: str, text: str) -> range:
         high = int(last) if dash else low
         stride = int(step) if step else 1
     except ValueError:
-        raise Invalid(f"{text.strip()!r} is not a CPU list: write numbers and ranges, for example 0-3,8") from None
+        raise Invalid(f"CPU list must be numbers and ranges such as 0-3,8, got {text.strip()!r}") from None
     if low < 0 or high < low or stride < 1 or high > 1 << 20:
-        raise Invalid(f"{part!r} in the CPU list {text.strip()!r} is not a range: the lower number comes first")
+        raise Invalid(f"range in CPU list {text.strip()!r} must be LOW-HIGH within 0-{1 << 20}, got {part!r}")
     return range(low, high + 1, stride)
 
 
 def parse_mask(text: str) -> int:
-    """The bits of a hexadecimal mask with commas, as one integer. Invalid when it is not such a mask."""
+    """Return a CPU mask, hexadecimal words with commas between them, as an integer.
+
+    Raise Invalid for text in another format.
+    """
     digits = text.strip().replace(",", "")
     try:
         return int(digits, 16) if digits else 0
     except ValueError:
-        raise Invalid(f"{text.strip()!r} is not a CPU mask: expected hexadecimal digits and commas") from None
+        raise Invalid(f"CPU mask must be hexadecimal digits and commas, got {text.strip()!r}") from None
 
 
 def mask_of(numbers: Iterable[int]) -> int:
-    """The integer whose bits are these numbers."""
+    """Return the integer with these bits set."""
     mask = 0
     for number in numbers:
         mask |= 1 << number
@@ -49,7 +55,7 @@ def mask_of(numbers: Iterable[int]) -> int:
 
 
 def bits_of(mask: int) -> tuple[int, ...]:
-    """The numbers of the set bits, ascending."""
+    """Return the numbers of the set bits, ascending."""
     numbers = []
     while mask:
         low = mask & -mask
@@ -59,7 +65,7 @@ def bits_of(mask: int) -> tuple[int, ...]:
 
 
 def format_list(numbers: Iterable[int]) -> str:
-    """The shortest list for these numbers: (0, 1, 2, 8) gives "0-2,8"."""
+    """Return the shortest CPU list of these numbers: (0, 1, 2, 8) becomes "0-2,8"."""
     parts: list[str] = []
     run: list[int] = []
     for number in [*sorted(set(numbers)), None]:

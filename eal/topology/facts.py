@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Facts about a machine as immutable values: CPUs, cores, sockets, nodes, caches, devices, pinned threads."""
+"""Immutable records of the topology: CPU, core, socket, NUMA node, cache, PCI device, pinned thread, lcore."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cpu:
-    """One logical CPU, what DPDK calls an lcore's CPU.
+    """One logical CPU.
 
-    `core`, `socket` and `node` are numbered as `lscpu -e` numbers them: cores and sockets count up from 0
-    in the order in which CPUs first show them, nodes keep the kernel's number. `core_id` and `package_id` are
-    the numbers the kernel reads from the hardware: they may repeat, have holes, or be -1. None: the kernel
-    does not say (an offline CPU, a machine without topology files).
+    `core`, `socket` and `node` are the numbers of `lscpu -e`: cores and sockets are counted from 0 in ascending order
+    of their CPUs, nodes have the kernel's number. `core_id` and `package_id` are the hardware's ids as reported by the
+    kernel: they can repeat, have gaps, or be -1. None means that the kernel reports no value (an offline CPU, or a
+    machine without topology files).
     """
 
     cpu: int
@@ -28,7 +28,7 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Core:
-    """The online CPUs that share one core: hyperthreads of each other."""
+    """One core and its online CPUs, which are hyperthreads of each other."""
 
     core: int
     socket: int | None
@@ -38,7 +38,7 @@ class Core:
 
 @dataclass(frozen=True)
 class Socket:
-    """One processor package and its online CPUs. Not DPDK's `socket_id`: that is a NUMA node."""
+    """One processor package and its online CPUs. DPDK's `socket_id` is a NUMA node, not this number."""
 
     socket: int
     package_id: int | None
@@ -48,7 +48,7 @@ class Socket:
 
 @dataclass(frozen=True)
 class HugePages:
-    """The pool of one hugepage size on one node: `size` in bytes, `total` and `free` in pages."""
+    """The hugepages of one size on one node: `size` in bytes, `total` and `free` in pages."""
 
     size: int
     total: int
@@ -57,9 +57,9 @@ class HugePages:
 
 @dataclass(frozen=True)
 class Node:
-    """One NUMA node, DPDK's `socket_id`. `cpus` are its online CPUs; a node may have none, or no memory.
+    """One NUMA node, DPDK's `socket_id`, with its online CPUs. A node can lack CPUs or memory.
 
-    `memory`, `free` and `available` are bytes; `available` counts what the page cache would give back.
+    `memory`, `free` and `available` are in bytes; `available` includes the page cache that the kernel can reclaim.
     """
 
     node: int
@@ -72,7 +72,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Cache:
-    """One cache and the online CPUs that share it. `kind` is sysfs's "Data", ...; `size` is bytes."""
+    """One cache and the online CPUs that share it. `kind` is the type in sysfs, such as "Data"; `size` is in bytes."""
 
     level: int
     kind: str
@@ -81,15 +81,15 @@ class Cache:
 
     @property
     def name(self) -> str:
-        """L1d, L1i, L2, L3, as lscpu writes it."""
+        """The name in lscpu: L1d, L1i, L2, L3."""
         return f"L{self.level}" + {"Data": "d", "Instruction": "i"}.get(self.kind, "")
 
 
 @dataclass(frozen=True)
 class PciDevice:
-    """One PCI function. `node` is None where firmware did not tell.
+    """One PCI function. `node` is None if the firmware reports no NUMA node.
 
-    `metadata` names what an ivshmem device carries: a metadata, or a segment by its group.
+    `metadata` names the content of an ivshmem device: a metadata file by its name, or a segment by its group.
     """
 
     address: str
@@ -104,7 +104,7 @@ class PciDevice:
 
 @dataclass(frozen=True)
 class PinnedThread:
-    """A thread of QEMU or of an app of ours, and the CPUs it may run on."""
+    """One thread and the CPUs that it may run on. `kind` is "qemu", or "app" for a process that has loaded eal."""
 
     pid: int
     tid: int
@@ -116,7 +116,7 @@ class PinnedThread:
 
 @dataclass(frozen=True)
 class Lcore:
-    """A numbered worker of the EAL, the CPU it runs on, and that CPU's node as `socket_id`."""
+    """One lcore (EAL worker): its id, the CPU that it runs on, and the CPU's NUMA node as `socket_id`."""
 
     lcore_id: int
     cpu: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Topology: the cores, sockets, NUMA nodes, caches and devices of a machine, and pinning to them."""
+"""Topology: the cores, sockets, NUMA nodes, caches and devices of a machine; pinning of threads to its CPUs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from eal.topology.tree import Tree
 
 
 class Topology:
-    """What one machine, or one captured tree, consists of. Read once; everything it returns is immutable.
+    """The topology of this machine or of a captured sysfs tree. All values are read once and immutable.
 
-    `cpus` and `nodes` are read at once, the rest when first asked for.
+    The constructor reads `cpus` and `nodes`; the other attributes are read at first access.
     """
 
     cpus: tuple[Cpu, ...]
-    """Every present CPU, ascending, offline ones too."""
+    """Every present CPU, online or offline, ascending."""
     nodes: tuple[Node, ...]
-    """Every online NUMA node, ascending, with or without CPUs. DPDK calls their numbers socket ids."""
+    """Every online NUMA node, ascending, including nodes without CPUs (DPDK: socket ids)."""
 
     def __init__(self, sysfs: str | os.PathLike[str] | None = None) -> None:
-        """`sysfs`: a captured tree, which holds sys/ (and proc/) or is such a sys/. None: this machine.
+        """Read this machine, or the captured tree `sysfs`: a directory that contains sys/ (and proc/), or that sys/.
 
-        Raises NotFound when there are no CPUs below it, Invalid when one of its files is damaged.
+        Raise NotFound if the directory contains no CPUs, Invalid if one of its files is malformed.
         """
         self.tree = Tree(None if sysfs is None else os.fspath(sysfs))
         masks = node_masks(self.tree, present_mask(self.tree))
@@ -40,7 +40,7 @@ class Topology:
 
     @cached_property
     def sockets(self) -> tuple[Socket, ...]:
-        """Every package with an online CPU, numbered as `lscpu -e` does."""
+        """Every processor package with an online CPU, numbered as in `lscpu -e`."""
         members: dict[int, list[Cpu]] = {}
         for cpu in self.cpus:
             if cpu.socket is not None:
@@ -57,7 +57,7 @@ class Topology:
 
     @cached_property
     def cores(self) -> tuple[Core, ...]:
-        """Every core with an online CPU, numbered as `lscpu -e` does: unique in the machine."""
+        """Every core with an online CPU, numbered as in `lscpu -e`: numbers are unique in the machine."""
         members: dict[int, list[Cpu]] = {}
         for cpu in self.cpus:
             if cpu.core is not None:
@@ -69,7 +69,7 @@ class Topology:
 
     @cached_property
     def distances(self) -> Mapping[int, Mapping[int, int]]:
-        """distances[a][b] between nodes, 10 for a node and itself (ACPI's SLIT)."""
+        """The ACPI SLIT: distances[a][b] from node a to node b, 10 from a node to itself."""
         return read_distances(self.tree, self.nodes)
 
     @cached_property
@@ -84,75 +84,79 @@ class Topology:
 
     @cached_property
     def pinned(self) -> tuple[PinnedThread, ...]:
-        """Threads of QEMU and of apps of ours that may not run everywhere. Empty for a captured tree."""
+        """Threads of QEMU and eal processes that may not run on every online CPU; () if the tree has no processes."""
         return read_pinned(self.tree, self.cpus)
 
     def cpu(self, number: int) -> Cpu:
-        """The CPU of that number. Raises NotFound when the machine has none."""
+        """Return the CPU with this number. Raise NotFound if the machine has no such CPU."""
         for cpu in self.cpus:
             if cpu.cpu == number:
                 return cpu
-        here = format_list(cpu.cpu for cpu in self.cpus)
-        raise NotFound(f"there is no CPU {number} in {self.tree.root!r}: it has {here}")
+        present = format_list(cpu.cpu for cpu in self.cpus)
+        raise NotFound(f"CPU must be one of {present} in {self.tree.root!r}, got {number}")
 
     def node(self, number: int) -> Node:
-        """The NUMA node of that number. Raises NotFound when the machine has none."""
+        """Return the NUMA node with this number. Raise NotFound if the machine has no such node."""
         for node in self.nodes:
             if node.node == number:
                 return node
-        here = format_list(node.node for node in self.nodes)
-        raise NotFound(f"there is no NUMA node {number} in {self.tree.root!r}: it has {here}")
+        online = format_list(node.node for node in self.nodes)
+        raise NotFound(f"NUMA node must be one of {online} in {self.tree.root!r}, got {number}")
 
     def siblings(self, number: int) -> tuple[int, ...]:
-        """The online CPUs of one core, `number` among them. A CPU whose core is unknown is alone."""
+        """Return the online CPUs of the core that CPU `number` belongs to; (number,) if the core is unknown."""
         core = self.cpu(number).core
         return (number,) if core is None else tuple(cpu.cpu for cpu in self.cpus if cpu.core == core)
 
     def lcores(self, chosen: Iterable[int] | Mapping[int, int] | None = None) -> tuple[Lcore, ...]:
-        """Lcores by id. `chosen`: CPU numbers, or lcore id -> CPU; None: every CPU this process may use.
+        """Return lcores sorted by id.
 
-        Raises NotFound for a CPU that is not there, Invalid for one that is offline or forbidden.
+        `chosen` contains CPU numbers, which become the lcore ids, or maps lcore ids to CPUs; None selects every CPU
+        that this process may use. Raise NotFound for a CPU that the machine does not have, Invalid for a CPU that is
+        offline or outside the cpuset or affinity.
         """
         if chosen is None:
             chosen = [cpu.cpu for cpu in self.cpus if cpu.allowed]
-        pairs = chosen if isinstance(chosen, Mapping) else {number: number for number in chosen}
-        for number in pairs.values():
-            self._usable(number)
-        return tuple(Lcore(lcore, pairs[lcore], self.socket_id_of(pairs[lcore])) for lcore in sorted(pairs))
+        cpu_of_lcore = chosen if isinstance(chosen, Mapping) else {number: number for number in chosen}
+        for number in cpu_of_lcore.values():
+            self._check_usable(number)
+        return tuple(Lcore(lcore, cpu, self.socket_id_of(cpu)) for lcore, cpu in sorted(cpu_of_lcore.items()))
 
     def socket_id_of(self, number: int) -> int:
-        """The NUMA node of a CPU; 0 where the machine does not tell, as in DPDK (rte_lcore_to_socket_id)."""
+        """Return the NUMA node of a CPU, 0 if the node is unknown (DPDK: rte_lcore_to_socket_id)."""
         return self.cpu(number).node or 0
 
-    def _usable(self, number: int) -> None:
+    def _check_usable(self, number: int) -> None:
         cpu = self.cpu(number)
         if not cpu.online:
-            raise Invalid(f"CPU {number} is offline: echo 1 > /sys/devices/system/cpu/cpu{number}/online brings it up")
+            state = f"/sys/devices/system/cpu/cpu{number}/online"
+            raise Invalid(f"CPU of an lcore must be online, got offline CPU {number}: run echo 1 > {state}")
         if not cpu.allowed:
-            may = format_list(other.cpu for other in self.cpus if other.allowed)
-            raise Invalid(f"CPU {number} is outside this process's cpuset or affinity: it may use {may}")
+            allowed = format_list(other.cpu for other in self.cpus if other.allowed)
+            raise Invalid(
+                f"CPU of an lcore must be in the cpuset and affinity of this process ({allowed}), got {number}"
+            )
 
 
 def lcores(chosen: Iterable[int] | Mapping[int, int] | None = None) -> tuple[Lcore, ...]:
-    """The lcores of this machine, see Topology.lcores (DPDK: RTE_LCORE_FOREACH)."""
+    """Return the lcores of this machine: see Topology.lcores (DPDK: RTE_LCORE_FOREACH)."""
     return Topology().lcores(chosen)
 
 
 def socket_id_of(cpu: int) -> int:
-    """The NUMA node of a CPU of this machine, see Topology.socket_id_of (DPDK: rte_lcore_to_socket_id)."""
+    """Return the NUMA node of a CPU of this machine, 0 if the node is unknown (DPDK: rte_lcore_to_socket_id)."""
     return Topology().socket_id_of(cpu)
 
 
 def pin(cpu: int) -> None:
-    """Let the calling thread run on this CPU alone (DPDK: rte_thread_set_affinity).
+    """Pin the calling thread to one CPU (DPDK: rte_thread_set_affinity).
 
-    Raises NotFound when there is no such CPU, Invalid when it is offline or outside the cpuset.
+    Raise NotFound if the machine has no such CPU, Invalid if the CPU is offline or outside the cgroup's cpuset.
     """
     try:
         os.sched_setaffinity(0, {cpu})
     except (OSError, ValueError, OverflowError) as error:
-        machine = Topology()
-        if not machine.cpu(cpu).online:
-            raise Invalid(f"cannot pin to CPU {cpu}: it is offline") from None
+        if not Topology().cpu(cpu).online:
+            raise Invalid(f"cannot pin this thread to CPU {cpu}: the CPU is offline") from None
         code = error.errno if isinstance(error, OSError) and error.errno else 22
-        raise from_errno(code, f"cannot pin this thread to CPU {cpu}: its cgroup's cpuset does not have it") from error
+        raise from_errno(code, f"cannot pin this thread to CPU {cpu}: it is outside the cgroup's cpuset") from error

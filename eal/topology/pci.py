@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PCI devices and the node each hangs on; ivshmem devices are named by what lies in their memory."""
+"""PCI devices with their NUMA nodes; the content of ivshmem devices is read from their BAR 2."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from eal.topology.tree import Tree
 _PCI = "sys/bus/pci/devices"
 _IVSHMEM = (0x1AF4, 0x1110)
 
-# The few bytes of native/include/layout.h needed here; a test compares them with it. The compiled core is not
-# used, because cpu-layout runs from a checkout where nothing is built.
+# Copied from native/include/layout.h, because cpu-layout runs from a checkout without the compiled core. A test
+# compares these constants with the header.
 METADATA_MAGIC = b"IVSHMMET"
 METADATA_NAME = slice(40, 72)
 SEGMENT_MAGIC = b"IVSHMSEG"
@@ -39,29 +39,29 @@ CLASS_NAMES = {
 
 
 def read_pci(tree: Tree) -> tuple[PciDevice, ...]:
-    """Every PCI function, by address."""
+    """Return every PCI function, by address."""
     return tuple(_read_device(tree, address) for address in tree.names(_PCI))
 
 
 def class_name(device: PciDevice) -> str:
-    """What kind of device it is, in a word; its class code where there is no word."""
+    """Return the device's PCI base class in one or two words, or as a number if it has no name here."""
     return CLASS_NAMES.get(device.class_code >> 16, f"class {device.class_code >> 16:02x}")
 
 
 def _read_device(tree: Tree, address: str) -> PciDevice:
-    folder = f"{_PCI}/{address}"
-    vendor, device = _hex(tree, f"{folder}/vendor"), _hex(tree, f"{folder}/device")
-    node = tree.number(f"{folder}/numa_node")
-    driver = tree.path(f"{folder}/driver")
+    directory = f"{_PCI}/{address}"
+    vendor, device = _hex(tree, f"{directory}/vendor"), _hex(tree, f"{directory}/device")
+    node = tree.number(f"{directory}/numa_node")
+    driver = tree.path(f"{directory}/driver")
     return PciDevice(
         address=address,
         vendor=vendor,
         device=device,
-        class_code=_hex(tree, f"{folder}/class"),
+        class_code=_hex(tree, f"{directory}/class"),
         node=node if node is not None and node >= 0 else None,
         driver=os.path.basename(os.path.realpath(driver)) if os.path.islink(driver) else None,
-        interfaces=_interfaces(tree, folder),
-        metadata=_carried(tree.path(f"{folder}/resource2")) if (vendor, device) == _IVSHMEM else None,
+        interfaces=_interfaces(tree, directory),
+        metadata=_ivshmem_content(tree.path(f"{directory}/resource2")) if (vendor, device) == _IVSHMEM else None,
     )
 
 
@@ -72,30 +72,32 @@ def _hex(tree: Tree, name: str) -> int:
         return 0
 
 
-def _interfaces(tree: Tree, folder: str) -> tuple[str, ...]:
-    """Names a person knows the device by: eth0, nvme0n1, vda. virtio puts them one directory deeper."""
+def _interfaces(tree: Tree, directory: str) -> tuple[str, ...]:
+    """Return interface names such as eth0, nvme0n1 or vda. virtio devices have them one directory deeper."""
     names: list[str] = []
-    for place in [folder, *(f"{folder}/{name}" for name in tree.names(folder) if name.startswith("virtio"))]:
-        names += tree.names(f"{place}/net") + tree.names(f"{place}/block") + tree.names(f"{place}/nvme")
+    for parent in [directory, *(f"{directory}/{name}" for name in tree.names(directory) if name.startswith("virtio"))]:
+        names += tree.names(f"{parent}/net") + tree.names(f"{parent}/block") + tree.names(f"{parent}/nvme")
     return tuple(names)
 
 
-def _carried(resource: str) -> str | None:
-    """The name of the metadata, or the group of the segment, in an ivshmem BAR. None: foreign, or unreadable.
+def _ivshmem_content(resource: str) -> str | None:
+    """Return the name of the metadata file, or the group of the segment, in an ivshmem BAR.
 
-    A BAR can only be mapped, not read. The device is not enabled for this: one that is off reads as all ones.
+    Return None for a BAR that has other content or cannot be mapped. The device is not enabled for this: the BAR of a
+    disabled device reads as all ones.
     """
     try:
-        handle = os.open(resource, os.O_RDONLY)
+        fd = os.open(resource, os.O_RDONLY)
     except OSError:
         return None
     try:
-        with mmap.mmap(handle, HEADER_SIZE, mmap.MAP_SHARED, mmap.PROT_READ) as bar:
+        # sysfs has no read() for a memory BAR, only mmap().
+        with mmap.mmap(fd, HEADER_SIZE, mmap.MAP_SHARED, mmap.PROT_READ) as bar:
             page = bar[:HEADER_SIZE]
     except (OSError, ValueError):
         return None
     finally:
-        os.close(handle)
+        os.close(fd)
     if page.startswith(METADATA_MAGIC):
         return f"metadata {_name(page[METADATA_NAME])!r}"
     if page.startswith(SEGMENT_MAGIC):
@@ -104,6 +106,6 @@ def _carried(resource: str) -> str | None:
 
 
 def _name(field: bytes) -> str:
-    """A NUL-terminated name out of memory that a guest may have written: nothing unprintable gets through."""
+    """Decode a NUL-terminated name; unprintable characters become "?", because a guest may have written the name."""
     text = field.split(b"\0")[0].decode(errors="replace")
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From /sys to facts: which CPUs, cores, sockets, nodes and caches there are. Nobody else reads that part."""
+"""Sysfs: CPUs, cores, sockets, NUMA nodes and caches, read from /sys/devices/system by this module alone."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ _MEMINFO_LINE = re.compile(r"(?:Node\s+\d+\s+)?(\w+)(?:\(\w+\))?:\s+(\d+)")
 
 @dataclass(frozen=True)
 class _Ids:
-    """What the kernel calls a CPU's package and core; core ids repeat in every package."""
+    """A CPU's package id and core id in the kernel; core ids repeat in every package."""
 
     package: int | None
     core: int | None
 
 
 def _read_ids(tree: Tree, cpu: int) -> _Ids:
-    folder = f"{_CPU}/cpu{cpu}/topology"
-    return _Ids(tree.number(f"{folder}/physical_package_id"), tree.number(f"{folder}/core_id"))
+    directory = f"{_CPU}/cpu{cpu}/topology"
+    return _Ids(tree.number(f"{directory}/physical_package_id"), tree.number(f"{directory}/core_id"))
 
 
 def read_cpus(tree: Tree, node_masks: Mapping[int, int], allowed: frozenset[int] | None) -> tuple[Cpu, ...]:
-    """Every present CPU, ascending. An offline one has neither core nor socket: the kernel hides them."""
-    present = _present(tree)
-    online = _online(tree, present)
+    """Return every present CPU, ascending. `node_masks`: node -> CPU mask; `allowed`: CPUs of the cpuset, None: all.
+
+    An offline CPU has no core and no socket, because the kernel removes its topology files.
+    """
+    present = _present_cpus(tree)
+    online = _online_cpus(tree, present)
     ids = {cpu: _read_ids(tree, cpu) for cpu in online}
     cores = _core_numbers(tree, online, ids)
     sockets = _socket_numbers(tree, online, ids)
@@ -53,80 +56,83 @@ def read_cpus(tree: Tree, node_masks: Mapping[int, int], allowed: frozenset[int]
     )
 
 
-def _present(tree: Tree) -> list[int]:
-    """Present CPUs; captures of old kernels have no such file, but a directory for each."""
-    listed = tree.numbers(f"{_CPU}/present") or frozenset()
+def _present_cpus(tree: Tree) -> list[int]:
+    """Return the present CPUs, by the directories cpuN on old kernels without the file `present`."""
+    present = tree.numbers(f"{_CPU}/present") or frozenset()
     online = tree.numbers(f"{_CPU}/online") or frozenset()
-    return sorted(listed | online) or tree.numbered(_CPU, "cpu")
+    return sorted(present | online) or tree.numbered(_CPU, "cpu")
 
 
-def _online(tree: Tree, present: list[int]) -> list[int]:
-    """Online CPUs. cpu0 often has no `online` file of its own, since it cannot go offline."""
-    listed = tree.numbers(f"{_CPU}/online")
-    if listed:
-        return [cpu for cpu in present if cpu in listed]
+def _online_cpus(tree: Tree, present: list[int]) -> list[int]:
+    """Return the online CPUs. A missing cpuN/online means online: cpu0 often cannot go offline."""
+    online = tree.numbers(f"{_CPU}/online")
+    if online:
+        return [cpu for cpu in present if cpu in online]
     return [cpu for cpu in present if tree.text(f"{_CPU}/cpu{cpu}/online") != "0"]
 
 
-def _numbered(online: list[int], group_of: Callable[[int], int | None]) -> dict[int, int]:
-    """CPU -> number of its group, counted up as CPUs show new ones; `group_of` gives a CPU's group as a mask."""
+def _number_groups(online: list[int], mask_of_group: Callable[[int], int | None]) -> dict[int, int]:
+    """Return CPU -> number of its group, counted from 0 in ascending order of the CPUs.
+
+    `mask_of_group` returns the CPU mask of the group that a CPU belongs to, or None if the group is unknown.
+    """
     numbers: dict[int, int] = {}
-    everybody = mask_of(online)
+    online_mask = mask_of(online)
     count = 0
     for cpu in online:
-        if cpu not in numbers and (mask := group_of(cpu)) is not None:
-            members = {cpu, *bits_of(mask & everybody)}
+        if cpu not in numbers and (mask := mask_of_group(cpu)) is not None:
+            members = {cpu, *bits_of(mask & online_mask)}
             numbers.update(dict.fromkeys(members - numbers.keys(), count))
             count += 1
     return numbers
 
 
 def _core_numbers(tree: Tree, online: list[int], ids: Mapping[int, _Ids]) -> dict[int, int]:
-    """CPU -> core. A core is what shares a thread mask; without masks, package id and core id.
+    """Return CPU -> core. CPUs of one core have the same thread mask or, without masks, the same package and core id.
 
-    The two cores of an AMD compute unit share a thread mask too. They count as two, as in lstopo.
+    The two cores of an AMD compute unit also have one thread mask. They are two cores here, as in lstopo.
     """
 
     def core_mask(cpu: int) -> int | None:
-        folder = f"{_CPU}/cpu{cpu}/topology"
-        mask = tree.mask(f"{folder}/core_cpus", f"{folder}/thread_siblings")
+        directory = f"{_CPU}/cpu{cpu}/topology"
+        mask = tree.mask(f"{directory}/core_cpus", f"{directory}/thread_siblings")
         if mask is None and ids[cpu].core is not None:
             return mask_of(other for other in online if ids[other] == ids[cpu])
         threads = [other for other in bits_of(mask or 0) if other in ids]
-        alike = [other for other in threads if ids[other].core == ids[cpu].core]
-        return mask_of(alike) if len(alike) < len(threads) and _has_compute_units(tree) else mask
+        same_core = [other for other in threads if ids[other].core == ids[cpu].core]
+        return mask_of(same_core) if len(same_core) < len(threads) and _has_compute_units(tree) else mask
 
-    return _numbered(online, core_mask)
+    return _number_groups(online, core_mask)
 
 
 def _has_compute_units(tree: Tree) -> bool:
-    """Is it an AMD processor of family 15h or 16h?"""
+    """Return whether this is an AMD processor of family 15h or 16h."""
     cpuinfo = tree.text("proc/cpuinfo") or ""
     return "AuthenticAMD" in cpuinfo and re.search(r"^cpu family\s*:\s*2[12]$", cpuinfo, re.MULTILINE) is not None
 
 
 def _socket_numbers(tree: Tree, online: list[int], ids: Mapping[int, _Ids]) -> dict[int, int]:
-    """CPU -> socket. A socket is what shares a package mask; without masks, a package id."""
+    """Return CPU -> socket. CPUs of one socket have the same package mask or, without masks, the same package id."""
 
     def socket_mask(cpu: int) -> int | None:
-        folder = f"{_CPU}/cpu{cpu}/topology"
-        mask = tree.mask(f"{folder}/package_cpus", f"{folder}/core_siblings")
+        directory = f"{_CPU}/cpu{cpu}/topology"
+        mask = tree.mask(f"{directory}/package_cpus", f"{directory}/core_siblings")
         package = ids[cpu].package
         if mask is None and package is not None and package >= 0:
             return mask_of(other for other in online if ids[other].package == package)
         return mask
 
-    return _numbered(online, socket_mask)
+    return _number_groups(online, socket_mask)
 
 
 def node_masks(tree: Tree, fallback: int) -> dict[int, int]:
-    """Node -> mask of its CPUs. Without NUMA in the kernel node 0 has `fallback`, all CPUs."""
-    listed = tree.numbers(f"{_NODE}/online")
-    found = [node for node in tree.numbered(_NODE, "node") if not listed or node in listed]
-    if not found:
+    """Return node -> CPU mask. A kernel without NUMA has node 0 with the mask `fallback`."""
+    online = tree.numbers(f"{_NODE}/online")
+    nodes = [node for node in tree.numbered(_NODE, "node") if not online or node in online]
+    if not nodes:
         return {0: fallback}
     masks = {}
-    for node in found:
+    for node in nodes:
         mask = tree.mask(f"{_NODE}/node{node}/cpumap")
         if mask is None:
             mask = mask_of(tree.numbers(f"{_NODE}/node{node}/cpulist") or ())
@@ -135,12 +141,12 @@ def node_masks(tree: Tree, fallback: int) -> dict[int, int]:
 
 
 def present_mask(tree: Tree) -> int:
-    """All present CPUs as a mask."""
-    return mask_of(_present(tree))
+    """Return the mask of all present CPUs."""
+    return mask_of(_present_cpus(tree))
 
 
 def read_nodes(tree: Tree, masks: Mapping[int, int], cpus: tuple[Cpu, ...]) -> tuple[Node, ...]:
-    """Every online node with its memory and hugepages, ascending."""
+    """Return every online node with its CPUs, memory and hugepages, ascending. `masks`: node -> CPU mask."""
     members: dict[int, list[int]] = {node: [] for node in masks}
     for cpu in cpus:
         if cpu.online and cpu.node is not None:
@@ -149,39 +155,40 @@ def read_nodes(tree: Tree, masks: Mapping[int, int], cpus: tuple[Cpu, ...]) -> t
 
 
 def _read_node(tree: Tree, node: int, cpus: tuple[int, ...]) -> Node:
-    folder = f"{_NODE}/node{node}"
-    meminfo = tree.text(f"{folder}/meminfo")
-    pools = f"{folder}/hugepages"
-    if meminfo is None and not tree.names(folder):  # no NUMA in this kernel: the machine is the node
+    directory = f"{_NODE}/node{node}"
+    meminfo = tree.text(f"{directory}/meminfo")
+    pools = f"{directory}/hugepages"
+    if meminfo is None and not tree.names(directory):  # kernel without NUMA: node 0 has all memory
         meminfo, pools = tree.text("proc/meminfo"), "sys/kernel/mm/hugepages"
     fields = {name: int(kib) * 1024 for name, kib in _MEMINFO_LINE.findall(meminfo or "")}
     total = fields.get("MemTotal", 0)
     free = fields.get("MemFree", total)
-    cache = fields.get("FilePages", fields.get("Cached", 0)) - fields.get("Shmem", 0)
-    available = min(total, free + max(0, cache) + fields.get("SReclaimable", 0))
+    page_cache = fields.get("FilePages", fields.get("Cached", 0)) - fields.get("Shmem", 0)
+    available = min(total, free + max(0, page_cache) + fields.get("SReclaimable", 0))
     return Node(node, cpus, total, free, available, _hugepages(tree, pools))
 
 
 def hugepage_pool(node: int, page_size: int) -> str:
-    """The folder of a node's hugepages of a size in bytes, from the root."""
+    """Return the sysfs directory, relative to /, of a node's hugepages of `page_size` bytes."""
     return f"{_NODE}/node{node}/hugepages/hugepages-{page_size // 1024}kB"
 
 
-def _hugepages(tree: Tree, folder: str) -> tuple[HugePages, ...]:
+def _hugepages(tree: Tree, directory: str) -> tuple[HugePages, ...]:
     pools = []
-    for name in tree.names(folder):
+    for name in tree.names(directory):
         size = re.fullmatch(r"hugepages-(\d+)kB", name)
         if size:
-            total = tree.number(f"{folder}/{name}/nr_hugepages") or 0
-            free = tree.number(f"{folder}/{name}/free_hugepages") or 0
+            total = tree.number(f"{directory}/{name}/nr_hugepages") or 0
+            free = tree.number(f"{directory}/{name}/free_hugepages") or 0
             pools.append(HugePages(int(size[1]) * 1024, total, free))
     return tuple(sorted(pools, key=lambda pool: pool.size))
 
 
 def read_distances(tree: Tree, nodes: tuple[Node, ...]) -> dict[int, dict[int, int]]:
-    """distances[a][b] as firmware tells (10: the node itself); where it does not, 10 and 20 as in Linux.
+    """Return distances[a][b] between nodes, from the firmware's SLIT.
 
-    A row names online nodes in order; one that is too long or too short is not trusted.
+    A row has one value for each online node. A row of another length is replaced by the kernel's defaults: 10 for the
+    node itself and 20 for other nodes.
     """
     numbers = [node.node for node in nodes]
     table = {}
@@ -195,20 +202,20 @@ def read_distances(tree: Tree, nodes: tuple[Node, ...]) -> dict[int, dict[int, i
 
 
 def read_caches(tree: Tree, cpus: tuple[Cpu, ...]) -> tuple[Cache, ...]:
-    """Every cache of the online CPUs once, by level, kind and first CPU."""
-    everybody = mask_of(cpu.cpu for cpu in cpus if cpu.online)
+    """Return every cache of the online CPUs, sorted by level, kind and CPUs."""
+    online_mask = mask_of(cpu.cpu for cpu in cpus if cpu.online)
     caches: dict[tuple[int, str, int], Cache] = {}
-    for cpu in bits_of(everybody):
-        folder = f"{_CPU}/cpu{cpu}/cache"
-        for index in tree.numbered(folder, "index"):
-            level = tree.number(f"{folder}/index{index}/level")
-            kind = tree.text(f"{folder}/index{index}/type")
-            shared = tree.mask(f"{folder}/index{index}/shared_cpu_map")
+    for cpu in bits_of(online_mask):
+        directory = f"{_CPU}/cpu{cpu}/cache"
+        for index in tree.numbered(directory, "index"):
+            level = tree.number(f"{directory}/index{index}/level")
+            kind = tree.text(f"{directory}/index{index}/type")
+            shared = tree.mask(f"{directory}/index{index}/shared_cpu_map")
             if level is None or kind is None or (level, kind, shared or 0) in caches:
                 continue
-            sharers = bits_of(shared & everybody) if shared else (cpu,)
+            sharers = bits_of(shared & online_mask) if shared else (cpu,)
             key = (level, kind, shared or 1 << cpu)
-            caches[key] = Cache(level, kind, _size(tree.text(f"{folder}/index{index}/size")), sharers)
+            caches[key] = Cache(level, kind, _size(tree.text(f"{directory}/index{index}/size")), sharers)
     return tuple(sorted(caches.values(), key=lambda cache: (cache.level, cache.kind, cache.cpus)))
 
 

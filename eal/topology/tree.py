@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A tree of /sys and /proc, live or captured, that small files are read from."""
+"""Tree: reads the small files of /sys and /proc, of this machine or of a captured copy."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _CPU_DIRECTORY = "devices/system/cpu"
 
 
 class Tree:
-    """The files below one root. `sys` and `proc` are the directories that stand for /sys and /proc."""
+    """The files of one machine. `sys` and `proc` are the paths of its /sys and /proc; `live` is False for a capture."""
 
     def __init__(self, root: str | None = None) -> None:
-        """`root` holds `sys/` (as HWLOC_FSROOT wants it) or is itself such a `sys`. None: this machine.
+        """Open a captured tree: `root` contains sys/ (as HWLOC_FSROOT does) or is that sys/. None: this machine.
 
-        Raises NotFound when no CPU directory is there.
+        Raise NotFound if `root` has no CPU directory.
         """
         self.live = root is None
         self.root = os.fspath(root) if root is not None else "/"
@@ -26,10 +26,12 @@ class Tree:
         self.sys = below if os.path.isdir(os.path.join(below, _CPU_DIRECTORY)) else self.root
         self.proc = os.path.join(os.path.dirname(os.path.abspath(self.sys)), "proc")
         if not os.path.isdir(os.path.join(self.sys, _CPU_DIRECTORY)):
-            raise NotFound(f"no {_CPU_DIRECTORY} below {self.root!r}: name the directory that holds sys/")
+            raise NotFound(
+                f"sysfs tree must contain sys/{_CPU_DIRECTORY}, got {self.root!r}; pass the parent directory of sys/"
+            )
 
     def path(self, name: str) -> str:
-        """The file behind "sys/..." or "proc/..."; any other name lies beside them (a cgroup mount)."""
+        """Return the path of "sys/..." or "proc/..."; other names are relative to the same root (a cgroup mount)."""
         first, _, rest = name.partition("/")
         if first == "sys":
             return os.path.join(self.sys, rest)
@@ -38,26 +40,26 @@ class Tree:
         return os.path.join(os.path.dirname(self.proc), name)
 
     def text(self, name: str) -> str | None:
-        """What a file says, without its newline; None where it is missing or cannot be read.
+        """Return the text of a file without leading and trailing white space, or None if it cannot be read.
 
-        Captures made with tar pad files to a page with NUL bytes, so those go too.
+        Trailing NUL bytes are removed as well: tar pads captured sysfs files to a page.
         """
         try:
-            handle = os.open(self.path(name), os.O_RDONLY)
+            fd = os.open(self.path(name), os.O_RDONLY)
         except OSError:
             return None
         try:
-            data = os.read(handle, 65536)
-            while data and (more := os.read(handle, 65536)):
+            data = os.read(fd, 65536)
+            while data and (more := os.read(fd, 65536)):
                 data += more
         except OSError:
             return None
         finally:
-            os.close(handle)
+            os.close(fd)
         return data.rstrip(b"\0").decode(errors="replace").strip()
 
     def number(self, name: str) -> int | None:
-        """A file with one decimal number; None where it is missing or holds something else."""
+        """Return the decimal number in a file, or None if the file is missing or contains something else."""
         text = self.text(name)
         try:
             return int(text) if text else None
@@ -65,7 +67,10 @@ class Tree:
             return None
 
     def mask(self, *names: str) -> int | None:
-        """The CPU mask in the first of these files that is there (kernels renamed some of them)."""
+        """Return the CPU mask in the first of these files that exists, or None. Kernels have renamed some of the files.
+
+        Raise Invalid if the file contains something else.
+        """
         for name in names:
             text = self.text(name)
             if text:
@@ -76,7 +81,10 @@ class Tree:
         return None
 
     def numbers(self, name: str) -> frozenset[int] | None:
-        """A file with a list such as 0-3,8; None where it is missing, empty set where it is empty."""
+        """Return the numbers of a CPU list in a file, or None if the file is missing.
+
+        Raise Invalid if the file contains something else.
+        """
         text = self.text(name)
         try:
             return None if text is None else parse_list(text)
@@ -84,13 +92,13 @@ class Tree:
             raise Invalid(f"{self.path(name)}: {error}") from None
 
     def names(self, directory: str) -> list[str]:
-        """What is in a directory, sorted; empty where it is missing."""
+        """Return the sorted names in a directory, [] if the directory is missing."""
         try:
             return sorted(os.listdir(self.path(directory)))
         except OSError:
             return []
 
     def numbered(self, directory: str, prefix: str) -> list[int]:
-        """N of each entry prefixN of a directory, ascending."""
+        """Return N of each directory entry "<prefix>N", ascending."""
         pattern = re.compile(re.escape(prefix) + r"(\d+)\Z")
         return sorted(int(found[1]) for name in self.names(directory) if (found := pattern.match(name)))

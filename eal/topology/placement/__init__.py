@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Placement: a plan of CPUs and memory for apps and VMs."""
+"""Placement of VMs and lcores on NUMA nodes and CPUs."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which CPUs of a node each workload gets, once it is known that they suffice."""
+"""Assignment of one node's CPUs to workloads that fit the node."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ Core = tuple[int, ...]
 
 
 def place_on_node(node: int, cores: Sequence[Core], workloads: Sequence[Workload]) -> list[Placement]:
-    """CPUs for all workloads of a node. Lcores get whole cores where there is room; so do VMs."""
+    """Return a placement of each workload on the node; `cores` are its usable CPUs by core.
+
+    While there are enough cores, each lcore has a core of its own and VMs share no core.
+    """
     n_lcores = sum(workload.lcores for workload in workloads)
     n_vcpus = sum(workload.vcpus for workload in workloads)
-    polling = lcore_cores(cores, n_lcores, n_vcpus)
-    lcore_cpus = _spread(polling)
-    for_vms = [core for core in cores if core not in polling]
-    shares = _pack(for_vms, {w.name: w.vcpus for w in workloads if w.vcpus})
-    free = tuple(sorted(set().union(*for_vms) - {cpu for share in shares.values() for cpu in share}))
+    polling_cores = lcore_cores(cores, n_lcores, n_vcpus)
+    lcore_cpus = _thread_by_thread(polling_cores)
+    vm_cores = [core for core in cores if core not in polling_cores]
+    vcpus_of = _assign_vcpus(vm_cores, {w.name: w.vcpus for w in workloads if w.vcpus})
+    unused = tuple(sorted(set().union(*vm_cores) - {cpu for cpus in vcpus_of.values() for cpu in cpus}))
     placements = []
     for workload in workloads:
-        own, lcore_cpus = lcore_cpus[: workload.lcores], lcore_cpus[workload.lcores :]
-        vcpus = tuple(shares.get(workload.name, ()))
-        threads = _guest_threads(vcpus, for_vms)
-        emulator = (free or tuple(sorted(vcpus))) if vcpus else ()
-        placements.append(Placement(workload, node, vcpus, tuple(own), threads, emulator))
+        lcores, lcore_cpus = lcore_cpus[: workload.lcores], lcore_cpus[workload.lcores :]
+        vcpus = tuple(vcpus_of.get(workload.name, ()))
+        threads = _guest_threads(vcpus, vm_cores)
+        emulator = (unused or tuple(sorted(vcpus))) if vcpus else ()
+        placements.append(Placement(workload, node, vcpus, tuple(lcores), threads, emulator))
     return placements
 
 
 def lcore_cores(cores: Sequence[Core], lcores: int, vcpus: int) -> list[Core]:
-    """Cores that poll: as many as possible, one lcore each at best, while the rest still holds the vCPUs.
+    """Return the cores for polling lcores: as many as possible up to `lcores`, while the other cores hold `vcpus`.
 
-    Tries every number of cores of each size, so it finds a choice whenever there is one.
+    Every combination of core sizes is tried, so a solution is found if there is one.
     """
     if not lcores:
         return []
     by_size: dict[int, list[Core]] = {}
-    for core in reversed(cores):  # the last cores poll: the first ones have most interrupts
+    for core in reversed(cores):  # prefer the last cores: the first ones handle most interrupts
         by_size.setdefault(len(core), []).append(core)
     sizes = sorted(by_size)
     spare = sum(map(len, cores)) - vcpus
@@ -52,43 +55,47 @@ def lcore_cores(cores: Sequence[Core], lcores: int, vcpus: int) -> list[Core]:
             if best is None or rank > best[0]:
                 best = (rank, counts)
     if best is None:
-        raise AssertionError(f"{lcores} lcores and {vcpus} vCPUs were said to fit cores of {Counter(map(len, cores))}")
+        sizes_text = dict(Counter(map(len, cores)))
+        raise AssertionError(f"{lcores} lcores and {vcpus} vCPUs do not fit cores of {sizes_text} (size: count)")
     chosen = [core for size, count in zip(sizes, best[1], strict=True) for core in by_size[size][:count]]
     return sorted(chosen)
 
 
-def _spread(cores: Sequence[Core]) -> list[int]:
-    """All CPUs of these cores: the first thread of each, then the second of each, and so on."""
-    deepest = max(map(len, cores), default=0)
-    return [core[thread] for thread in range(deepest) for core in cores if thread < len(core)]
+def _thread_by_thread(cores: Sequence[Core]) -> list[int]:
+    """Return all CPUs of these cores: the first hyperthread of each core, then the second of each, and so on."""
+    most_threads = max(map(len, cores), default=0)
+    return [core[thread] for thread in range(most_threads) for core in cores if thread < len(core)]
 
 
-def _pack(cores: Sequence[Core], wanted: dict[str, int]) -> dict[str, list[int]]:
-    """CPUs for each VM. While enough CPUs remain a VM begins on a fresh core, so that VMs share no core."""
-    left = sum(wanted.values())
+def _assign_vcpus(cores: Sequence[Core], vcpus: dict[str, int]) -> dict[str, list[int]]:
+    """Return the CPUs of each VM. `vcpus` maps the VM's name to its number of vCPUs.
+
+    Each VM starts on an unused core while enough CPUs remain, so that VMs share no core.
+    """
+    remaining_vcpus = sum(vcpus.values())
     queue = list(cores)
-    room = sum(map(len, queue))
-    shares: dict[str, list[int]] = {}
-    for name, count in sorted(wanted.items(), key=lambda item: -item[1]):
-        share: list[int] = []
-        while len(share) < count:
+    remaining_cpus = sum(map(len, queue))
+    assigned: dict[str, list[int]] = {}
+    for name, count in sorted(vcpus.items(), key=lambda item: -item[1]):
+        cpus: list[int] = []
+        while len(cpus) < count:
             core = queue.pop(0)
-            taken = core[: count - len(share)]
-            share += taken
-            left -= len(taken)
+            taken = core[: count - len(cpus)]
+            cpus += taken
+            remaining_vcpus -= len(taken)
             rest = core[len(taken) :]
-            room -= len(core)
-            if rest and room < left:  # the next VM cannot do without this core's other threads
+            remaining_cpus -= len(core)
+            if rest and remaining_cpus < remaining_vcpus:  # the next VM needs the rest of this core
                 queue.insert(0, rest)
-                room += len(rest)
-        shares[name] = share
-    return shares
+                remaining_cpus += len(rest)
+        assigned[name] = cpus
+    return assigned
 
 
 def _guest_threads(vcpus: tuple[int, ...], cores: Sequence[Core]) -> int:
-    """Threads a guest core: the host's, where the VM has whole cores of one size; 1 otherwise."""
-    mine = set(vcpus)
-    touched = [core for core in cores if mine & set(core)]
-    sizes = {len(core) for core in touched}
-    whole = all(set(core) <= mine for core in touched)
+    """Return threads per guest core: the host's number if the VM has whole cores of one size, otherwise 1."""
+    own = set(vcpus)
+    used_cores = [core for core in cores if own & set(core)]
+    sizes = {len(core) for core in used_cores}
+    whole = all(set(core) <= own for core in used_cores)
     return sizes.pop() if whole and len(sizes) == 1 else 1

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Demand: what workloads need of a NUMA node, and whether a node has it."""
+"""Demand of workload groups, and capacity of NUMA nodes, in CPUs and bytes of memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
 
+from eal.text.sizes import align_up
 from eal.topology.placement.request import Workload
 
 NORMAL_PAGES = 0
-"""The memory pool that is not hugepages; other pools are named by their page size."""
+"""The memory pool of normal pages. Other memory pools have their hugepage size in bytes as their number."""
 
 
 @dataclass(frozen=True, order=True)
 class Demand:
-    """What a group, or several together, need of a node: CPUs, and bytes of each memory pool."""
+    """CPUs and memory that one or several groups need on a node. `memory`: (memory pool, bytes) of each pool."""
 
     vcpus: int
     lcores: int
@@ -22,17 +23,22 @@ class Demand:
 
     def __add__(self, other: Demand) -> Demand:
         pools = dict(self.memory)
-        for pool, amount in other.memory:
-            pools[pool] = pools.get(pool, 0) + amount
+        for pool, size in other.memory:
+            pools[pool] = pools.get(pool, 0) + size
         return Demand(self.vcpus + other.vcpus, self.lcores + other.lcores, tuple(sorted(pools.items())))
 
+    @property
+    def cpus(self) -> int:
+        """vCPUs and lcores together."""
+        return self.vcpus + self.lcores
 
-NOTHING = Demand(0, 0, ())
+
+NO_DEMAND = Demand(0, 0, ())
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """Workloads that share a node, and the nodes that may have them (None: any)."""
+class Group:
+    """Workloads that must share a node. `node` is the node that the request names, None: any node."""
 
     workloads: tuple[Workload, ...]
     demand: Demand
@@ -40,8 +46,8 @@ class Bundle:
 
 
 @dataclass(frozen=True)
-class Room:
-    """What a node offers: its usable CPUs by core, and bytes of each memory pool."""
+class Capacity:
+    """Capacity of one node: its usable CPUs by core, and (memory pool, available bytes) of each pool."""
 
     node: int
     cores: tuple[tuple[int, ...], ...]
@@ -49,33 +55,35 @@ class Room:
 
     @property
     def cpus(self) -> int:
-        """Usable CPUs."""
+        """Number of usable CPUs."""
         return sum(map(len, self.cores))
 
-    def lacks(self, demand: Demand) -> list[str]:
-        """Why the demand does not fit, in words; empty when it fits."""
-        reasons = []
-        for_lcores = smallest_sum(tuple(sorted(map(len, self.cores))), demand.lcores)
-        if for_lcores is None or self.cpus - for_lcores < demand.vcpus:
-            taken = "" if not demand.lcores else f" and {demand.lcores} lcores on cores of their own"
-            reasons.append(f"node {self.node} has {self.cpus} CPUs to give, too few for {demand.vcpus} vCPUs{taken}")
+    def shortages(self, demand: Demand) -> list[str]:
+        """Return a text for each resource that is too small for the demand; [] if the demand fits."""
+        shortages = []
+        polling_cpus = smallest_sum(tuple(sorted(map(len, self.cores))), demand.lcores)
+        if polling_cpus is None or self.cpus - polling_cpus < demand.vcpus:
+            lcores = "" if not demand.lcores else f" and {demand.lcores} lcores on separate cores"
+            shortages.append(f"node {self.node} has {self.cpus} usable CPUs, too few for {demand.vcpus} vCPUs{lcores}")
         pools = dict(self.memory)
-        for pool, amount in demand.memory:
-            if amount > pools.get(pool, 0):
-                kind = "memory" if pool == NORMAL_PAGES else f"{pool >> 20} MiB pages"
-                reasons.append(f"node {self.node} has {pools.get(pool, 0) >> 20} MiB of {kind}, not {amount >> 20} MiB")
-        return reasons
+        for pool, size in demand.memory:
+            available = pools.get(pool, 0)
+            if size > available:
+                kind = "available memory" if pool == NORMAL_PAGES else f"free {pool >> 20} MiB hugepages"
+                shortages.append(f"node {self.node} has {available >> 20} MiB of {kind}, needed {size >> 20} MiB")
+        return shortages
 
-    def holds(self, demand: Demand) -> bool:
-        """Does the demand fit?"""
-        return not self.lacks(demand)
+    def fits(self, demand: Demand) -> bool:
+        """Return whether the node has enough CPUs and memory for the demand."""
+        return not self.shortages(demand)
 
 
 @cache
 def smallest_sum(sizes: tuple[int, ...], least: int) -> int | None:
-    """The smallest sum, not below `least`, of some of `sizes`: CPUs lost to vCPUs when `least` lcores poll.
+    """Return the smallest sum of a subset of `sizes` that is not below `least`, or None if there is none.
 
-    None when all of them are too few. Bit n of `sums` says that n is a sum.
+    With core sizes and a number of lcores, the sum is the number of CPUs that polling lcores take from vCPUs. An
+    integer serves as the set of all subset sums: bit n is set if n is a sum.
     """
     sums = 1
     for size in sizes:
@@ -85,7 +93,6 @@ def smallest_sum(sizes: tuple[int, ...], least: int) -> int | None:
 
 
 def demand_of(workload: Workload) -> Demand:
-    """One workload's demand; hugepages are counted whole."""
-    page = workload.pages or 1
-    amount = sum(-(-size // page) * page for size in (workload.memory, workload.segments))
-    return Demand(workload.vcpus, workload.lcores, ((workload.pages or NORMAL_PAGES, amount),) if amount else ())
+    """Return the demand of one workload; memory and segments are rounded up to whole hugepages."""
+    size = sum(align_up(part, workload.pages or 1) for part in (workload.memory, workload.segments))
+    return Demand(workload.vcpus, workload.lcores, ((workload.pages or NORMAL_PAGES, size),) if size else ())

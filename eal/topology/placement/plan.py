@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The placement plan: where workloads go, and which are left out."""
+"""The placement plan: nodes and CPUs of the placed workloads, and the workloads that do not fit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from eal.topology.placement.request import Workload
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one workload goes. `vcpus[i]` is the CPU of vCPU i, `lcores[i]` that of its i-th polling lcore.
+    """The node and CPUs of one workload. `vcpus[i]` is the CPU of vCPU i, `lcores[i]` the CPU of polling lcore i.
 
-    `threads` is how many vCPUs share a guest core: more than 1 where the VM has whole cores with threads.
-    `emulator` is where QEMU's other threads belong: free CPUs of the node, the VM's own where none is free.
+    `threads` is the number of vCPUs per guest core: above 1 if the VM has whole cores with hyperthreads. `emulator`
+    contains the CPUs for QEMU's other threads: unused CPUs of the node, or the VM's own CPUs if none is unused.
     """
 
     workload: Workload
@@ -26,10 +26,10 @@ class Placement:
 
 @dataclass(frozen=True)
 class Misfit:
-    """Workloads of one group that were left out, why, and the most of them that fits beside the rest.
+    """A group of workloads that was left out, the reason for each node, and the largest part of it that fits.
 
-    `vcpus`, `lcores` and `memory` (bytes, segments included) are sums over `workloads`, on `node`. Node None:
-    nothing fits.
+    `vcpus`, `lcores` and `memory` (bytes, including segments) are sums over `workloads` and describe the largest part
+    that fits on `node` beside the placed workloads. `node` is None if no part fits.
     """
 
     workloads: tuple[Workload, ...]
@@ -42,7 +42,7 @@ class Misfit:
 
 @dataclass(frozen=True)
 class PlacementPlan:
-    """A placement of as many groups of workloads as fit; `misfits` are the others."""
+    """Placements of as many groups as possible, the other groups as `misfits`, and all node numbers as `nodes`."""
 
     placements: tuple[Placement, ...]
     misfits: tuple[Misfit, ...] = ()
@@ -50,12 +50,12 @@ class PlacementPlan:
 
     @property
     def fits(self) -> bool:
-        """Is everything placed?"""
+        """True if every workload has a placement."""
         return not self.misfits
 
     @property
     def owners(self) -> dict[int, str]:
-        """CPU -> what runs there: "web vCPU 0", "web lcore"."""
+        """CPU -> user of the CPU: "web vCPU 0", "web lcore"."""
         owners = {}
         for placement in self.placements:
             name = placement.workload.name

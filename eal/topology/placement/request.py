@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is to be placed: VMs with vCPUs and memory, host lcores, and the plan that says where they go."""
+"""Placement request: the VMs and host lcores to place, and the parser of its text form, SPEC."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _KEYS = ("vm", "name", "vcpus", "memory", "segments", "lcores", "pages", "group"
 
 @dataclass(frozen=True)
 class Workload:
-    """One VM with its host lcores, or host lcores alone (`vcpus` 0).
+    """One VM with its host lcores, or host lcores without a VM (`vcpus` 0).
 
-    `memory`, `segments` and `pages` are bytes; `pages` is the hugepage size that backs both, None for normal
-    pages. Workloads of one `group` share segments or lcores, so they go to one node. `node` forces a node.
+    `memory`, `segments` and `pages` are in bytes. `pages` is the size of the hugepages for memory and segments, None
+    for normal pages. Workloads of one `group` are placed on one node. `node` requires a node, None allows every node.
     """
 
     name: str
@@ -34,25 +34,25 @@ class Workload:
 
 @dataclass(frozen=True)
 class Request:
-    """All workloads, and the CPUs that nobody may have."""
+    """The workloads to place, and the CPUs to leave unused."""
 
     workloads: tuple[Workload, ...]
     exclude: frozenset[int] = frozenset()
 
 
 def parse_spec(spec: str) -> Request:
-    """The request that a SPEC describes; "@FILE" reads it from a file. Raises Invalid: which part is wrong.
+    """Return the request described by a SPEC; "@FILE" reads the SPEC from a file. Raise Invalid for a malformed part.
 
-    Parts are separated by ";" or lines, "#" begins a comment:
+    Parts are separated by ";" or newlines, "#" starts a comment:
         vm=NAME,vcpus=N,memory=SIZE[,lcores=N][,segments=SIZE][,pages=2M|1G][,group=G][,node=N][,count=N]
         lcores=N[,name=NAME][,segments=SIZE][,pages=...][,group=G][,node=N]
-        exclude=CPU+CPU-CPU (CPUs to be left alone; "+" stands for the comma of a CPU list)
+        exclude=CPU+CPU-CPU (CPUs to leave unused; "+" replaces the comma of a CPU list)
     """
     if spec.startswith("@"):
         try:
             spec = Path(spec[1:]).read_text(encoding="utf-8")
         except OSError as error:
-            raise Invalid(f"cannot read the plan's SPEC from {spec[1:]!r}: {error.strerror}") from None
+            raise Invalid(f"cannot read SPEC file {spec[1:]!r}: {error.strerror}") from None
     workloads: list[Workload] = []
     exclude: frozenset[int] = frozenset()
     for line in spec.splitlines():
@@ -72,30 +72,28 @@ def _fields(part: str) -> dict[str, str]:
     for pair in part.split(","):
         key, equals, value = (word.strip() for word in pair.partition("="))
         if key not in _KEYS or not equals or not value:
-            raise Invalid(f"{pair.strip()!r} in {part!r} is not KEY=VALUE with one of the keys {', '.join(_KEYS)}")
+            raise Invalid(f"{part!r}: field must be KEY=VALUE with a key of {', '.join(_KEYS)}, got {pair.strip()!r}")
         if key in fields:
-            raise Invalid(f"{key!r} stands twice in {part!r}")
+            raise Invalid(f"{part!r}: key {key!r} must occur once, got it twice")
         fields[key] = value
     if "exclude" in fields and len(fields) > 1:
-        raise Invalid(
-            f"{part!r}: exclude stands alone in its part, and joins numbers with +, for example exclude=0-1+8"
-        )
+        raise Invalid(f"{part!r}: exclude must be the only key of its part and join CPUs by +, such as exclude=0-1+8")
     return fields
 
 
 def _workloads(part: str, fields: dict[str, str]) -> list[Workload]:
-    """A part's workloads: several where it has a count."""
+    """Return the workloads of a part: `count` of them."""
     is_vm = "vm" in fields
     if is_vm and not {"vcpus", "memory"} <= fields.keys():
-        raise Invalid(f"{part!r}: a vm needs vcpus=N and memory=SIZE")
+        raise Invalid(f"{part!r}: vm=NAME must have vcpus=N and memory=SIZE")
     if not is_vm and ("vcpus" in fields or "memory" in fields or "lcores" not in fields):
-        raise Invalid(f"{part!r}: begin a VM with vm=NAME, host lcores of their own with lcores=N")
+        raise Invalid(f"{part!r}: part must start with vm=NAME for a VM or lcores=N for host lcores")
     if is_vm and "name" in fields:
-        raise Invalid(f"{part!r}: a VM's name is what follows vm=")
+        raise Invalid(f"{part!r}: name= must be used with host lcores only; the name of a VM is the value of vm=")
     count = _count(part, fields, "count", 1)
     name = fields.get("vm") or fields.get("name") or "host"
     if not re.fullmatch(r"[A-Za-z][\w.-]*", name, re.ASCII):
-        raise Invalid(f"{part!r}: the name {name!r} goes into QEMU ids: letters, digits, -, _ and . after a letter")
+        raise Invalid(f"{part!r}: name must be a letter, then letters, digits, -, _ and . (QEMU ids), got {name!r}")
     return [
         Workload(
             name=name if count == 1 else f"{name}{index}",
@@ -114,7 +112,7 @@ def _workloads(part: str, fields: dict[str, str]) -> list[Workload]:
 def _count(part: str, fields: dict[str, str], key: str, least: int) -> int:
     text = fields.get(key, str(least))
     if not text.isdecimal() or not least <= int(text) <= 65536:
-        raise Invalid(f"{part!r}: {key}={text} must be a whole number, {least} or more")
+        raise Invalid(f"{part!r}: {key} must be an integer from {least} to 65536, got {text!r}")
     return int(text)
 
 
@@ -128,13 +126,13 @@ def _bytes(text: str) -> int:
             raise ValueError("no unit")
         return parse_size(text)
     except ValueError:
-        raise Invalid(f"size must be a number and a unit, such as 512M or 8G, got {text!r}") from None
+        raise Invalid(f"size must be a number with a unit, such as 512M or 8G, got {text!r}") from None
 
 
 def _check_names(workloads: list[Workload]) -> None:
     if not workloads:
-        raise Invalid("the plan's SPEC is empty: write at least one part such as vm=web,vcpus=4,memory=8G")
+        raise Invalid("SPEC must have at least one workload, such as vm=web,vcpus=4,memory=8G, got none")
     names = [workload.name for workload in workloads]
     for name in names:
         if names.count(name) > 1:
-            raise Invalid(f"two workloads are called {name!r}: give one of them another vm= or name=")
+            raise Invalid(f"workload names must be unique, got {name!r} twice; change one vm= or name=")

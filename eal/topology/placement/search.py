@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The exact search for a plan: which node each group of workloads goes to."""
+"""Exhaustive search for an assignment of workload groups to NUMA nodes."""
 
 from __future__ import annotations
 
@@ -7,106 +7,118 @@ from collections.abc import Sequence
 from itertools import accumulate, takewhile
 
 from eal.errors import Stalled
-from eal.topology.placement.demand import NOTHING, Bundle, Demand, Room
+from eal.topology.placement.demand import NO_DEMAND, Capacity, Demand, Group
 
-MOST_STATES = 100_000
+MAX_DEAD_ENDS = 100_000
 
 
 class Search:
-    """One depth-first search: a home for each bundle, leaving out at most some of them.
+    """Depth-first search: assigns a node to every group, except to a given number of groups that it leaves out.
 
-    The emptiest node comes first. What failed once is not tried again, of nodes that are alike only one is
-    tried, and a branch ends where what is still to be placed is more than all nodes together have.
+    The least loaded node is tried first. The search is exact; three rules prune it: a state that failed is not
+    searched again, only one of several equal nodes is tried, and a branch ends if the remaining groups need more than
+    all nodes together have.
     """
 
-    def __init__(self, bundles: Sequence[Bundle], rooms: tuple[Room, ...]) -> None:
-        self.bundles = bundles
-        self.rooms = rooms
-        self.homes: list[int | None] = []
-        self.failed: set[tuple[object, ...]] = set()
-        self.kinds = [self._kind(room) for room in rooms]
-        self.offered = {"cpus": sum(room.cpus for room in rooms)}
-        for room in rooms:
-            for pool, amount in room.memory:
-                self.offered[_key(pool)] = self.offered.get(_key(pool), 0) + amount
-        self.sums = [self._smallest_sums(bundles[index:]) for index in range(len(bundles))]
+    def __init__(self, groups: Sequence[Group], nodes: tuple[Capacity, ...]) -> None:
+        self.groups = groups
+        self.nodes = nodes
+        self.assignment: list[int | None] = []
+        """Index of the node of each group, None for a group that is left out."""
+        self._dead_ends: set[tuple[object, ...]] = set()
+        self._node_keys = [self._node_key(node) for node in nodes]
+        self._capacity = {"cpus": sum(node.cpus for node in nodes)}
+        for node in nodes:
+            for pool, size in node.memory:
+                self._capacity[_pool_key(pool)] = self._capacity.get(_pool_key(pool), 0) + size
+        self._smallest_sums = [self._sum_smallest(groups[index:]) for index in range(len(groups))]
 
     def run(self, index: int, skips: int, used: tuple[Demand, ...]) -> bool:
-        """Place bundles from `index` on, beside what is `used`; true when `homes` says how."""
-        if index == len(self.bundles):
+        """Assign the groups from `index` on and return whether that succeeded.
+
+        `skips` is the number of groups that may be left out, `used` is the demand already assigned to each node.
+        Raise Stalled after MAX_DEAD_ENDS dead ends.
+        """
+        if index == len(self.groups):
             return True
-        state = (index, skips, *sorted(zip(self.kinds, used, strict=True)))
-        if state in self.failed or not self._enough(index, skips, used):
+        state = (index, skips, *sorted(zip(self._node_keys, used, strict=True)))
+        if state in self._dead_ends or not self._can_fit(index, skips, used):
             return False
-        bundle = self.bundles[index]
-        for choice in self._choices(bundle, used):
-            after = (*used[:choice], used[choice] + bundle.demand, *used[choice + 1 :])
-            if self._try([choice], index, skips, after):
+        group = self.groups[index]
+        for node in self._candidates(group, used):
+            next_used = (*used[:node], used[node] + group.demand, *used[node + 1 :])
+            if self._assign([node], index, skips, next_used):
                 return True
-        twins = self._twins(index)
-        if twins <= skips and self._try([None] * twins, index, skips - twins, used):
+        equal = self._count_equal(index)
+        if equal <= skips and self._assign([None] * equal, index, skips - equal, used):
             return True
-        if len(self.failed) >= MOST_STATES:
-            raise Stalled(f"the plan's search gave up after {MOST_STATES} dead ends: name nodes (node=N) or plan less")
-        self.failed.add(state)
+        if len(self._dead_ends) >= MAX_DEAD_ENDS:
+            raise Stalled(f"no plan found within {MAX_DEAD_ENDS} dead ends; add node=N to workloads or plan fewer")
+        self._dead_ends.add(state)
         return False
 
-    def _try(self, homes: Sequence[int | None], index: int, skips: int, used: tuple[Demand, ...]) -> bool:
-        self.homes += homes
-        if self.run(index + len(homes), skips, used):
+    def _assign(self, nodes: Sequence[int | None], index: int, skips: int, used: tuple[Demand, ...]) -> bool:
+        self.assignment += nodes
+        if self.run(index + len(nodes), skips, used):
             return True
-        del self.homes[-len(homes) :]
+        del self.assignment[-len(nodes) :]
         return False
 
-    def _twins(self, index: int) -> int:
-        """How many bundles from here on are alike. They are left out together: the first ones are placed."""
-        first = self.bundles[index]
-        alike = takewhile(lambda b: (b.demand, b.node) == (first.demand, first.node), self.bundles[index:])
-        return sum(1 for _ in alike)
+    def _count_equal(self, index: int) -> int:
+        """Return the length of the run of equal groups from `index` on.
 
-    def _kind(self, room: Room) -> tuple[object, ...]:
-        """Equal for nodes that can replace each other; memory beyond what their CPUs can use is no matter."""
-        smallest = min((b.demand.vcpus + b.demand.lcores for b in self.bundles), default=1)
-        most = room.cpus // max(1, smallest)
-        useful = []
-        for pool, amount in room.memory:
-            wanted = sorted((dict(b.demand.memory).get(pool, 0) for b in self.bundles), reverse=True)
-            useful.append((pool, min(amount, sum(wanted[:most]))))
-        named = any(bundle.node == room.node for bundle in self.bundles)
-        return (tuple(sorted(map(len, room.cores))), tuple(useful), room.node if named else -1)
+        Equal groups are interchangeable: only the last ones are ever left out, so the run is left out as a whole.
+        """
+        first = self.groups[index]
+        equal = takewhile(lambda g: (g.demand, g.node) == (first.demand, first.node), self.groups[index:])
+        return sum(1 for _ in equal)
 
-    def _choices(self, bundle: Bundle, used: tuple[Demand, ...]) -> list[int]:
-        """Rooms that hold the bundle beside what they have, without those that are like an earlier one."""
-        rooms = self.rooms
+    def _node_key(self, node: Capacity) -> tuple[object, ...]:
+        """Return a key that is equal for interchangeable nodes.
+
+        Memory is capped at the amount that the groups on the node's CPUs can use.
+        """
+        smallest = min((group.demand.cpus for group in self.groups), default=1)
+        most_groups = node.cpus // max(1, smallest)
+        usable = []
+        for pool, size in node.memory:
+            needs = sorted((dict(group.demand.memory).get(pool, 0) for group in self.groups), reverse=True)
+            usable.append((pool, min(size, sum(needs[:most_groups]))))
+        is_named = any(group.node == node.node for group in self.groups)
+        return (tuple(sorted(map(len, node.cores))), tuple(usable), node.node if is_named else -1)
+
+    def _candidates(self, group: Group, used: tuple[Demand, ...]) -> list[int]:
+        """Return the nodes with enough free capacity for the group, least loaded first, one of each equal kind."""
+        nodes = self.nodes
         seen = set()
-        choices = []
-        for index in sorted(range(len(rooms)), key=lambda i: (used[i].vcpus + used[i].lcores - rooms[i].cpus, i)):
-            alike = (self.kinds[index], used[index])
-            if alike in seen or bundle.node not in (None, rooms[index].node):
+        candidates = []
+        for index in sorted(range(len(nodes)), key=lambda i: (used[i].cpus - nodes[i].cpus, i)):
+            key = (self._node_keys[index], used[index])
+            if key in seen or group.node not in (None, nodes[index].node):
                 continue
-            seen.add(alike)
-            if rooms[index].holds(used[index] + bundle.demand):
-                choices.append(index)
-        return choices
+            seen.add(key)
+            if nodes[index].fits(used[index] + group.demand):
+                candidates.append(index)
+        return candidates
 
-    def _smallest_sums(self, left: Sequence[Bundle]) -> dict[str, list[int]]:
-        """For each resource, what the n smallest of these bundles take together, n from 0 on."""
-        amounts = [_amounts(bundle.demand) for bundle in left]
+    def _sum_smallest(self, groups: Sequence[Group]) -> dict[str, list[int]]:
+        """Return, for each resource, a list: entry n is the sum of the n smallest demands of these groups."""
+        demands = [_by_resource(group.demand) for group in groups]
         return {
-            key: list(accumulate(sorted(amount.get(key, 0) for amount in amounts), initial=0)) for key in self.offered
+            key: list(accumulate(sorted(demand.get(key, 0) for demand in demands), initial=0)) for key in self._capacity
         }
 
-    def _enough(self, index: int, skips: int, used: tuple[Demand, ...]) -> bool:
-        """Could the smallest of what is left fit, if all nodes were one?"""
-        total = _amounts(sum(used, NOTHING))
-        least = max(0, len(self.bundles) - index - skips)
-        sums = self.sums[index]
-        return all(sums[key][least] + total.get(key, 0) <= offered for key, offered in self.offered.items())
+    def _can_fit(self, index: int, skips: int, used: tuple[Demand, ...]) -> bool:
+        """Return whether all nodes together have enough for the smallest remaining groups that must be placed."""
+        total = _by_resource(sum(used, NO_DEMAND))
+        least = max(0, len(self.groups) - index - skips)
+        sums = self._smallest_sums[index]
+        return all(sums[key][least] + total.get(key, 0) <= size for key, size in self._capacity.items())
 
 
-def _amounts(demand: Demand) -> dict[str, int]:
-    return {"cpus": demand.vcpus + demand.lcores, **{_key(pool): amount for pool, amount in demand.memory}}
+def _by_resource(demand: Demand) -> dict[str, int]:
+    return {"cpus": demand.cpus, **{_pool_key(pool): size for pool, size in demand.memory}}
 
 
-def _key(pool: int) -> str:
+def _pool_key(pool: int) -> str:
     return f"pages {pool}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The exact search for a plan: which node each group of workloads goes to.
+"""Solver: turns a placement request into the plan that leaves out the fewest workload groups.
 
-The rules: a group stays on one node, with its memory and segments; a CPU has one user; no core has both a
-polling lcore and a vCPU. A search that finds nothing has tried everything, so "does not fit" is a fact.
+Rules of a plan: a group stays on one node, with its memory and segments; a CPU runs one vCPU or lcore; no core runs
+both a polling lcore and a vCPU. The search is exhaustive, so a group that is left out cannot be placed.
 """
 
 from __future__ import annotations
@@ -13,111 +13,110 @@ from eal.errors import Invalid
 from eal.topology.facts import Node
 from eal.topology.model import Topology
 from eal.topology.placement.cpus import place_on_node
-from eal.topology.placement.demand import NORMAL_PAGES, NOTHING, Bundle, Demand, Room, demand_of
+from eal.topology.placement.demand import NO_DEMAND, NORMAL_PAGES, Capacity, Demand, Group, demand_of
 from eal.topology.placement.plan import Misfit, PlacementPlan
 from eal.topology.placement.request import Request, Workload
 from eal.topology.placement.search import Search
 
-MOST_BUNDLES = 256
+MAX_GROUPS = 256
 
 
 def solve(topology: Topology, request: Request) -> PlacementPlan:
-    """The plan with the fewest groups left out.
+    """Return the plan that leaves out the fewest groups.
 
-    Raises NotFound when the request names a node or CPU that is not there, Invalid when a group names two
-    nodes, Stalled when the search would take too long.
+    Raise NotFound if the request names a node or CPU that the machine does not have, Invalid if a group names two
+    nodes or there are more than MAX_GROUPS groups, Stalled if the search exceeds its limit.
     """
     for cpu in request.exclude:
         topology.cpu(cpu)
-    rooms = tuple(_room(topology, node, request.exclude) for node in topology.nodes)
-    bundles = _bundles(topology, request.workloads)
-    if len(bundles) > MOST_BUNDLES:
-        raise Invalid(f"{len(bundles)} groups of workloads are too many for one plan: at most {MOST_BUNDLES}")
-    search = Search(bundles, rooms)
-    for left_out in range(len(bundles) + 1):  # leaving everything out always works
-        if search.run(0, left_out, (NOTHING,) * len(rooms)):
+    nodes = tuple(_capacity(topology, node, request.exclude) for node in topology.nodes)
+    groups = _groups(topology, request.workloads)
+    if len(groups) > MAX_GROUPS:
+        raise Invalid(f"plan must have at most {MAX_GROUPS} groups of workloads, got {len(groups)}")
+    search = Search(groups, nodes)
+    for skips in range(len(groups) + 1):  # always ends: the search succeeds if all groups may be left out
+        if search.run(0, skips, (NO_DEMAND,) * len(nodes)):
             break
-    return _finished(rooms, bundles, search.homes)
+    return _plan(nodes, groups, search.assignment)
 
 
-def _room(topology: Topology, node: Node, exclude: frozenset[int]) -> Room:
-    """A node without excluded, offline and forbidden CPUs; a CPU of unknown core counts as a core."""
+def _capacity(topology: Topology, node: Node, exclude: frozenset[int]) -> Capacity:
+    """Return the node's capacity without excluded, offline and forbidden CPUs.
+
+    A CPU whose core is unknown counts as a core of its own.
+    """
     cores: dict[tuple[str, int], list[int]] = {}
     for cpu in topology.cpus:
         if cpu.node == node.node and cpu.allowed and cpu.cpu not in exclude:
             key = ("cpu", cpu.cpu) if cpu.core is None else ("core", cpu.core)
             cores.setdefault(key, []).append(cpu.cpu)
     pools = {NORMAL_PAGES: node.available, **{pool.size: pool.free * pool.size for pool in node.hugepages}}
-    return Room(node.node, tuple(tuple(core) for core in cores.values()), tuple(sorted(pools.items())))
+    return Capacity(node.node, tuple(tuple(core) for core in cores.values()), tuple(sorted(pools.items())))
 
 
-def _bundles(topology: Topology, workloads: Iterable[Workload]) -> list[Bundle]:
-    """Workloads by group, the largest first: what is hard to place is tried early."""
-    groups: dict[tuple[bool, str], list[Workload]] = {}
+def _groups(topology: Topology, workloads: Iterable[Workload]) -> list[Group]:
+    """Return the groups of workloads, the largest first: they have the fewest candidate nodes."""
+    members_of: dict[tuple[bool, str], list[Workload]] = {}
     for workload in workloads:
-        groups.setdefault((workload.group is None, workload.group or workload.name), []).append(workload)
-    bundles = []
-    for members in groups.values():
-        forced = {workload.node for workload in members if workload.node is not None}
-        if len(forced) > 1:
-            raise Invalid(
-                f"group {members[0].group!r} must be on one node, but its members name nodes {sorted(forced)}"
-            )
-        for node in forced:
+        members_of.setdefault((workload.group is None, workload.group or workload.name), []).append(workload)
+    groups = []
+    for members in members_of.values():
+        nodes = {workload.node for workload in members if workload.node is not None}
+        if len(nodes) > 1:
+            raise Invalid(f"members of group {members[0].group!r} must name the same node, got nodes {sorted(nodes)}")
+        for node in nodes:
             topology.node(node)
-        demand = sum((demand_of(workload) for workload in members), NOTHING)
-        bundles.append(Bundle(tuple(members), demand, next(iter(forced), None)))
+        demand = sum((demand_of(workload) for workload in members), NO_DEMAND)
+        groups.append(Group(tuple(members), demand, next(iter(nodes), None)))
 
-    def size(bundle: Bundle) -> tuple[object, ...]:
-        demand = bundle.demand
-        return (demand.vcpus + demand.lcores, demand, -1 if bundle.node is None else bundle.node)
+    def size(group: Group) -> tuple[object, ...]:
+        return (group.demand.cpus, group.demand, -1 if group.node is None else group.node)
 
-    return sorted(bundles, key=size, reverse=True)
+    return sorted(groups, key=size, reverse=True)
 
 
-def _finished(rooms: tuple[Room, ...], bundles: list[Bundle], homes: list[int | None]) -> PlacementPlan:
-    """CPUs for what has a node, and words for what has none."""
+def _plan(nodes: tuple[Capacity, ...], groups: list[Group], assignment: list[int | None]) -> PlacementPlan:
+    """Return the plan: CPUs for each group with a node, a Misfit for each group without."""
     placements = []
-    used = [NOTHING] * len(rooms)
-    for index, room in enumerate(rooms):
-        here = [bundle for bundle, home in zip(bundles, homes, strict=True) if home == index]
-        used[index] = sum((bundle.demand for bundle in here), NOTHING)
-        workloads = [workload for bundle in here for workload in bundle.workloads]
-        placements += place_on_node(room.node, room.cores, workloads)
-    misfits = [_misfit(b, rooms, used) for b, home in zip(bundles, homes, strict=True) if home is None]
-    return PlacementPlan(tuple(placements), tuple(misfits), tuple(room.node for room in rooms))
+    used = [NO_DEMAND] * len(nodes)
+    for index, node in enumerate(nodes):
+        assigned = [group for group, home in zip(groups, assignment, strict=True) if home == index]
+        used[index] = sum((group.demand for group in assigned), NO_DEMAND)
+        workloads = [workload for group in assigned for workload in group.workloads]
+        placements += place_on_node(node.node, node.cores, workloads)
+    misfits = [_misfit(group, nodes, used) for group, home in zip(groups, assignment, strict=True) if home is None]
+    return PlacementPlan(tuple(placements), tuple(misfits), tuple(node.node for node in nodes))
 
 
-def _misfit(bundle: Bundle, rooms: tuple[Room, ...], used: list[Demand]) -> Misfit:
-    """Why a bundle was left out, and the most of it that fits: lcores first, then vCPUs, then memory."""
-    candidates = [i for i, room in enumerate(rooms) if bundle.node in (None, room.node)]
-    reasons = [reason for i in candidates for reason in rooms[i].lacks(bundle.demand)[:1]]
-    if len(reasons) < len(candidates):  # it fits alone, so the others are the reason
+def _misfit(group: Group, nodes: tuple[Capacity, ...], used: list[Demand]) -> Misfit:
+    """Return the reason of each candidate node, and the largest part of the group that fits beside the placed groups.
+
+    The largest part is the one with the most lcores, then the most vCPUs, then the most memory.
+    """
+    candidates = [i for i, node in enumerate(nodes) if group.node in (None, node.node)]
+    reasons = [reason for i in candidates for reason in nodes[i].shortages(group.demand)[:1]]
+    if len(reasons) < len(candidates):  # the group fits an empty node, so the placed groups are the reason
         reasons = [
-            "beside the others, " + reason for i in candidates for reason in rooms[i].lacks(used[i] + bundle.demand)[:1]
+            "beside the placed workloads, " + reason
+            for i in candidates
+            for reason in nodes[i].shortages(used[i] + group.demand)[:1]
         ]
-    best = max(
-        ((_most(bundle.demand, rooms[i], used[i]), -i) for i in candidates),
-        key=lambda most: (
-            most[0].lcores,
-            most[0].vcpus,
-            sum(amount for _, amount in most[0].memory),
-            most[1],
-        ),
+    largest, best = max(
+        ((_largest_part(group.demand, nodes[i], used[i]), -i) for i in candidates),
+        key=lambda part: (part[0].lcores, part[0].vcpus, sum(size for _, size in part[0].memory), part[1]),
     )
-    most, room = best[0], rooms[-best[1]]
-    memory = sum(amount for _, amount in most.memory)
-    node = room.node if most.vcpus or most.lcores else None
-    return Misfit(bundle.workloads, tuple(reasons), node, most.vcpus, most.lcores, memory)
+    memory = sum(size for _, size in largest.memory)
+    node = nodes[-best].node if largest.cpus else None
+    return Misfit(group.workloads, tuple(reasons), node, largest.vcpus, largest.lcores, memory)
 
 
-def _most(wanted: Demand, room: Room, used: Demand) -> Demand:
-    """The greatest part of a demand that fits a room beside what it has."""
-    pools, taken = dict(room.memory), dict(used.memory)
-    memory = tuple((pool, min(amount, pools.get(pool, 0) - taken.get(pool, 0))) for pool, amount in wanted.memory)
+def _largest_part(wanted: Demand, node: Capacity, used: Demand) -> Demand:
+    """Return the largest part of a demand that fits a node beside the demand already assigned to it."""
+    pools, taken = dict(node.memory), dict(used.memory)
+    memory = tuple((pool, min(size, pools.get(pool, 0) - taken.get(pool, 0))) for pool, size in wanted.memory)
     for lcores in range(wanted.lcores, -1, -1):
         for vcpus in range(wanted.vcpus, -1, -1):
-            most = Demand(vcpus, lcores, memory)
-            if room.holds(used + most):
-                return most
-    return NOTHING
+            part = Demand(vcpus, lcores, memory)
+            if node.fits(used + part):
+                return part
+    return NO_DEMAND

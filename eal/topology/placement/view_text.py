@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A plan as people use it: a table, what does not fit, and what to paste for QEMU, libvirt and the EAL."""
+"""A placement plan as text or JSON, with the QEMU, taskset, libvirt and EAL options that apply it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eal.topology.view.text import Paint, table
 
 
 def plan_as_dict(plan: PlacementPlan) -> dict[str, Any]:
-    """The plan as plain data: `fits`, `placements` with what to paste, `misfits`."""
+    """Return the plan as data for json.dump: `fits`, `placements` with their options, `misfits`."""
     return {
         "fits": plan.fits,
         "placements": [
@@ -33,16 +33,16 @@ def plan_as_dict(plan: PlacementPlan) -> dict[str, Any]:
 
 
 def plan_lines(plan: PlacementPlan, paint: Paint) -> list[str]:
-    """The table, what was left out and why, and below it what to paste for each workload."""
+    """Return the table of placements, the workloads that do not fit with reasons, and the options of each placement."""
     lines = _table(plan.placements, paint) if plan.placements else []
-    alike: dict[tuple[object, ...], list[Misfit]] = {}
+    same_reasons: dict[tuple[object, ...], list[Misfit]] = {}
     for misfit in plan.misfits:
         key = (misfit.reasons, misfit.node, misfit.vcpus, misfit.lcores, misfit.memory)
-        alike.setdefault(key, []).append(misfit)
-    for misfits in alike.values():
+        same_reasons.setdefault(key, []).append(misfit)
+    for misfits in same_reasons.values():
         lines += ["", *_misfit_lines(misfits, paint)]
     for placement in plan.placements:
-        lines += ["", *_paste_lines(placement, plan.nodes, paint)]
+        lines += ["", *_option_lines(placement, plan.nodes, paint)]
     return lines
 
 
@@ -61,57 +61,57 @@ def _table(placements: Sequence[Placement], paint: Paint) -> list[str]:
                 rounded_size_text(workload.segments) if workload.segments else "-",
             )
         )
-    header = ("NAME", "NODE", "VCPUS ON", "LCORES ON", "QEMU'S OTHERS ON", "MEMORY", "SEGMENTS")
+    header = ("NAME", "NODE", "VCPUS ON", "LCORES ON", "EMULATOR ON", "MEMORY", "SEGMENTS")
     return table(header, rows, paint, lambda row: int(row[1]))
 
 
 def _misfit_lines(misfits: Sequence[Misfit], paint: Paint) -> list[str]:
-    """One paragraph for groups that lack the same."""
+    """Return one paragraph for groups with equal reasons."""
     misfit = misfits[0]
     names = ", ".join(" with ".join(workload.name for workload in each.workloads) for each in misfits)
     verb = "does" if len(misfits) == 1 else "do"
     if misfit.node is None:
-        nearest = "nothing of it fits"
+        largest = "no part fits"
     else:
-        nearest = (
-            f"the nearest that fits beside the rest is {misfit.vcpus} vCPUs, {misfit.lcores} lcores and "
+        largest = (
+            f"the largest part that fits is {misfit.vcpus} vCPUs, {misfit.lcores} lcores and "
             f"{rounded_size_text(misfit.memory)} on node {misfit.node}"
         )
     reasons = [f"  {reason}" for reason in misfit.reasons]
-    return [paint.bad(f"{names} {verb} not fit: {nearest}."), *reasons]
+    return [paint.bad(f"{names} {verb} not fit: {largest}."), *reasons]
 
 
-def _paste_lines(placement: Placement, nodes: Sequence[int], paint: Paint) -> list[str]:
+def _option_lines(placement: Placement, nodes: Sequence[int], paint: Paint) -> list[str]:
     name = placement.workload.name
     lines = [paint.bold(f"# {name}: node {placement.node}")]
     if placement.vcpus:
         cpus = format_list({*placement.vcpus, *placement.emulator})
-        lines += [paint.dim("# QEMU; append your own options, and what `ivshmem cmdline` prints for the segments")]
+        lines += [paint.dim("# QEMU; append your other options, and the output of `ivshmem cmdline` for the segments")]
         lines += [f"taskset -c {cpus} qemu-system-x86_64 {shlex.join(qemu_args(placement))}"]
         lines += [
-            paint.dim("# each vCPU on its CPU, once QEMU runs; PID is QEMU's"),
+            paint.dim("# pin each vCPU of the running QEMU; PID is its process id"),
             *taskset(placement).splitlines(),
         ]
-        lines += [paint.dim("# the same for libvirt"), *libvirt_xml(placement).splitlines()]
+        lines += [paint.dim("# libvirt domain XML"), *libvirt_xml(placement).splitlines()]
     if placement.lcores:
-        lines += [paint.dim("# the host app's EAL options"), shlex.join(eal_args(placement, nodes))]
+        lines += [paint.dim("# EAL options of the host application"), shlex.join(eal_args(placement, nodes))]
     if placement.workload.segments:
-        lines.append(paint.dim(f"# reserve its zones with socket_id={placement.node}"))
+        lines.append(paint.dim(f"# reserve the memzones with socket_id={placement.node}"))
     return lines
 
 
 def qemu_args(placement: Placement) -> list[str]:
-    """QEMU's options for a VM: CPUs, and memory bound to its node. Empty for host lcores."""
+    """Return the QEMU options for a VM's CPUs, and its memory bound to the node; [] for host lcores."""
     if not placement.vcpus:
         return []
     workload = placement.workload
     count = len(placement.vcpus)
     ram = f"ram-{workload.name}"
-    bound = f"size={workload.memory >> 10}K,host-nodes={placement.node},policy=bind,prealloc=on"
+    properties = f"size={workload.memory >> 10}K,host-nodes={placement.node},policy=bind,prealloc=on"
     if workload.pages is None:
-        backend = f"memory-backend-ram,id={ram},{bound}"
+        backend = f"memory-backend-ram,id={ram},{properties}"
     else:
-        backend = f"memory-backend-memfd,id={ram},hugetlb=on,hugetlbsize={workload.pages >> 10}K,{bound}"
+        backend = f"memory-backend-memfd,id={ram},hugetlb=on,hugetlbsize={workload.pages >> 10}K,{properties}"
     return [
         *("-name", f"{workload.name},debug-threads=on"),
         *("-smp", f"{count},sockets=1,cores={count // placement.threads},threads={placement.threads}"),
@@ -122,9 +122,9 @@ def qemu_args(placement: Placement) -> list[str]:
 
 
 def taskset(placement: Placement) -> str:
-    """Shell lines that pin each vCPU thread of the QEMU whose process id is in $PID; "" for host lcores.
+    """Return a shell command that pins the vCPU threads of the QEMU process $PID; "" for host lcores.
 
-    They find threads by the names that debug-threads=on gives them: "CPU 0/KVM", "CPU 0/TCG".
+    The command finds the threads by their names, which -name debug-threads=on sets: "CPU 0/KVM", "CPU 0/TCG".
     """
     if not placement.vcpus:
         return ""
@@ -133,7 +133,7 @@ def taskset(placement: Placement) -> str:
 
 
 def libvirt_xml(placement: Placement) -> str:
-    """The elements of libvirt's domain XML that do the same; "" for host lcores."""
+    """Return the libvirt domain XML elements for the VM's CPUs and memory; "" for host lcores."""
     if not placement.vcpus:
         return ""
     workload = placement.workload
@@ -156,7 +156,10 @@ def libvirt_xml(placement: Placement) -> str:
 
 
 def eal_args(placement: Placement, nodes: Sequence[int]) -> list[str]:
-    """Options for eal.init in the host app: lcores, and memory of the segments on this node alone."""
+    """Return options for eal.init in the host application: lcores, and segment memory on the placement's node.
+
+    `nodes` contains the numbers of all nodes. A placement without lcores has no options.
+    """
     if not placement.lcores:
         return []
     args = ["-l", format_list(placement.lcores)]

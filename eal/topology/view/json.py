@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A machine as JSON. `cpus` is the fixed schema of design.md; the other keys stand beside it."""
+"""A topology as JSON. `cpus` has the schema of docs/cpu-layout.md, which does not change."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ VIEWS = ("caches", "pci", "pinned")
 
 
 def as_dict(topology: Topology, views: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Plain data for json.dump. `views` adds what takes longer to read: any of VIEWS.
+    """Return the topology as data for json.dump. `views` adds lists that take longer to read: any of VIEWS.
 
-    Sizes are bytes; what the kernel does not say is null. distances[from][to] has strings as keys.
+    Sizes are in bytes; a value that the kernel does not report is null. distances[from][to] has strings as keys.
     """
     data: dict[str, Any] = {
         "cpus": [
@@ -30,5 +30,5 @@ def as_dict(topology: Topology, views: tuple[str, ...] = ()) -> dict[str, Any]:
         },
     }
     for view in views:
-        data[view] = [asdict(fact) for fact in getattr(topology, view)]
+        data[view] = [asdict(record) for record in getattr(topology, view)]
     return data

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A picture of a machine: one card a NUMA node, in it sockets, shared L3 caches, cores and their threads."""
+"""A topology as SVG: a card per NUMA node with its sockets, shared L3 caches, cores and hyperthreads."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from colorsys import hls_to_rgb
-from dataclasses import dataclass, field
 from html import escape
 
 from eal.errors import Invalid, NotFound
@@ -15,8 +13,8 @@ from eal.topology.cpulist import format_list
 from eal.topology.facts import Cpu, Node
 from eal.topology.model import Topology
 from eal.topology.pci import class_name
+from eal.topology.view.drawing import Box, flow, hex_colour, node_colour
 
-_HUES = (205, 28, 140, 280, 330, 55, 175, 0)
 _CELL, _GAP, _PAD = 34, 6, 14
 _STYLE = (
     "text{font-family:Inter,'Segoe UI','DejaVu Sans',sans-serif;fill:#1f2937}"
@@ -27,36 +25,13 @@ _STYLE = (
 )
 
 
-@dataclass
-class Box:
-    """A piece of the picture, drawn at (0, 0), that knows its size in pixels."""
-
-    width: float
-    height: float
-    parts: list[str] = field(default_factory=list)
-
-    def put(self, box: Box, x: float, y: float) -> None:
-        """Another box inside this one."""
-        self.parts.append(f'<g transform="translate({x:g},{y:g})">{"".join(box.parts)}</g>')
-
-    def rect(self, x: float, y: float, width: float, height: float, radius: float, attributes: str) -> None:
-        """A rounded rectangle."""
-        self.parts.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="{radius:g}" {attributes}/>'
-        )
-
-    def text(self, x: float, y: float, text: str, style: str) -> None:
-        """One line of text in one of the classes of _STYLE."""
-        self.parts.append(f'<text x="{x:g}" y="{y:g}" class="{style}">{escape(text)}</text>')
-
-
 def svg(topology: Topology, owners: Mapping[int, str] | None = None) -> str:
-    """The picture as SVG. `owners`: CPU -> what a plan puts there, drawn on the CPU."""
+    """Return the SVG text. `owners` maps a CPU to its user in a plan, such as "web vCPU 0", drawn on the CPU."""
     owners = owners or {}
     cards = [_node_card(topology, node, owners) for node in topology.nodes]
-    lost = [cpu for cpu in topology.cpus if not cpu.online or cpu.node is None]
-    if lost:
-        cards.append(_rest_card(lost, owners))
+    unassigned = [cpu for cpu in topology.cpus if not cpu.online or cpu.node is None]
+    if unassigned:
+        cards.append(_unassigned_card(unassigned, owners))
     body = flow(cards, _columns(cards), 20)
     below = flow([box for box in (_distance_box(topology), _pci_box(topology), _legend(owners)) if box], 1600, 40)
     width = max(body.width, below.width, 620) + 60
@@ -75,36 +50,24 @@ def svg(topology: Topology, owners: Mapping[int, str] | None = None) -> str:
 
 
 def write_png(picture: str, path: str) -> None:
-    """Draw an SVG into a PNG file, twice as large for sharp text. Raises NotFound without the extra `png`."""
+    """Write an SVG as a PNG file, at twice its size for sharp text.
+
+    Raise NotFound if cairosvg or libcairo is not installed, Invalid if the file cannot be written.
+    """
     try:
-        import cairosvg  # type: ignore[import-not-found, import-untyped, unused-ignore]  # an extra
-    except (ImportError, OSError):  # OSError: the Python package is there, libcairo is not
+        import cairosvg  # type: ignore[import-not-found, import-untyped, unused-ignore]  # optional dependency
+    except (ImportError, OSError):  # OSError: cairosvg is installed, libcairo is not
         raise NotFound(
-            "--png needs cairosvg: pip install 'ivshmem[png]' and the system's libcairo2; --svg needs nothing"
+            "--png requires cairosvg and libcairo2: run pip install 'ivshmem[png]' and install libcairo2, or use --svg"
         ) from None
     try:
         cairosvg.svg2png(bytestring=picture.encode(), write_to=path, scale=2)
     except OSError as error:
-        raise Invalid(f"cannot write {path!r}: {error.strerror or error}") from None
-
-
-def flow(boxes: list[Box], width: float, gap: float) -> Box:
-    """Boxes side by side, in rows no wider than `width`."""
-    page = Box(0, 0)
-    x = y = row = 0.0
-    for box in boxes:
-        if x and x + box.width > width:
-            x, y, row = 0.0, y + row + gap, 0.0
-        page.put(box, x, y)
-        page.width = max(page.width, x + box.width)
-        x += box.width + gap
-        row = max(row, box.height)
-    page.height = y + row
-    return page
+        raise Invalid(f"cannot write PNG file {path!r}: {error.strerror or error}") from None
 
 
 def _columns(cards: list[Box]) -> float:
-    """A width that makes the whole about as wide as a screen, and never narrower than one card."""
+    """Return the width of the rows: for a picture of about 1.7:1, and at least the width of the widest card."""
     area = sum((card.width + 20) * (card.height + 20) for card in cards)
     first_two = sum(card.width + 20 for card in cards[:2])
     screen = min(2400.0, max(first_two, math.sqrt(area * 1.7) + 40))
@@ -124,31 +87,23 @@ def _title(topology: Topology) -> str:
 
 def _subtitle(topology: Topology) -> str:
     memory = rounded_size_text(sum(node.memory for node in topology.nodes))
-    where = "this machine" if topology.tree.live else topology.tree.root
-    return f"{memory} of memory; read from {where}"
-
-
-def _colour(node: int | None, lightness: int) -> str:
-    """A node's colour, grey for an unknown node; `lightness` in percent. Hex, as cairosvg lacks hsl()."""
-    return _hex(0, lightness, 0) if node is None else _hex(_HUES[node % len(_HUES)], lightness, 62)
-
-
-def _hex(hue: int, lightness: int, saturation: int) -> str:
-    parts = hls_to_rgb(hue / 360, lightness / 100, saturation / 100)
-    return "#" + "".join(f"{round(part * 255):02x}" for part in parts)
+    source = "this machine" if topology.tree.live else topology.tree.root
+    return f"{memory} of memory; read from {source}"
 
 
 def _node_card(topology: Topology, node: Node, owners: Mapping[int, str]) -> Box:
-    """One NUMA node: its memory above, its sockets below."""
-    here = [cpu for cpu in topology.cpus if cpu.online and cpu.node == node.node]
-    sockets = sorted({cpu.socket for cpu in here}, key=lambda number: -1 if number is None else number)
-    boxes = [_socket_box(topology, s, [c for c in here if c.socket == s], owners) for s in sockets]
+    """Return the card of one NUMA node: memory at the top, sockets below."""
+    cpus = [cpu for cpu in topology.cpus if cpu.online and cpu.node == node.node]
+    sockets = sorted({cpu.socket for cpu in cpus}, key=lambda number: -1 if number is None else number)
+    boxes = [_socket_box(topology, s, [c for c in cpus if c.socket == s], owners) for s in sockets]
     inner = flow(boxes, 640, _PAD)
     width = max(inner.width, 250) + 2 * _PAD
     pools = [pool for pool in node.hugepages if pool.total]
     top = 62 + 16 * len(pools)
     card = Box(width, top + inner.height + _PAD + (8 if boxes else 0))
-    card.rect(0, 0, width, card.height, 14, f'class="card" style="stroke:{_colour(node.node, 70)};stroke-width:1.5"')
+    card.rect(
+        0, 0, width, card.height, 14, f'class="card" style="stroke:{node_colour(node.node, 70)};stroke-width:1.5"'
+    )
     card.text(_PAD, 26, f"Node {node.node}", "head")
     card.text(_PAD + 90, 26, f"CPUs {format_list(node.cpus)}" if node.cpus else "memory only", "note")
     _memory_bar(card, node, width)
@@ -160,11 +115,11 @@ def _node_card(topology: Topology, node: Node, owners: Mapping[int, str]) -> Box
 
 
 def _memory_bar(card: Box, node: Node, width: float) -> None:
-    """How much of the node's memory is in use."""
+    """Add a bar that shows the used part of the node's memory."""
     full = width - 2 * _PAD
     used = 0.0 if not node.memory else full * (node.memory - node.available) / node.memory
-    card.rect(_PAD, 34, full, 6, 3, f'fill="{_colour(node.node, 92)}"')
-    card.rect(_PAD, 34, used, 6, 3, f'fill="{_colour(node.node, 55)}"')
+    card.rect(_PAD, 34, full, 6, 3, f'fill="{node_colour(node.node, 92)}"')
+    card.rect(_PAD, 34, used, 6, 3, f'fill="{node_colour(node.node, 55)}"')
     text = (
         f"{rounded_size_text(node.available)} available of {rounded_size_text(node.memory)}"
         if node.memory
@@ -174,7 +129,7 @@ def _memory_bar(card: Box, node: Node, width: float) -> None:
 
 
 def _socket_box(topology: Topology, socket: int | None, cpus: list[Cpu], owners: Mapping[int, str]) -> Box:
-    """The cores of one socket that belong to one node, framed by the last cache that they share."""
+    """Return the cores of one socket on one node, framed by the last-level cache that they share."""
     caches: dict[tuple[int, ...], list[Cpu]] = {}
     for cpu in cpus:
         shared = [c for c in topology.caches if c.level >= 3 and cpu.cpu in c.cpus]
@@ -206,11 +161,11 @@ def _cache_box(label: str, cpus: list[Cpu], owners: Mapping[int, str]) -> Box:
 
 
 def _core_box(cpus: list[Cpu], owners: Mapping[int, str]) -> Box:
-    """One core: a cell for each hyperthread, four to a row."""
+    """Return one core: a cell for each hyperthread, four in a row."""
     columns = min(len(cpus), 4)
     rows = -(-len(cpus) // 4)
     box = Box(columns * (_CELL + 2) + 6, rows * (_CELL + 2) + 6)
-    box.rect(0, 0, box.width, box.height, 7, f'fill="{_colour(cpus[0].node, 88)}"')
+    box.rect(0, 0, box.width, box.height, 7, f'fill="{node_colour(cpus[0].node, 88)}"')
     for index, cpu in enumerate(cpus):
         x, y = 4 + index % 4 * (_CELL + 2), 4 + index // 4 * (_CELL + 2)
         _cpu_cell(box, x, y, cpu, owners.get(cpu.cpu))
@@ -218,27 +173,27 @@ def _core_box(cpus: list[Cpu], owners: Mapping[int, str]) -> Box:
 
 
 def _cpu_cell(box: Box, x: float, y: float, cpu: Cpu, owner: str | None) -> None:
-    fill = _colour(cpu.node, 72)
+    fill = node_colour(cpu.node, 72)
     if not cpu.online or not cpu.allowed:
         fill = "#e5e7eb"
     elif owner:
         fill = "#fbbf24" if owner.endswith("lcore") else "#34d399"
-    about = "" if cpu.online else ", offline"
-    about += "" if cpu.allowed or not cpu.online else ", outside the cpuset"
-    about += f", {owner}" if owner else ""
-    box.parts.append(f"<g><title>CPU {cpu.cpu}{escape(about)}</title>")
+    state = "" if cpu.online else ", offline"
+    state += "" if cpu.allowed or not cpu.online else ", outside the cpuset"
+    state += f", {owner}" if owner else ""
+    box.parts.append(f"<g><title>CPU {cpu.cpu}{escape(state)}</title>")
     box.rect(x, y, _CELL, _CELL, 5, f'fill="{fill}"')
     box.text(x + _CELL / 2, y + (_CELL / 2 + 4 if not owner else 15), str(cpu.cpu), "cpu")
     if owner:
         short = owner.partition(" ")[0]
         style = f"font-size:{min(9.0, 1.6 * _CELL / max(len(short), 1)):.1f}px"
-        place = f'x="{x + _CELL / 2:g}" y="{y + 28:g}"'
-        box.parts.append(f'<text {place} class="cell" style="{style}">{escape(short)}</text>')
+        position = f'x="{x + _CELL / 2:g}" y="{y + 28:g}"'
+        box.parts.append(f'<text {position} class="cell" style="{style}">{escape(short)}</text>')
     box.parts.append("</g>")
 
 
-def _rest_card(cpus: list[Cpu], owners: Mapping[int, str]) -> Box:
-    """CPUs that are offline, or online on a node that the machine does not tell."""
+def _unassigned_card(cpus: list[Cpu], owners: Mapping[int, str]) -> Box:
+    """Return the card of the CPUs that are offline or whose node is unknown."""
     inner = flow([_core_box([cpu], owners) for cpu in cpus], 10 * (_CELL + 8 + _GAP), _GAP)
     card = Box(max(inner.width, 220) + 2 * _PAD, inner.height + 44 + _PAD)
     card.rect(0, 0, card.width, card.height, 14, 'class="card" stroke-dasharray="5 4"')
@@ -248,7 +203,7 @@ def _rest_card(cpus: list[Cpu], owners: Mapping[int, str]) -> Box:
 
 
 def _distance_box(topology: Topology) -> Box | None:
-    """The distance matrix, darker where it is farther."""
+    """Return the distance matrix, darker for larger distances; None for a single node."""
     numbers = [node.node for node in topology.nodes]
     if len(numbers) < 2:
         return None
@@ -263,13 +218,13 @@ def _distance_box(topology: Topology) -> Box | None:
             distance = topology.distances[a][b]
             lightness = 97 - int(40 * distance / max(farthest, 1))
             x, y = (j + 1) * size, 26 + (i + 1) * size
-            box.rect(x + 1, y + 1, size - 2, size - 2, 4, f'fill="{_hex(205, lightness, 45)}"')
+            box.rect(x + 1, y + 1, size - 2, size - 2, 4, f'fill="{hex_colour(205, lightness, 45)}"')
             box.text(x + size / 2, y + 19, str(distance), "cell")
     return box
 
 
 def _pci_box(topology: Topology) -> Box | None:
-    """Devices that a person would look for: with interfaces, or ivshmem."""
+    """Return the list of ivshmem devices and of devices with network or block interfaces; None if empty."""
     shown = [device for device in topology.pci if device.metadata or device.interfaces]
     if not shown:
         return None
@@ -277,15 +232,15 @@ def _pci_box(topology: Topology) -> Box | None:
     box.text(0, 14, "Devices", "head")
     for index, device in enumerate(shown):
         y = 38 + 20 * index
-        box.rect(0, y - 10, 12, 12, 3, f'fill="{_colour(device.node, 60)}"')
-        where = "node unknown" if device.node is None else f"node {device.node}"
-        what = device.metadata or ", ".join(device.interfaces)
-        box.text(20, y, f"{device.address}  {class_name(device)}  {what}  ({where})", "note")
+        box.rect(0, y - 10, 12, 12, 3, f'fill="{node_colour(device.node, 60)}"')
+        node = "node unknown" if device.node is None else f"node {device.node}"
+        name = device.metadata or ", ".join(device.interfaces)
+        box.text(20, y, f"{device.address}  {class_name(device)}  {name}  ({node})", "note")
     return box
 
 
 def _legend(owners: Mapping[int, str]) -> Box | None:
-    """What the colours of a plan mean."""
+    """Return the legend of a plan's colours; None without a plan."""
     if not owners:
         return None
     box = Box(220, 70)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A machine as text: the layout DPDK people know, and a table for each further kind of fact."""
+"""A topology as text: the core layout of DPDK's cpu_layout.py, and tables of CPUs, memory, caches and devices."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _GAP = "  "
 
 
 class Paint:
-    """Terminal colours, or none: where output is piped the text stays plain."""
+    """Terminal colours; plain text if disabled."""
 
     def __init__(self, enabled: bool, columns: int | None = None) -> None:
-        """`columns`: the terminal's width; None where nothing limits a line."""
+        """`columns` is the terminal's width, None for lines of any length."""
         self.enabled = enabled
         self.columns = columns
 
     def node(self, text: str, node: int | None) -> str:
-        """Text in the colour of a NUMA node; grey where the node is unknown."""
+        """Return the text in the colour of a NUMA node, grey for an unknown node."""
         return self._wrap(text, 90 if node is None else _NODE_COLOURS[node % len(_NODE_COLOURS)])
 
     def bold(self, text: str) -> str:
-        """A heading."""
+        """Return the text in bold, for headings."""
         return self._wrap(text, 1)
 
     def dim(self, text: str) -> str:
-        """What matters less."""
+        """Return the text dimmed, for comments."""
         return self._wrap(text, 2)
 
     def bad(self, text: str) -> str:
-        """What is wrong."""
+        """Return the text in red, for problems."""
         return self._wrap(text, 31)
 
     def _wrap(self, text: str, code: int) -> str:
@@ -43,7 +43,7 @@ class Paint:
 
 
 def number_text(number: int | None) -> str:
-    """A number, or "-" where there is none, as lscpu writes it."""
+    """Return the number, or "-" for None, as lscpu does."""
     return "-" if number is None else str(number)
 
 
@@ -53,7 +53,7 @@ def table(
     paint: Paint,
     node_of: Callable[[Sequence[str]], int | None] | None = None,
 ) -> list[str]:
-    """Aligned columns, each line in the colour of the node that `node_of` reads from its row."""
+    """Return aligned columns under a header. `node_of` returns the NUMA node of a row, which colours its line."""
     rows = list(rows)
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
@@ -65,63 +65,66 @@ def table(
 
 
 def layout(topology: Topology, paint: Paint) -> list[str]:
-    """Cores by sockets with their CPUs, as DPDK's cpu_layout prints them; the kernel's ids, where unique."""
+    """Return the CPUs of each core and socket in the format of DPDK's cpu_layout.py.
+
+    Cores and sockets have the kernel's ids if these are unique, otherwise the numbers of `lscpu -e`.
+    """
     online = [cpu for cpu in topology.cpus if cpu.online]
     socket_names = _socket_names(topology)
     core_names = _core_names(topology)
     cells: dict[tuple[str, str], list[int]] = {}
     node_of_cell: dict[tuple[str, str], set[int]] = {}
     for cpu in online:
-        key = ("?" if cpu.core is None else core_names[cpu.core], _named(socket_names, cpu.socket))
+        key = ("?" if cpu.core is None else core_names[cpu.core], _name_or_unknown(socket_names, cpu.socket))
         cells.setdefault(key, []).append(cpu.cpu)
         node_of_cell.setdefault(key, set()).update(() if cpu.node is None else (cpu.node,))
-    cores = sorted({core for core, _ in cells}, key=_natural)
-    sockets = sorted({socket for _, socket in cells}, key=_natural)
+    cores = sorted({core for core, _ in cells}, key=_numeric_key)
+    sockets = sorted({socket for _, socket in cells}, key=_numeric_key)
     source = f"{topology.tree.sys}/devices/system/cpu"
     title = f"Cores, sockets and NUMA nodes (read from {source})"
     lines = ["=" * len(title), paint.bold(title), "=" * len(title), ""]
     lines.append(f"cores =  [{', '.join(cores)}]")
     lines.append(f"sockets =  [{', '.join(sockets)}]")
     lines.append(f"numa =  {[node.node for node in topology.nodes]}")
-    lines += _exceptions(topology)
+    lines += _special_cases(topology)
     return [*lines, "", *_grid(cores, sockets, cells, node_of_cell, paint)]
 
 
 def _socket_names(topology: Topology) -> dict[int, str]:
-    """Socket -> package id where those tell sockets apart, else the socket's own number."""
+    """Return socket -> its package id if package ids are unique, otherwise its number."""
     packages = [socket.package_id for socket in topology.sockets]
     usable = all(package is not None and package >= 0 for package in packages) and len(set(packages)) == len(packages)
     return {socket.socket: str(socket.package_id if usable else socket.socket) for socket in topology.sockets}
 
 
 def _core_names(topology: Topology) -> dict[int, str]:
-    """Core -> core id where those tell the cores of a socket apart, else the core's own number."""
+    """Return core -> its core id if core ids are unique in each socket, otherwise its number."""
     keys = [(core.socket, core.core_id) for core in topology.cores]
     usable = all(core_id is not None and core_id >= 0 for _, core_id in keys) and len(set(keys)) == len(keys)
     return {core.core: str(core.core_id if usable else core.core) for core in topology.cores}
 
 
-def _named(names: dict[int, str], number: int | None) -> str:
+def _name_or_unknown(names: dict[int, str], number: int | None) -> str:
     return "?" if number is None else names[number]
 
 
-def _natural(name: str) -> tuple[bool, int]:
+def _numeric_key(name: str) -> tuple[bool, int]:
     return (name == "?", int(name) if name.isdigit() else 0)
 
 
-def _exceptions(topology: Topology) -> list[str]:
-    """Lines that only some machines have: CPUs that cannot be used, nodes that have none."""
+def _special_cases(topology: Topology) -> list[str]:
+    """Return a line for each of these that the machine has: unusable CPUs, nodes without CPUs, CPUs without node."""
     offline = [cpu.cpu for cpu in topology.cpus if not cpu.online]
     forbidden = [cpu.cpu for cpu in topology.cpus if cpu.online and not cpu.allowed]
     empty = [node.node for node in topology.nodes if not node.cpus]
-    homeless = [cpu.cpu for cpu in topology.cpus if cpu.online and cpu.node is None]
-    found = [
+    nodeless = [cpu.cpu for cpu in topology.cpus if cpu.online and cpu.node is None]
+    cases = [
         ("offline CPUs", offline),
         ("CPUs outside the cpuset", forbidden),
         ("numa without CPUs", empty),
-        ("CPUs whose node is unknown", homeless),
+        ("CPUs whose node is unknown", nodeless),
     ]
-    return [f"{name} =  [{format_list(numbers)}]" for name, numbers in found if numbers]
+    return [f"{name} =  [{format_list(numbers)}]" for name, numbers in cases if numbers]
 
 
 def _grid(
@@ -131,7 +134,7 @@ def _grid(
     nodes: dict[tuple[str, str], set[int]],
     paint: Paint,
 ) -> list[str]:
-    """One row a core, for each socket the node and the CPUs; in blocks where a line would be too long."""
+    """Return a row per core with the node and CPUs of each socket, in several blocks if the terminal is too narrow."""
     numa = {key: f"NUMA {format_list(found) or '?'}" for key, found in nodes.items()}
     longest = max(map(len, numa.values()))
     texts = {key: f"{numa[key]:<{longest}}  {cpus}" for key, cpus in cells.items()}
@@ -158,7 +161,7 @@ def _grid(
 
 
 def _groups(sockets: list[str], width: dict[str, int], first: int, columns: int | None) -> list[list[str]]:
-    """Sockets that fit side by side, in order; all of them where no terminal limits the line."""
+    """Return groups of sockets that fit side by side in `columns` columns, None for unlimited columns."""
     groups: list[list[str]] = [[]]
     used = first
     for socket in sockets:
@@ -171,7 +174,7 @@ def _groups(sockets: list[str], width: dict[str, int], first: int, columns: int 
 
 
 def cpu_table(topology: Topology, paint: Paint) -> list[str]:
-    """One line a CPU, with the numbers of `lscpu -e` and the caches it uses."""
+    """Return a line per CPU with the numbers of `lscpu -e` and the CPU's caches."""
     caches: dict[int, list[str]] = {}
     numbers: dict[str, int] = {}
     for cache in topology.caches:
@@ -194,11 +197,12 @@ def cpu_table(topology: Topology, paint: Paint) -> list[str]:
 
 
 def _column(index: int) -> Callable[[Sequence[str]], int | None]:
+    """Return a `node_of` for table() that reads the node from this column."""
     return lambda row: int(row[index]) if row[index].isdigit() else None
 
 
 def memory_table(topology: Topology, paint: Paint) -> list[str]:
-    """Memory and hugepages of each node; hugepages as free/total of each size."""
+    """Return the memory and the free/total hugepages of each node."""
     sizes = sorted({pool.size for node in topology.nodes for pool in node.hugepages})
     header = ["NODE", "CPUS", "MEMORY", "FREE", "AVAILABLE", *(f"{rounded_size_text(size)} PAGES" for size in sizes)]
     rows = []
@@ -210,34 +214,36 @@ def memory_table(topology: Topology, paint: Paint) -> list[str]:
 
 
 def distance_table(topology: Topology, paint: Paint) -> list[str]:
-    """Distances from the node of each row to the node of each column."""
+    """Return the distance from the node of each row to the node of each column."""
     numbers = [node.node for node in topology.nodes]
     rows = [[str(a), *(str(topology.distances[a][b]) for b in numbers)] for a in numbers]
     return table(["FROM/TO", *map(str, numbers)], rows, paint, _column(0))
 
 
 def cache_table(topology: Topology, paint: Paint) -> list[str]:
-    """Each cache with the CPUs that share it."""
+    """Return a line per cache with the CPUs that share it."""
     rows = [(c.name, rounded_size_text(c.size), str(len(c.cpus)), format_list(c.cpus)) for c in topology.caches]
     return table(("CACHE", "SIZE", "SHARED BY", "CPUS"), rows, paint)
 
 
 def pci_table(topology: Topology, paint: Paint) -> list[str]:
-    """PCI functions and their nodes. An ivshmem device is named by the metadata or group in its memory."""
+    """Return a line per PCI function; the name of an ivshmem device is its metadata file or segment group."""
     rows = []
     for device in topology.pci:
-        what = device.metadata or ", ".join(device.interfaces) or "-"
+        name = device.metadata or ", ".join(device.interfaces) or "-"
         ids = f"{device.vendor:04x}:{device.device:04x}"
-        rows.append((device.address, number_text(device.node), ids, class_name(device), device.driver or "-", what))
+        rows.append((device.address, number_text(device.node), ids, class_name(device), device.driver or "-", name))
     return table(("ADDRESS", "NODE", "ID", "KIND", "DRIVER", "NAME"), rows, paint, _column(1))
 
 
 def pinned_table(topology: Topology, paint: Paint) -> list[str]:
-    """Pinned threads of QEMU and of apps of ours."""
+    """Return a line per pinned thread of QEMU and eal processes."""
     nodes = {cpu.cpu: cpu.node for cpu in topology.cpus}
     rows = []
     for thread in topology.pinned:
-        on = {nodes[cpu] for cpu in thread.cpus if nodes.get(cpu) is not None}
-        where = format_list(node for node in on if node is not None) or "-"
-        rows.append((str(thread.pid), str(thread.tid), thread.program, thread.thread, format_list(thread.cpus), where))
+        known = {node for cpu in thread.cpus if (node := nodes.get(cpu)) is not None}
+        node_text = format_list(known) or "-"
+        rows.append(
+            (str(thread.pid), str(thread.tid), thread.program, thread.thread, format_list(thread.cpus), node_text)
+        )
     return table(("PID", "TID", "PROGRAM", "THREAD", "CPUS", "NODE"), rows, paint, _column(5))

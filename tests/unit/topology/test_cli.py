@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""cpu-layout as people run it: text, colours, JSON, pictures, from a checkout, and fast."""
+"""The command cpu-layout: text, colours, JSON, SVG and PNG, devices, errors, start-up time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def layout(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs cpu-layout on a shape and returns what it printed; the exit status must be the one given."""
+    """Return a function that runs cpu-layout on a machine of SHAPES, checks its exit status and returns its output."""
 
     def run(shape: str, *options: str, status: int = 0) -> str:
         if not (tmp_path / shape).exists():
@@ -44,7 +44,7 @@ def layout(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
 # --- text ---------------------------------------------------------------------------------------------------
 
 
-def test_layout_as_dpdk_people_know_it(layout: Run) -> None:
+def test_layout_has_dpdk_format(layout: Run) -> None:
     lines = layout("two-sockets-smt").splitlines()
     assert lines[4:7] == ["cores =  [0, 1, 2, 3]", "sockets =  [0, 1]", "numa =  [0, 1]"]
     assert lines[8:] == [
@@ -57,7 +57,7 @@ def test_layout_as_dpdk_people_know_it(layout: Run) -> None:
     ]
 
 
-def test_layout_keeps_the_kernels_ids_where_they_tell_cores_apart(layout: Run) -> None:
+def test_layout_uses_kernel_ids_if_unique(layout: Run) -> None:
     assert "cores =  [0, 4, 8, 9, 10]" in layout("hybrid")
     assert "sockets =  [0, 1]" in layout("repeated-core-ids")  # package ids are -1 and 5
 
@@ -70,19 +70,19 @@ def test_layout_keeps_the_kernels_ids_where_they_tell_cores_apart(layout: Run) -
         ("memory-only-nodes", "numa without CPUs =  [7,64]"),
     ],
 )
-def test_layout_tells_what_cannot_be_used(layout: Run, shape: str, line: str) -> None:
+def test_layout_lists_unusable_cpus_and_nodes(layout: Run, shape: str, line: str) -> None:
     assert line in layout(shape).splitlines()
     assert line not in layout("two-sockets-smt")
 
 
-def test_cpus_view_has_lscpus_numbers(layout: Run) -> None:
+def test_cpus_view_has_lscpu_numbers(layout: Run) -> None:
     lines = [line.split() for line in layout("offline-cpus", "--cpus").splitlines()]
     assert lines[0] == ["CPU", "NODE", "SOCKET", "CORE", "CACHES", "ONLINE", "ALLOWED"]
     assert lines[2] == ["1", "-", "-", "-", "-", "no", "no"]
     assert lines[8] == ["7", "1", "1", "2", "L3", "1", "yes", "yes"]
 
 
-def test_memory_view(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_memory_view_lists_memory_and_hugepages(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     pools = {0: {2 << 20: (8, 3)}, 1: {2 << 20: (0, 0), 1 << 30: (4, 4)}}
     replace(SHAPES["two-sockets-smt"](), hugepages=pools, memory={1: 3 << 29}).write(tmp_path)
     assert main(["--sysfs", str(tmp_path), "--memory"]) == 0
@@ -92,7 +92,7 @@ def test_memory_view(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert second.split() == ["1", "4-7,12-15", "1.5", "GiB", "1.5", "GiB", "1.5", "GiB", "0/0", "4/4"]
 
 
-def test_distances_and_caches_views(layout: Run) -> None:
+def test_distances_and_caches_views_are_combined(layout: Run) -> None:
     lines = [line.split() for line in layout("two-sockets-smt", "--distances", "--caches").splitlines()]
     assert lines[:3] == [["FROM/TO", "0", "1"], ["0", "10", "20"], ["1", "20", "10"]]
     assert lines[5] == ["L3", "8", "MiB", "8", "0-3,8-11"]
@@ -105,7 +105,7 @@ def test_all_prints_every_view(layout: Run) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_shape_has_every_output(layout: Run, shape: str, tmp_path: Path) -> None:
+def test_every_shape_is_printed_and_drawn_completely(layout: Run, shape: str, tmp_path: Path) -> None:
     text = layout(shape)
     cpus = json.loads(layout(shape, "--json", "--all"))["cpus"]
     grid = text[text.index("Socket", text.index("numa")) if "Socket" in text[text.index("numa") :] else 0 :]
@@ -115,7 +115,7 @@ def test_every_shape_has_every_output(layout: Run, shape: str, tmp_path: Path) -
     assert drawn_cpus(tmp_path / "machine.svg") == sorted(cpu["cpu"] for cpu in cpus)
 
 
-def test_plain_when_piped_and_coloured_in_a_terminal(tmp_path: Path) -> None:
+def test_output_is_coloured_in_terminal_only(tmp_path: Path) -> None:
     SHAPES["two-sockets-smt"]().write(tmp_path)
     command = [sys.executable, str(ROOT / "tools/cpu_layout.py"), "--sysfs", str(tmp_path)]
     piped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -127,7 +127,7 @@ def test_plain_when_piped_and_coloured_in_a_terminal(tmp_path: Path) -> None:
 
 
 def in_terminal(command: list[str], env: dict[str, str]) -> str:
-    """What a command prints to a terminal of 200 columns."""
+    """Return the output of a command in a terminal of 200 columns."""
     control, terminal = pty.openpty()
     os.set_blocking(control, True)
     subprocess.run(["stty", "cols", "200", "rows", "50"], stdin=terminal, check=True)
@@ -138,7 +138,7 @@ def in_terminal(command: list[str], env: dict[str, str]) -> str:
     try:
         while data := os.read(control, 65536):
             text += data
-    except OSError:  # EIO: the other end is closed and everything was read
+    except OSError:  # EIO: the terminal is closed and all output was read
         pass
     os.close(control)
     assert done.returncode == 0
@@ -148,7 +148,7 @@ def in_terminal(command: list[str], env: dict[str, str]) -> str:
 # --- JSON ---------------------------------------------------------------------------------------------------
 
 
-def test_json_has_the_fixed_schema(layout: Run) -> None:
+def test_json_has_documented_schema(layout: Run) -> None:
     data = json.loads(layout("offline-cpus", "--json"))
     assert data["cpus"][:3] == [
         {"cpu": 0, "core": 0, "socket": 0, "node": 0, "online": True},
@@ -160,23 +160,23 @@ def test_json_has_the_fixed_schema(layout: Run) -> None:
     assert "caches" not in data
 
 
-def test_json_holds_the_views_that_were_asked_for(layout: Run) -> None:
+def test_json_contains_selected_views(layout: Run) -> None:
     data = json.loads(layout("two-sockets-smt", "--json", "--caches", "--pci"))
     assert data["caches"][1]["cpus"] == [4, 5, 6, 7, 12, 13, 14, 15]
     assert data["pci"] == []
     assert "pinned" not in data
 
 
-# --- pictures -----------------------------------------------------------------------------------------------
+# --- SVG and PNG --------------------------------------------------------------------------------------------
 
 
 def drawn_cpus(path: Path) -> list[int]:
-    """The CPUs of a picture, by their tooltips."""
+    """Return the CPUs of an SVG file, by their tooltips."""
     titles = [title.text or "" for title in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}title")]
     return sorted(int(found[1]) for title in titles if (found := re.match(r"CPU (\d+)(,|$)", title)))
 
 
-def test_picture_shows_the_plan(layout: Run, tmp_path: Path) -> None:
+def test_svg_of_plan_shows_vcpus_and_lcores(layout: Run, tmp_path: Path) -> None:
     path = tmp_path / "plan.svg"
     layout("two-sockets-smt", "--svg", str(path), "--plan", "vm=web,vcpus=2,memory=512M,lcores=1")
     text = path.read_text()
@@ -184,15 +184,15 @@ def test_picture_shows_the_plan(layout: Run, tmp_path: Path) -> None:
     assert "web lcore" in text
 
 
-def test_picture_escapes_what_a_path_may_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_svg_escapes_path_of_tree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = SHAPES["one-core"]().write(tmp_path / "<a&b>")
     assert main(["--sysfs", str(root), "--svg", str(tmp_path / "x.svg")]) == 0
     assert drawn_cpus(tmp_path / "x.svg") == [0]
     assert capsys.readouterr().out == ""
 
 
-def test_png(layout: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With cairosvg a picture, without it an error that names the extra."""
+def test_png_requires_cairosvg(layout: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With cairosvg the file is written, without it the exit status is 2."""
     drawn: list[bytes] = []
 
     class FakeCairo:
@@ -213,24 +213,27 @@ def test_png(layout: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 # --- devices and threads ------------------------------------------------------------------------------------
 
 
-def device(root: Path, address: str, vendor: str, model: str, kind: str, node: int, bar: bytes | None) -> None:
+def write_device(
+    root: Path, address: str, vendor: str, device_id: str, class_code: str, node: int, bar: bytes | None
+) -> None:
+    """Add a PCI function; `bar` is the start of its BAR 2."""
     folder = root / "sys/bus/pci/devices" / address
-    for name, text in (("vendor", vendor), ("device", model), ("class", kind), ("numa_node", str(node))):
+    for name, text in (("vendor", vendor), ("device", device_id), ("class", class_code), ("numa_node", str(node))):
         put(folder / name, text)
     if bar is not None:
         (folder / "resource2").write_bytes(bar.ljust(8192, b"\0"))
 
 
-def test_pci_devices_are_named_by_what_they_carry(layout: Run, tmp_path: Path) -> None:
+def test_pci_view_shows_content_of_ivshmem_devices(layout: Run, tmp_path: Path) -> None:
     root = SHAPES["two-sockets-smt"]().write(tmp_path / "two-sockets-smt")
     metadata = b"IVSHMMET".ljust(40, b"\0") + b"camera"
     hostile = b"IVSHMMET".ljust(40, b"\0") + b"a\x1b[2Jb"
     segment = b"IVSHMSEG".ljust(72, b"\0") + b"frames"
-    device(root, "0000:00:02.0", "0x1af4", "0x1110", "0x050000", 1, metadata)
-    device(root, "0000:00:03.0", "0x1af4", "0x1110", "0x050000", -1, segment)
-    device(root, "0000:00:04.0", "0x1af4", "0x1110", "0x050000", 0, b"anything")
-    device(root, "0000:00:05.0", "0x1af4", "0x1110", "0x050000", 0, hostile)
-    device(root, "0000:00:06.0", "0x8086", "0x100e", "0x020000", 0, metadata)
+    write_device(root, "0000:00:02.0", "0x1af4", "0x1110", "0x050000", 1, metadata)
+    write_device(root, "0000:00:03.0", "0x1af4", "0x1110", "0x050000", -1, segment)
+    write_device(root, "0000:00:04.0", "0x1af4", "0x1110", "0x050000", 0, b"anything")
+    write_device(root, "0000:00:05.0", "0x1af4", "0x1110", "0x050000", 0, hostile)
+    write_device(root, "0000:00:06.0", "0x8086", "0x100e", "0x020000", 0, metadata)
     (root / "sys/bus/pci/devices/0000:00:06.0/net/eth0").mkdir(parents=True)
     rows = [line.split(maxsplit=5) for line in layout("two-sockets-smt", "--pci").splitlines()[1:]]
     assert [(row[1], row[5]) for row in rows] == [
@@ -242,8 +245,8 @@ def test_pci_devices_are_named_by_what_they_carry(layout: Run, tmp_path: Path) -
     ]
 
 
-def test_header_constants_are_those_of_the_layout() -> None:
-    """cpu-layout runs without the compiled core, so it has a copy of four numbers of layout.h."""
+def test_pci_constants_match_layout_header() -> None:
+    """cpu-layout runs without the compiled core, so it contains copies of four constants of layout.h."""
     text = (ROOT / "native/include/layout.h").read_text()
     offsets = {f"{s}.{f}": int(n) for s, f, n in re.findall(r"IVS_ASSERT_AT\((\w+), (\w+), (\d+)\)", text)}
     magics = {name: bytes.fromhex(value)[::-1] for name, value in re.findall(r"IVS_(\w+)_MAGIC\s+\w+\(0x(\w+)\)", text)}
@@ -256,20 +259,21 @@ def test_header_constants_are_those_of_the_layout() -> None:
         assert field.stop - field.start == int(name_size)
 
 
-def process(root: Path, pid: int, argv: list[str], maps: str, threads: dict[int, tuple[str, str]]) -> None:
+def write_process(root: Path, pid: int, argv: list[str], maps: str, threads: dict[int, tuple[str, str]]) -> None:
+    """Add a process to /proc; `threads` maps a thread id to its name and CPU list."""
     put(root / f"proc/{pid}/cmdline", "\0".join(argv))
     put(root / f"proc/{pid}/maps", maps)
     for tid, (name, cpus) in threads.items():
         put(root / f"proc/{pid}/task/{tid}/status", f"Name:\t{name}\nCpus_allowed:\tff\nCpus_allowed_list:\t{cpus}\n")
 
 
-def test_pinned_threads_of_qemu_and_of_ours(layout: Run, tmp_path: Path) -> None:
+def test_pinned_view_lists_threads_of_qemu_and_eal_processes(layout: Run, tmp_path: Path) -> None:
     root = SHAPES["sub-numa-clusters"]().write(tmp_path / "sub-numa-clusters")
     vcpus = {100: ("qemu-system-x86", "0-7"), 101: ("CPU 0/KVM", "2"), 102: ("CPU 1/KVM", "3-4")}
-    process(root, 100, ["/usr/bin/qemu-system-x86_64", "-m", "1G"], "", vcpus)
+    write_process(root, 100, ["/usr/bin/qemu-system-x86_64", "-m", "1G"], "", vcpus)
     core = "7f00-7f01 r-xp 0 0:0 1 /venv/lib/eal/_native.abi3.so\n"
-    process(root, 200, ["python3", "/srv/app.py"], core, {200: ("python3", "7")})
-    process(root, 300, ["/usr/bin/other"], "", {300: ("other", "0")})
+    write_process(root, 200, ["python3", "/srv/app.py"], core, {200: ("python3", "7")})
+    write_process(root, 300, ["/usr/bin/other"], "", {300: ("other", "0")})
     rows = [line.split("  ") for line in layout("sub-numa-clusters", "--pinned").splitlines()[1:]]
     assert [[cell.strip() for cell in row if cell.strip()] for row in rows] == [
         ["100", "101", "qemu-system-x86_64", "CPU 0/KVM", "2", "1"],
@@ -282,7 +286,7 @@ def test_pinned_threads_of_qemu_and_of_ours(layout: Run, tmp_path: Path) -> None
 # --- errors -------------------------------------------------------------------------------------------------
 
 
-def test_errors_are_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_is_one_line_with_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--sysfs", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -292,17 +296,17 @@ def test_errors_are_one_line_and_status_2(tmp_path: Path, capsys: pytest.Capture
     assert main(["--sysfs", str(tmp_path), "--svg", str(tmp_path / "no/such/x.svg")]) == 2
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
+def test_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} {ROOT}/tools/cpu_layout.py --json --all | head -c 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
     assert (done.stdout, done.stderr, done.returncode) == ("{", "", 0)
 
 
-# --- from a checkout, and fast ------------------------------------------------------------------------------
+# --- checkout and start-up time -----------------------------------------------------------------------------
 
 
-def test_runs_from_a_checkout_with_the_standard_library_alone(tmp_path: Path) -> None:
-    """-I -S: no site-packages, no environment; and nothing compiled is loaded."""
+def test_tool_in_checkout_needs_standard_library_only(tmp_path: Path) -> None:
+    """python -I -S has no site-packages and ignores the environment; no compiled module of the project is loaded."""
     SHAPES["two-sockets-smt"]().write(tmp_path)
     probe = (
         "import runpy, sys; sys.argv.pop(0)\n"
@@ -326,10 +330,10 @@ def test_runs_from_a_checkout_with_the_standard_library_alone(tmp_path: Path) ->
     assert "qemu-system-x86_64" in done.stdout
 
 
-def test_starts_and_prints_in_under_100_ms() -> None:
-    """The processor time of the best of ten runs: other work on the machine says nothing about cpu-layout.
+def test_tool_uses_under_100_ms_of_cpu_time() -> None:
+    """Take the CPU time of the fastest of ten runs, because other processes slow down cpu-layout.
 
-    tests/benchmarks/bench_cpu_layout.py prints the time on the clock.
+    tests/benchmarks/bench_cpu_layout.py measures elapsed time.
     """
     command = [sys.executable, "-I", str(ROOT / "tools/cpu_layout.py")]
     times = []
@@ -341,7 +345,7 @@ def test_starts_and_prints_in_under_100_ms() -> None:
     assert 0 < min(times) < 0.1
 
 
-def test_nothing_else_reads_the_cpu_and_node_part_of_sysfs() -> None:
+def test_cpu_and_node_sysfs_is_read_by_topology_only() -> None:
     readers = {
         str(path.relative_to(ROOT))
         for folder in ("eal", "ivshmem", "tools")

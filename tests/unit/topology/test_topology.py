@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The facts of made-up machines of every shape, told by hand, and of this machine."""
+"""Topology: expected values for every machine of SHAPES, malformed trees, this machine, and CPU lists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.machines import SHAPES, mask
 
 GIB = 1 << 30
 
-# Shape -> core, socket and node of each CPU; None: offline.
+# Shape -> CPU -> (core, socket, node), None for an offline CPU.
 EXPECTED = {
     "one-core": {0: (0, 0, 0)},
     "two-sockets-smt": {
@@ -58,12 +58,12 @@ EXPECTED = {
 }
 
 
-def test_every_shape_is_told() -> None:
+def test_expected_covers_every_shape() -> None:
     assert EXPECTED.keys() == SHAPES.keys()
 
 
 @pytest.mark.parametrize("shape", EXPECTED)
-def test_facts_of_a_shape(shape: str, tmp_path: Path) -> None:
+def test_cpus_of_shape_match_expected_numbers(shape: str, tmp_path: Path) -> None:
     topology = Topology(SHAPES[shape]().write(tmp_path))
     found = {cpu.cpu: (cpu.core, cpu.socket, cpu.node) if cpu.online else None for cpu in topology.cpus}
     assert found == EXPECTED[shape]
@@ -71,7 +71,7 @@ def test_facts_of_a_shape(shape: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", EXPECTED)
-def test_sockets_nodes_and_cores_hold_their_cpus(shape: str, tmp_path: Path) -> None:
+def test_sockets_nodes_and_cores_contain_their_cpus(shape: str, tmp_path: Path) -> None:
     topology = Topology(SHAPES[shape]().write(tmp_path))
     online = {cpu.cpu: cpu for cpu in topology.cpus if cpu.online}
     for core in topology.cores:
@@ -83,12 +83,12 @@ def test_sockets_nodes_and_cores_hold_their_cpus(shape: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("below", ["", "sys"])
-def test_a_capture_may_be_named_by_its_root_or_its_sys(below: str, tmp_path: Path) -> None:
+def test_open_capture_accepts_root_or_sys(below: str, tmp_path: Path) -> None:
     SHAPES["offline-cpus"]().write(tmp_path)
     assert [node.cpus for node in Topology(tmp_path / below).nodes] == [(0, 2, 3), (6, 7)]
 
 
-def test_memory_only_nodes_and_sparse_numbers(tmp_path: Path) -> None:
+def test_nodes_without_cpus_keep_sparse_numbers(tmp_path: Path) -> None:
     topology = Topology(SHAPES["memory-only-nodes"]().write(tmp_path))
     assert [(node.node, node.cpus, node.memory) for node in topology.nodes] == [
         (0, (0, 1, 2, 3), GIB),
@@ -98,12 +98,12 @@ def test_memory_only_nodes_and_sparse_numbers(tmp_path: Path) -> None:
     assert topology.distances[64][7] == 20
 
 
-def test_memory_of_a_kernel_without_numa_is_the_machines(tmp_path: Path) -> None:
+def test_node_0_of_kernel_without_numa_has_all_memory(tmp_path: Path) -> None:
     (node,) = Topology(SHAPES["kernel-without-numa"]().write(tmp_path)).nodes
     assert (node.memory, node.free) == (GIB, GIB // 2)
 
 
-def test_page_cache_counts_as_available_memory(tmp_path: Path) -> None:
+def test_available_memory_includes_page_cache(tmp_path: Path) -> None:
     SHAPES["one-core"]().write(tmp_path)
     lines = {"MemTotal": 8000, "MemFree": 1000, "FilePages": 4000, "Shmem": 500, "SReclaimable": 100}
     text = "".join(f"Node 0 {name}: {kib} kB\n" for name, kib in lines.items())
@@ -112,7 +112,7 @@ def test_page_cache_counts_as_available_memory(tmp_path: Path) -> None:
     assert (node.memory, node.free, node.available) == (8000 << 10, 1000 << 10, 4600 << 10)
 
 
-def test_hugepages_of_each_size_and_node(tmp_path: Path) -> None:
+def test_hugepages_are_listed_by_node_and_size(tmp_path: Path) -> None:
     machine = replace(
         SHAPES["two-sockets-smt"](), hugepages={0: {2 << 20: (8, 3), 1 << 30: (1, 0)}, 1: {2 << 20: (0, 0)}}
     )
@@ -124,18 +124,18 @@ def test_hugepages_of_each_size_and_node(tmp_path: Path) -> None:
     assert [(pool.size, pool.total, pool.free) for pool in second.hugepages] == [(2 << 20, 0, 0)]
 
 
-def test_distances(tmp_path: Path) -> None:
+def test_distances_match_slit(tmp_path: Path) -> None:
     machine = replace(SHAPES["two-sockets-smt"](), distances={0: (10, 31), 1: (32, 10)})
     distances = Topology(machine.write(tmp_path)).distances
     assert {a: dict(row) for a, row in distances.items()} == {0: {0: 10, 1: 31}, 1: {0: 32, 1: 10}}
 
 
-def test_a_distance_row_that_names_other_nodes_is_not_trusted(tmp_path: Path) -> None:
+def test_distance_row_of_wrong_length_falls_back_to_10_and_20(tmp_path: Path) -> None:
     machine = replace(SHAPES["two-sockets-smt"](), distances={0: (10, 31, 31)})
     assert Topology(machine.write(tmp_path)).distances[0] == {0: 10, 1: 20}
 
 
-def test_caches_are_counted_once(tmp_path: Path) -> None:
+def test_shared_caches_are_listed_once(tmp_path: Path) -> None:
     caches = Topology(SHAPES["two-sockets-smt"]().write(tmp_path)).caches
     assert [(cache.name, cache.size, cache.cpus) for cache in caches] == [
         ("L3", 8 << 20, (0, 1, 2, 3, 8, 9, 10, 11)),
@@ -144,19 +144,19 @@ def test_caches_are_counted_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("shape", "allowed"), [("cgroup-v2", [1, 2]), ("cgroup-v1", [0, 3]), ("one-core", [0])])
-def test_cpuset_of_the_captured_process(shape: str, allowed: list[int], tmp_path: Path) -> None:
+def test_allowed_cpus_of_capture_follow_its_cpuset(shape: str, allowed: list[int], tmp_path: Path) -> None:
     topology = Topology(SHAPES[shape]().write(tmp_path))
     assert [cpu.cpu for cpu in topology.cpus if cpu.allowed] == allowed
     assert [lcore.cpu for lcore in topology.lcores()] == allowed
 
 
-def test_a_parent_group_limits_where_the_own_group_has_no_file(tmp_path: Path) -> None:
+def test_allowed_cpus_fall_back_to_parent_cgroup(tmp_path: Path) -> None:
     SHAPES["cgroup-v2"]().write(tmp_path)
     (tmp_path / "proc/self/cgroup").write_text("0::/vms/web/vcpus\n")
     assert [cpu.cpu for cpu in Topology(tmp_path).cpus if cpu.allowed] == [1, 2]
 
 
-def test_captures_padded_with_nul_bytes(tmp_path: Path) -> None:
+def test_capture_padded_with_nul_bytes_is_read(tmp_path: Path) -> None:
     SHAPES["two-sockets-smt"]().write(tmp_path)
     for path in (tmp_path / "sys").rglob("*"):
         if path.is_file():
@@ -167,8 +167,8 @@ def test_captures_padded_with_nul_bytes(tmp_path: Path) -> None:
     ]
 
 
-def test_old_kernels_have_no_lists(tmp_path: Path) -> None:
-    """Before 2.6.30 neither `present` nor `online` is there, only a directory for each CPU."""
+def test_old_kernel_without_cpu_lists_uses_directories(tmp_path: Path) -> None:
+    """Kernels before 2.6.30 have neither `present` nor `online`, only a directory per CPU."""
     SHAPES["offline-cpus"]().write(tmp_path)
     for name in ("possible", "present", "online"):
         (tmp_path / "sys/devices/system/cpu" / name).unlink()
@@ -178,7 +178,7 @@ def test_old_kernels_have_no_lists(tmp_path: Path) -> None:
     assert [node.cpus for node in topology.nodes] == [(0, 2, 3), (6, 7)]
 
 
-def test_lcores_by_id(tmp_path: Path) -> None:
+def test_lcores_from_mapping_are_sorted_by_id(tmp_path: Path) -> None:
     topology = Topology(SHAPES["sub-numa-clusters"]().write(tmp_path))
     assert [(lcore.lcore_id, lcore.cpu, lcore.socket_id) for lcore in topology.lcores({0: 6, 1: 2})] == [
         (0, 6, 3),
@@ -187,19 +187,19 @@ def test_lcores_by_id(tmp_path: Path) -> None:
     assert [lcore.cpu for lcore in topology.lcores([5, 1])] == [1, 5]
 
 
-@pytest.mark.parametrize(("cpu", "error", "words"), [(9, NotFound, "it has 0-7"), (1, Invalid, "offline")])
-def test_lcores_that_cannot_run(cpu: int, error: type[Exception], words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("cpu", "error", "words"), [(9, NotFound, "one of 0-7"), (1, Invalid, "offline")])
+def test_lcores_missing_or_offline_cpu_raises(cpu: int, error: type[Exception], words: str, tmp_path: Path) -> None:
     topology = Topology(SHAPES["offline-cpus"]().write(tmp_path))
     with pytest.raises(error, match=words):
         topology.lcores([0, cpu])
 
 
-def test_lcores_outside_the_cpuset(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="may use 1-2"):
+def test_lcores_cpu_outside_cpuset_raises_invalid(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=r"\(1-2\), got 0"):
         Topology(SHAPES["cgroup-v2"]().write(tmp_path)).lcores([0])
 
 
-def test_a_cpu_whose_node_is_unknown_has_socket_id_0(tmp_path: Path) -> None:
+def test_socket_id_of_cpu_without_node_is_0(tmp_path: Path) -> None:
     SHAPES["two-sockets-smt"]().write(tmp_path)
     (tmp_path / "sys/devices/system/node/online").write_text("0\n")
     topology = Topology(tmp_path)
@@ -207,19 +207,19 @@ def test_a_cpu_whose_node_is_unknown_has_socket_id_0(tmp_path: Path) -> None:
     assert topology.socket_id_of(4) == 0
 
 
-def test_siblings(tmp_path: Path) -> None:
+def test_siblings_returns_hyperthreads_of_core(tmp_path: Path) -> None:
     topology = Topology(SHAPES["two-sockets-smt"]().write(tmp_path))
     assert topology.siblings(13) == (5, 13)
     bare = Topology(SHAPES["no-topology-files"]().write(tmp_path / "bare"))
     assert bare.siblings(3) == (3,)
 
 
-def test_a_directory_without_cpus_is_named(tmp_path: Path) -> None:
+def test_open_tree_without_cpus_raises_not_found_with_path(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=str(tmp_path)):
         Topology(tmp_path)
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_open_malformed_mask_raises_invalid_with_file(tmp_path: Path) -> None:
     SHAPES["one-core"]().write(tmp_path)
     (tmp_path / "sys/devices/system/cpu/cpu0/topology/core_siblings").write_text("zz\n")
     with pytest.raises(Invalid, match="core_siblings"):
@@ -229,30 +229,30 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 # --- this machine -------------------------------------------------------------------------------------------
 
 
-def test_lcores_of_this_process_are_its_affinity() -> None:
+def test_lcores_default_to_affinity_of_process() -> None:
     assert {lcore.cpu for lcore in lcores()} == os.sched_getaffinity(0)
     assert all(lcore.socket_id == socket_id_of(lcore.cpu) for lcore in lcores())
 
 
-def test_pin_moves_the_calling_thread_alone() -> None:
+def test_pin_affects_calling_thread_only() -> None:
     cpu = max(os.sched_getaffinity(0))
     before = os.sched_getaffinity(0)
-    seen: list[set[int]] = []
+    affinity: list[set[int]] = []
 
-    def work() -> None:
+    def pin_and_record() -> None:
         pin(cpu)
-        seen.append(os.sched_getaffinity(0))
+        affinity.append(os.sched_getaffinity(0))
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=pin_and_record)
     thread.start()
     thread.join()
-    assert seen == [{cpu}]
+    assert affinity == [{cpu}]
     assert os.sched_getaffinity(0) == before
 
 
 @pytest.mark.parametrize("cpu", [100_000, -1])
-def test_pin_to_a_cpu_that_is_not_there(cpu: int) -> None:
-    with pytest.raises(NotFound, match=str(cpu)):
+def test_pin_missing_cpu_raises_not_found(cpu: int) -> None:
+    with pytest.raises(NotFound, match=f"got {cpu}"):
         pin(cpu)
 
 
@@ -263,17 +263,17 @@ def test_pin_to_a_cpu_that_is_not_there(cpu: int) -> None:
     ("text", "numbers"),
     [("", ()), ("3", (3,)), ("0-3,8", (0, 1, 2, 3, 8)), ("0-7:3", (0, 3, 6)), (" 1, 2\n", (1, 2))],
 )
-def test_parse_list(text: str, numbers: tuple[int, ...]) -> None:
+def test_parse_list_returns_numbers(text: str, numbers: tuple[int, ...]) -> None:
     assert sorted(parse_list(text)) == list(numbers)
 
 
 @pytest.mark.parametrize("text", ["a", "3-1", "-1", "1-", "0-9999999999", "1;2", "0-4:0"])
-def test_parse_list_refuses(text: str) -> None:
+def test_parse_list_malformed_raises_invalid(text: str) -> None:
     with pytest.raises(Invalid):
         parse_list(text)
 
 
-def test_lists_and_masks_are_inverse() -> None:
+def test_lists_and_masks_round_trip() -> None:
     numbers = (0, 1, 2, 31, 32, 95, 200)
     assert tuple(sorted(parse_list(format_list(numbers)))) == numbers
     assert bits_of(parse_mask(mask(numbers))) == numbers
