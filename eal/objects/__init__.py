@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Objects by name: the table of the handles that an Eal has handed out."""
+"""Objects of an Eal by name: the table of handles that this process has issued, and the methods that use it."""

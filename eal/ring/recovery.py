@@ -6,37 +6,17 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from eal.errors import EalError
 from eal.linux import process
-from eal.metadata.lookup import open_metadata
 from eal.ring.headtail import ENDS, EndState
 
 if TYPE_CHECKING:
     from eal.ring.ring import Ring
-    from eal.runtime.prefix_dir import PrefixDir
 
 log = logging.getLogger(__name__)
 
 _GRACE = 0.02  # seconds for which an end must not move: a peer that is inside would, however seldom it gets to run
-
-
-def raise_metadata_epochs(directory: PrefixDir, epoch: int) -> None:
-    """Tells those who have a metadata of this prefix that its host has started again: they go on as they are."""
-    for name in directory.metadata_names():
-        try:
-            file = open_metadata(directory.metadata_link(name), writable=True)
-        except EalError as error:
-            log.warning("metadata %r is left as it is: %s", name, error)
-            continue
-        try:
-            file.publish(replace(file.read(), epoch=epoch))
-        except EalError as error:
-            log.warning("metadata %r is left as it is: %s", name, error)
-        finally:
-            file.mapping.release()
 
 
 def mend(ring: Ring) -> list[str]:

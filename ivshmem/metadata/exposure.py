@@ -10,7 +10,7 @@ from uuid import UUID
 
 from eal.memory.segment import HEADER_SIZE
 from eal.metadata.records import Entry, Kind, SegmentRecord, Table
-from eal.objects.table import zone_name
+from eal.objects.zones import zone_name
 from eal.text.sizes import size_text
 
 NAMES_SHOWN = 5

@@ -136,12 +136,12 @@ def test_auto_is_secondary_beside_a_living_primary(primary: eal.Eal, peer: Peers
 
 
 def test_a_secondary_without_a_primary(runtime_dir: Any, prefix: str) -> None:
-    with pytest.raises(eal.NotFound, match=f"file_prefix '{prefix}' has no primary: start one first"):
+    with pytest.raises(eal.NotFound, match=f"file_prefix '{prefix}' has no primary; start one first"):
         eal.init(file_prefix=prefix, proc_type="secondary", no_huge=True)
 
 
 def test_this_process_has_one_eal(primary: eal.Eal) -> None:
-    with pytest.raises(eal.InUse, match=f"this process has an Eal already.*{primary.file_prefix}"):
+    with pytest.raises(eal.InUse, match=f"this process already has an open Eal.*{primary.file_prefix}"):
         eal.init(file_prefix="another", no_huge=True)
     assert eal.current() is primary
 

@@ -156,7 +156,7 @@ def test_threads_making_and_freeing_at_once(primary: eal.Eal) -> None:
 
 def test_a_lookup_gives_all_threads_the_same_handle(primary: eal.Eal) -> None:
     eal.ring_create("r", 8)
-    primary._handles.clear()  # as in a process that has not looked it up yet
+    primary._objects._handles.clear()  # as in a process that has not looked it up yet
     start = threading.Barrier(8)
 
     def work(_: int) -> eal.Ring:

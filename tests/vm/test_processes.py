@@ -58,7 +58,7 @@ def test_two_processes_on_each_side_find_the_same_objects(
     own = {"memzones": sorted([*zones, "guests_own"]), "message": "hello", **names}
     refusal = guest_secondary.pop("second_primary")
     assert "'rte'" in refusal
-    assert "has a living primary" in refusal
+    assert "has a live primary" in refusal
     assert secondary == {
         "proc_type": "secondary",
         "memzones": zones,

@@ -227,7 +227,7 @@ def test_they_disturb_nobody(host: Callable[..., Any], runtime_dir: Path, prefix
     files = {path: path.read_bytes() for path in Path("/dev/shm").glob(f"*.{prefix}.*")}
     for command in (["ls"], ["ls", "--json"], ["dump", "vm0"], ["cmdline", "vm0"], ["clean", "--yes"]):
         good(*command, run=apart)
-        with pytest.raises(eal.InUse, match=rf"living primary \(pid {process.pid}\)"):
+        with pytest.raises(eal.InUse, match=rf"live primary \(pid {process.pid}\)"):
             eal.init(file_prefix=prefix, proc_type="primary", no_huge=True)
     assert {path: path.read_bytes() for path in Path("/dev/shm").glob(f"*.{prefix}.*")} == files
     process.end()

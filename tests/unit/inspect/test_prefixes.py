@@ -141,7 +141,7 @@ def test_looking_disturbs_no_lock_of_ones_own(primary: eal.Eal, peer: Callable[.
             print(error)
         """
     )
-    assert f"living primary (pid {os.getpid()})" in second.end()
+    assert f"live primary (pid {os.getpid()})" in second.end()
 
 
 # --- metadata by name ---------------------------------------------------------------------------------------

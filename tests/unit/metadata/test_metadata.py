@@ -324,7 +324,7 @@ def test_a_zone_can_be_freed_once_its_metadata_is_closed(three: eal.Eal) -> None
         lambda: eal.mempool_free(eal.mempool_lookup("pool")),
     ]
     for free in frees:
-        with pytest.raises(eal.InUse, match="stands in metadata 'vm0'"):
+        with pytest.raises(eal.InUse, match="is listed in metadata 'vm0'"):
             free()
     metadata.close()
     eal.memzone_free(zone)
