@@ -334,7 +334,8 @@ import time, eal
 with eal.init(no_huge=True):
     eal.memzone_reserve("own", 64)
     print("ready", flush=True)
-    time.sleep(30)
+    for _ in range(3000):  # a SIGINT just before a sleep is noticed only after it
+        time.sleep(0.01)
 """
 
 
