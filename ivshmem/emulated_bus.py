@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The public name of the emulated bus: `ivshmem.emulated_bus.EmulatedBus`."""
+"""Public alias of ivshmem.emulate.bus: `ivshmem.emulated_bus.EmulatedBus`."""
 
 from ivshmem.emulate.bus import EmulatedBus
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Emulated guests: a sysfs tree whose BARs are the segment files, without a VM."""
+"""Emulated guests: run a guest application without a VM, on a sysfs tree whose BARs are the segment files."""
 
 from ivshmem.emulate.bus import EmulatedBus
 from ivshmem.emulate.runner import guest_environment, run

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The emulated bus: a folder that looks like /sys to a guest, on which devices come and go."""
+"""Emulated PCI bus: a directory with the layout of /sys, in which ivshmem devices can be plugged and unplugged."""
 
 from __future__ import annotations
 
@@ -15,36 +15,41 @@ from uuid import UUID
 from eal.errors import Denied, Exists, NotFound
 from eal.pci.device import DEVICE, VENDOR
 from ivshmem.emulate.readonly_mount import open_readonly
+from ivshmem.hotplug.plug import to_remove
+from ivshmem.hotplug.running_vm import Given
+from ivshmem.hotplug.unplug_handshake import announce, is_leaving, set_leaving
 from ivshmem.scratch import Scratch
 from ivshmem.vmm.device import Device
 
 if TYPE_CHECKING:
-    from ivshmem.hotplug.running_vm import Given
     from ivshmem.metadata.metadata import Metadata
 
 log = logging.getLogger(__name__)
 
-_FIRST_SLOT = 2  # 0 and 1 are the host bridge's and the VGA's on many machines
-_WINDOW = 0x80_0000_0000  # where the emulated BARs claim to be
-_MEM64_PREFETCH = 0x14220C  # the kernel's flags of a 64-bit prefetchable memory BAR
+_FIRST_SLOT = 2  # on many machines slot 0 is the host bridge and slot 1 the VGA adapter
+_WINDOW = 0x80_0000_0000  # first guest-physical address of the emulated BARs
+_MEM64_PREFETCH = 0x14220C  # flags of <linux/ioport.h> for a 64-bit prefetchable memory BAR
 _MEM32 = 0x40200
 
 
 class EmulatedBus:
-    """A folder that looks like /sys to `eal.init(sysfs_root=...)`: BARs are the shared files themselves; one that is
-    read-only is the file on a read-only mount of its own, which goes with this process.
+    """A directory with the layout of /sys for `eal.init(sysfs_root=...)`. Only the files that eal reads exist.
 
-    A context manager; `root` is the folder. Files of sysfs that nothing here reads are left out.
+    The BAR of a device is a link to the shared file. The BAR of a read-only device is a link to the same file on a
+    private read-only mount, which exists as long as this process. A context manager; `root` is the directory.
     """
 
     def __init__(self, files: Iterable[Path | str | Device] = (), folder: Path | None = None) -> None:
-        """One ivshmem device for each file, in this order."""
+        """Create the bus with one ivshmem device per file, in this order.
+
+        `folder` is the parent directory of `root`; None: a scratch directory, removed by `close`.
+        """
         self._scratch = Scratch("bus") if folder is None else None
         self.root = self._scratch.path if self._scratch else Path(tempfile.mkdtemp(prefix="ivshmem-bus-", dir=folder))
-        self._next = 0
-        self._address = _WINDOW
-        self._devices: dict[str, Device] = {}  # by address
-        self._views: dict[str, int] = {}  # descriptors of read-only mounts, by address
+        self._next_slot = _FIRST_SLOT
+        self._next_bar = _WINDOW
+        self._devices: dict[str, Device] = {}  # by PCI address
+        self._mounts: dict[str, int] = {}  # descriptors of read-only mounts, by PCI address
         try:
             (self.root / "bus/pci/devices").mkdir(parents=True)
             for file in files:
@@ -56,31 +61,30 @@ class EmulatedBus:
     # --- devices ------------------------------------------------------------------------------------------
 
     def add(self, file: Path | str | Device, address: str | None = None) -> str:
-        """Puts one more device on the bus, while guests run too; gives its PCI address. A plain file may be written.
+        """Add a device, also while guests run, and return its PCI address. A path gives a writable device.
 
-        `address` is one that `remove` has made free; without it a slot is taken that never had a device. The device
-        appears whole, by one rename. Raises Exists for an address that is taken.
+        `address`: the PCI address; None: a slot that was never used. The device appears atomically, by one rename.
+        Raises Exists if the address is occupied.
         """
-        given = file if isinstance(file, Device) else _plain(Path(file))
+        device = file if isinstance(file, Device) else _writable_device(Path(file))
         if address is None:
-            slot = _FIRST_SLOT + self._next
-            self._next += 1
+            slot = self._next_slot
+            self._next_slot += 1
             address = f"0000:{slot >> 5:02x}:{slot & 31:02x}.0"
-        place = self.root / "bus/pci/devices" / address
-        if place.exists():
-            raise Exists(f"there is a device at {address} already: remove it first, or leave the address out")
-        size = os.stat(given.path).st_size
-        device = Path(tempfile.mkdtemp(prefix="new-", dir=self.root))
-        device.chmod(0o755)
-        self._write(device, size)
-        (device / "resource2").symlink_to(self._resource(given, address))
-        device.rename(place)
-        self._devices[address] = given
+        target = self.root / "bus/pci/devices" / address
+        if target.exists():
+            raise Exists(f"PCI address {address} is occupied: remove that device first, or omit the address")
+        folder = Path(tempfile.mkdtemp(prefix="new-", dir=self.root))
+        folder.chmod(0o755)
+        self._write_attributes(folder, os.stat(device.path).st_size)
+        (folder / "resource2").symlink_to(self._bar_path(device, address))
+        folder.rename(target)
+        self._devices[address] = device
         return address
 
-    def _write(self, device: Path, size: int) -> None:
-        start = -(-self._address // max(size, 1)) * max(size, 1)
-        self._address = start + size
+    def _write_attributes(self, folder: Path, size: int) -> None:
+        start = -(-self._next_bar // max(size, 1)) * max(size, 1)
+        self._next_bar = start + size
         texts = {
             "vendor": f"{VENDOR:#06x}",
             "device": f"{DEVICE:#06x}",
@@ -93,63 +97,60 @@ class EmulatedBus:
             "resource": _resource_lines(start, size),
         }
         for name, text in texts.items():
-            (device / name).write_text(f"{text}\n")
+            (folder / name).write_text(f"{text}\n")
 
-    def _resource(self, device: Device, address: str) -> str:
-        """What stands for a device's memory."""
+    def _bar_path(self, device: Device, address: str) -> str:
+        """Return the target of the link resource2."""
         if device.readonly:
             try:
-                self._views[address] = view = open_readonly(Path(device.path))
+                self._mounts[address] = fd = open_readonly(Path(device.path))
             except Denied as error:
-                log.warning("guests of the emulated bus can write to what they should only read: %s", error)
+                log.warning("guests of the emulated bus can write to a read-only device: %s", error)
             else:
-                return f"/proc/{os.getpid()}/fd/{view}"
+                return f"/proc/{os.getpid()}/fd/{fd}"
         return device.path
 
     def remove(self, address: str) -> None:
-        """Takes a device off the bus: it goes as a whole, by one rename. A surprise to guests, who are not asked."""
-        gone = Path(tempfile.mkdtemp(prefix="gone-", dir=self.root))
-        (self.root / "bus/pci/devices" / address).rename(gone)
-        shutil.rmtree(gone)
+        """Remove a device atomically, by one rename. Guests are not notified before (surprise removal)."""
+        removed = Path(tempfile.mkdtemp(prefix="gone-", dir=self.root))
+        (self.root / "bus/pci/devices" / address).rename(removed)
+        shutil.rmtree(removed)
         self._devices.pop(address, None)
-        if (view := self._views.pop(address, None)) is not None:
-            os.close(view)
+        if (fd := self._mounts.pop(address, None)) is not None:
+            os.close(fd)
 
     # --- metadata -----------------------------------------------------------------------------------------
 
     def plug(self, metadata: Metadata) -> list[str]:
-        """Puts on the bus what it lacks of a metadata, the segments first; gives the addresses of what was added. After
-        an `add_*` that took a new segment: once more. (`Metadata.plug`, for a guest without a VM.)
-        """
-        from ivshmem.hotplug.unplug_handshake import is_leaving, set_leaving
+        """Add the missing devices of a metadata file, segments first, and return their PCI addresses.
 
+        Call it again after an `add_*` that needed a new segment. It corresponds to `Metadata.plug` of a VM.
+        """
         with metadata.shared() as share:
-            if is_leaving(share.file):  # whoever announced that was killed before the end
+            if is_leaving(share.file):  # the process that announced an unplug was killed during it
                 set_leaving(share.file, 0)
             return self.give(share.devices())
 
     def give(self, devices: Iterable[Device]) -> list[str]:
-        """Adds those of these devices whose file the bus does not have, or not to be written."""
+        """Add each device whose file is not on the bus, or only read-only and the device is writable."""
         return [self.add(device) for device in devices if not self._has(device)]
 
     def _has(self, device: Device) -> bool:
-        there = (one for one in self._devices.values() if one.path == device.path)
-        return any(device.readonly or not one.readonly for one in there)
+        present = (one for one in self._devices.values() if one.path == device.path)
+        return any(device.readonly or not one.readonly for one in present)
 
     def unplug(self, metadata: Metadata, timeout: float = 5.0, force: bool = False) -> list[str]:
-        """Takes a metadata off the bus, with the segments that no other metadata there needs: announced first, removed
-        when every guest process has let go. Gives the addresses that are free now.
+        """Remove a metadata file and the segments that no other metadata file on the bus needs.
 
-        `timeout`: seconds that the processes have. Raises Stalled, naming who did not let go, and leaves it plugged;
-        with `force` it goes all the same. Raises NotFound where the bus does not have it. (`Metadata.unplug`.)
+        The unplug is announced first; the devices are removed after every guest process has detached. Return the PCI
+        addresses that became free. `timeout`: seconds to wait for the processes. Raises Stalled with the names of the
+        processes that did not detach, and leaves the devices plugged; with `force` they are removed nevertheless.
+        Raises NotFound if the metadata file is not on the bus. It corresponds to `Metadata.unplug` of a VM.
         """
-        from ivshmem.hotplug.plug import to_remove
-        from ivshmem.hotplug.unplug_handshake import announce, set_leaving
-
         with metadata.shared() as share:
             mine, segments = to_remove(share, self._given())
             if not mine and not segments:
-                raise NotFound(f"the bus at {self.root} does not have metadata {share.name!r}")
+                raise NotFound(f"metadata {share.name!r} is not plugged into the bus at {self.root}")
             announce(share.file, share.segments(), share.vms.next_announcement(), timeout, force=force)
             try:
                 for one in (*mine, *segments):
@@ -159,20 +160,18 @@ class EmulatedBus:
         return [one.id for one in (*mine, *segments)]
 
     def _given(self) -> list[Given]:
-        """What is on the bus, as a VM would tell it."""
-        from ivshmem.hotplug.running_vm import Given
-
+        """Return the devices of the bus in the form in which QMP reports those of a VM."""
         return [Given(address, one.id, one.path, one.readonly) for address, one in self._devices.items()]
 
-    # --- ending -------------------------------------------------------------------------------------------
+    # --- close --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Takes the folder away. May be called twice."""
+        """Remove the directory and the read-only mounts. Idempotent."""
         shutil.rmtree(self.root, ignore_errors=True)
         if self._scratch:
             self._scratch.close()
-        while self._views:
-            os.close(self._views.popitem()[1])
+        while self._mounts:
+            os.close(self._mounts.popitem()[1])
 
     def __enter__(self) -> EmulatedBus:
         return self
@@ -181,13 +180,13 @@ class EmulatedBus:
         self.close()
 
 
-def _plain(file: Path) -> Device:
-    """A file of which nothing more is known."""
+def _writable_device(file: Path) -> Device:
+    """Return a device for a file that belongs to no metadata file."""
     path = file.absolute()
     return Device("", UUID(int=0), str(path), path.stat().st_size, readonly=False)
 
 
 def _resource_lines(start: int, size: int) -> str:
-    """The `resource` file: start, end and flags of each of the 13 BARs and windows."""
+    """Return the content of the file `resource`: start, end and flags of the 13 BARs and windows."""
     bars = {0: (0xFEBF_0000, 0xFEBF_00FF, _MEM32), 2: (start, start + size - 1, _MEM64_PREFETCH)}
     return "\n".join("0x{:016x} 0x{:016x} 0x{:016x}".format(*bars.get(bar, (0, 0, 0))) for bar in range(13))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Hardship: a guest that is made slow, or is killed and started again, to try how its peers bear it."""
+"""Fault injection: throttle an emulated guest, or kill and restart it, to test its peers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from eal.errors import Invalid
 
 log = logging.getLogger(__name__)
 
-_TURN = 0.002  # seconds that a slow guest runs at a time
+_SLICE = 0.002  # seconds that a throttled guest runs between two stops
 
 
 @dataclass(frozen=True)
-class Hardship:
-    """`slow`: how many times slower a guest is to run. `kill`: it is killed at a random moment within so many seconds,
-    drawn by `seed`, and started again `repeat` times.
+class FaultInjection:
+    """Faults to inject into a guest.
+
+    slow    factor by which the guest is slowed down, >= 1
+    kill    upper limit of the random time in seconds after which the guest is killed; None: never
+    seed    seed of the random times; None: a random seed, which is logged
+    repeat  how many times a killed guest is restarted
     """
 
     slow: float = 1.0
@@ -35,49 +39,53 @@ class Hardship:
 
     def __post_init__(self) -> None:
         if not 1 <= self.slow < math.inf:
-            raise Invalid(f"slow {self.slow!r}: a guest is made slower by a factor of 1 or more")
+            raise Invalid(f"slow must be a finite factor >= 1, got {self.slow!r}")
         if self.kill is not None and not 0 < self.kill < math.inf:
-            raise Invalid(f"kill {self.kill!r}: seconds within which the guest is killed, more than 0")
-        if self.repeat < 0 or (self.kill is None and (self.repeat or self.seed is not None)):
-            raise Invalid(f"repeat {self.repeat!r}, seed {self.seed!r}: they belong to kill, and repeat is 0 or more")
+            raise Invalid(f"kill must be a finite number of seconds > 0, got {self.kill!r}")
+        if self.repeat < 0:
+            raise Invalid(f"repeat must be >= 0, got {self.repeat!r}")
+        if self.kill is None and (self.repeat or self.seed is not None):
+            raise Invalid(f"repeat ({self.repeat!r}) and seed ({self.seed!r}) are only valid with kill")
 
     @property
-    def any(self) -> bool:
-        """Whether there is any: the guest has to be a process group of its own then."""
+    def active(self) -> bool:
+        """True if any fault is injected. The guest must lead a process group then."""
         return self.slow > 1 or self.kill is not None
 
-    def lives(self) -> Iterator[float]:
-        """Seconds of each run of the guest."""
+    def lifetimes(self) -> Iterator[float]:
+        """Yield the seconds after which each run of the guest is killed; infinity for a run that is not killed."""
         if self.kill is None:
             yield math.inf
             return
         seed = random.randrange(1 << 32) if self.seed is None else self.seed
-        log.info("killed at random moments, seed %d", seed)
-        draw = random.Random(seed)
+        log.info("killing the guest at random times, seed %d", seed)
+        generator = random.Random(seed)
         for _ in range(1 + self.repeat):
-            yield draw.uniform(0, self.kill)
+            yield generator.uniform(0, self.kill)
 
-    def endure(self, process: subprocess.Popen[bytes], life: float) -> bool:
-        """Waits until a guest has ended, or ends it after `life` seconds; whether it was killed. `process` leads a
-        process group, all of which is stopped in turns, killed at the end of its life, and stopped no more afterwards.
+    def supervise(self, process: subprocess.Popen[bytes], lifetime: float) -> bool:
+        """Wait until a guest ends and return False, or kill it after `lifetime` seconds and return True.
+
+        `process` must lead a process group. The whole group is throttled and killed; on return it is not stopped.
         """
-        if not self.any:
+        if not self.active:
             process.wait()
             return False
-        deadline = time.monotonic() + life
-        ended = os.pidfd_open(process.pid)
+        deadline = time.monotonic() + lifetime
+        pidfd = os.pidfd_open(process.pid)
         try:
-            return self._attend(process.pid, ended, deadline)
-        finally:  # while the leader is not waited for, its group's number is nobody else's
+            return self._throttle(process.pid, pidfd, deadline)
+        finally:
+            # Signal the group before wait(): until then the kernel does not reuse its number.
             _signal(process.pid, signal.SIGCONT)
-            os.close(ended)
+            os.close(pidfd)
             process.wait()
 
-    def _attend(self, group: int, ended: int, deadline: float) -> bool:
-        turn = _TURN if self.slow > 1 else math.inf
+    def _throttle(self, group: int, pidfd: int, deadline: float) -> bool:
+        run_time = _SLICE if self.slow > 1 else math.inf
         while True:
-            begun = time.monotonic()
-            if _readable(ended, min(turn, deadline - begun)):
+            start = time.monotonic()
+            if _has_ended(pidfd, min(run_time, deadline - start)):
                 return False
             now = time.monotonic()
             if now >= deadline:
@@ -85,9 +93,9 @@ class Hardship:
                 return True
             if self.slow > 1:
                 _signal(group, signal.SIGSTOP)
-                over = _readable(ended, min((now - begun) * (self.slow - 1), deadline - now))
+                ended = _has_ended(pidfd, min((now - start) * (self.slow - 1), deadline - now))
                 _signal(group, signal.SIGCONT)
-                if over:
+                if ended:
                     return False
 
 
@@ -96,7 +104,8 @@ def _signal(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _readable(fd: int, timeout: float) -> bool:
+def _has_ended(pidfd: int, timeout: float) -> bool:
+    """Wait up to `timeout` seconds for the end of a process; return True if it has ended."""
     poll = select.poll()
-    poll.register(fd, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(None if timeout == math.inf else max(0.0, timeout) * 1000))

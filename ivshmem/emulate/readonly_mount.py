@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Read-only mounts: a file as somebody sees it who may not write there, root included."""
+"""Read-only mounts: a descriptor through which no process, not even root, can open a file for writing."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pathlib import Path
 
 from eal.errors import Denied
 
-# Of Linux, the same on every processor: <linux/mount.h>, <sched.h>, <asm-generic/unistd.h>.
+# Constants of <linux/mount.h>, <sched.h> and <asm-generic/unistd.h>; identical on every architecture.
 _OPEN_TREE, _MOUNT_SETATTR = 428, 442
 _OPEN_TREE_CLONE, _AT_FDCWD, _AT_EMPTY_PATH, _MOUNT_ATTR_RDONLY = 1, -100, 0x1000, 1
 _NEWUSER, _NEWNS = 0x1000_0000, 0x0002_0000
 
 
 def open_readonly(path: Path) -> int:
-    """A descriptor through which a file cannot be opened for writing: /proc/PID/fd/N of it gives EROFS, whoever asks.
+    """Return a descriptor N of a read-only mount of a file: opening /proc/PID/fd/N for writing fails with EROFS.
 
-    It is of a mount of the file that is in no folder, and goes with the descriptor. Where this process may not mount,
-    a child in a user namespace of its own does it. Raises Denied where the kernel lets neither, OSError for no file.
+    The mount is detached (visible at no path) and ends with the descriptor. If this process may not mount, a child
+    process does it in a new user namespace. Raises Denied if the kernel refuses both, OSError if the file is missing.
     """
     os.stat(path)
     try:
         return _mount(path)
     except OSError as error:
-        if fd := _by_child(path):
+        if fd := _mount_in_child(path):
             return fd
         raise Denied(f"cannot mount {path} read-only: {error.strerror}") from error
 
@@ -46,26 +46,27 @@ def _mount(path: Path) -> int:
     return fd
 
 
-def _by_child(path: Path) -> int:
-    """0 where the child cannot do it either."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
+def _mount_in_child(path: Path) -> int:
+    """Return the descriptor of a mount made by a child process; 0 if the kernel refuses."""
+    parent_end, child_end = socket.socketpair()
+    with parent_end, child_end:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of other threads: the child waits for none of them
+            # Python warns of fork in a process with threads. The child takes no lock that another thread may hold.
+            warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child == 0:
             try:
-                _send(theirs, path)
+                _send_mount(child_end, path)
             finally:
                 os._exit(0)
-        theirs.close()
-        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+        child_end.close()
+        _, fds, _, _ = socket.recv_fds(parent_end, 1, 1)
         os.waitpid(child, 0)
     for fd in fds:
         os.set_inheritable(fd, False)
     return fds[0] if fds else 0
 
 
-def _send(door: socket.socket, path: Path) -> None:
+def _send_mount(channel: socket.socket, path: Path) -> None:
     if ctypes.CDLL(None, use_errno=True).unshare(_NEWUSER | _NEWNS) == 0:
-        socket.send_fds(door, [b"."], [_mount(path)])
+        socket.send_fds(channel, [b"."], [_mount(path)])

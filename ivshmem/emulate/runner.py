@@ -1,63 +1,63 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Emulation: a guest app runs unchanged with no VM at all, in good times or bad."""
+"""Runner: run a guest application as a process of this machine on an emulated bus."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from eal.errors import EalError
-from eal.lifecycle import cleanup as leftovers
-from eal.runtime import prefix_dir as runtime
-from ivshmem.emulate.bus import EmulatedBus as EmulatedBus
-from ivshmem.emulate.fault_injection import Hardship
+from eal.lifecycle import cleanup
+from eal.runtime import prefix_dir
+from ivshmem.emulate.bus import EmulatedBus
+from ivshmem.emulate.fault_injection import FaultInjection
+from ivshmem.emulate.signal_relay import relay_signals
 from ivshmem.scratch import Scratch
 from ivshmem.vmm.device import Device
 
 log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_FOLLOW = 0.1  # seconds between two looks at what a guest is to be given
+_FOLLOW_INTERVAL = 0.1  # seconds between two polls of the list of devices
 
 
 @dataclass(frozen=True)
 class _Guest:
     env: dict[str, str]
     bus: EmulatedBus
-    lock: int  # a descriptor that keeps the guest's folder
+    lock: int  # descriptor whose flock keeps the guest's scratch directory
 
 
 @contextmanager
-def _surroundings(files: Iterable[Path | str | Device]) -> Iterator[_Guest]:
-    """A bus and a runtime directory; what the guest left behind is taken away at the end."""
+def _guest(files: Iterable[Path | str | Device]) -> Iterator[_Guest]:
+    """Create a bus and a runtime directory; remove both, and the files of the guest, at the end."""
     scratch = Scratch("guest")
     try:
         with EmulatedBus(files, scratch.path) as bus:
-            root = runtime.make_private(scratch.path / "run")
+            root = prefix_dir.make_private(scratch.path / "run")
             env = {"EAL_SYSFS_ROOT": str(bus.root), "EAL_RUNTIME_DIR": str(root)}
             try:
                 yield _Guest(env, bus, scratch.lock)
             finally:
-                for directory in runtime.prefixes(root):
-                    leftovers.remove(directory)
+                for directory in prefix_dir.prefixes(root):
+                    cleanup.remove(directory)
     finally:
         scratch.close()
 
 
 @contextmanager
 def guest_environment(files: Iterable[Path | str | Device]) -> Iterator[dict[str, str]]:
-    """The environment of a guest app on an emulated bus, with a runtime directory of its own; what the guest left
-    behind is taken away at the end. A read-only device cannot be written by it, a plain file can.
+    """Yield the environment variables of a guest application on an emulated bus with one device per file.
+
+    The guest gets its own runtime directory, which is removed at the end with all files of the guest. A path gives a
+    writable device; a Device may be read-only.
     """
-    with _surroundings(files) as guest:
+    with _guest(files) as guest:
         yield guest.env
 
 
@@ -72,109 +72,57 @@ def run(
     repeat: int = 0,
     follow: Callable[[], Iterable[Device]] | None = None,
 ) -> int:
-    """Runs a command as the guest that is given these devices; gives its exit status (128 + N for signal N).
+    """Run a command as a guest with these devices and return its exit status (128 + N for signal N).
 
-    SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on, and the command is waited for.
+    SIGINT, SIGTERM, SIGHUP and SIGQUIT are forwarded to the command.
 
-    - slow: how many times slower it runs: all of its process group is stopped (SIGSTOP) most of the time.
-    - kill: its process group is killed (SIGKILL) at a random moment within so many seconds, drawn by `seed`, and it is
-      started again `repeat` times, on the same bus with what it left. A run that ends with an error of its own, or by a
-      signal that was passed on, is the last.
-    - follow: is asked now and then which devices the guest should have; those that it lacks come on the bus.
+    - slow: factor by which the command is slowed down; its process group is stopped (SIGSTOP) most of the time.
+    - kill: kill its process group (SIGKILL) after a random time of up to so many seconds, determined by `seed`, and
+      restart it `repeat` times on the same bus, with the files of the previous run. There is no restart after a run
+      that fails by itself or that was ended by a forwarded signal.
+    - follow: called every 0.1 s; devices that it returns and the bus lacks are plugged.
 
-    With slow or kill the command has a process group of its own, and reads no terminal. Raises Invalid for values that
-    make no sense.
+    With slow or kill the command gets its own process group and cannot read from a terminal. Raises Invalid if a value
+    is out of range.
     """
-    hardship = Hardship(slow, kill, seed, repeat)
+    faults = FaultInjection(slow, kill, seed, repeat)
     status = 0
-    with _surroundings(devices) as guest, _passing_on() as relay, _following(guest.bus, follow):
+    with _guest(devices) as guest, relay_signals() as relay, _following(guest.bus, follow):
         environment = {**(os.environ if env is None else env), **guest.env}
-        stdin = subprocess.DEVNULL if hardship.any and os.isatty(0) else None
-        group = 0 if hardship.any else None
-        for life in hardship.lives():
+        stdin = subprocess.DEVNULL if faults.active and os.isatty(0) else None
+        group = 0 if faults.active else None
+        for lifetime in faults.lifetimes():
             process = subprocess.Popen(
                 command, env=environment, stdin=stdin, process_group=group, pass_fds=[guest.lock]
             )
-            relay.to(process, whole_group=hardship.any)
-            killed = hardship.endure(process, life)
+            relay.attach(process, whole_group=faults.active)
+            killed = faults.supervise(process, lifetime)
             status = process.wait()
-            relay.to(None)
-            if relay.used or (status and not killed):
+            relay.detach()
+            if relay.received or (status and not killed):
                 break
     return status if status >= 0 else 128 - status
 
 
 @contextmanager
 def _following(bus: EmulatedBus, devices: Callable[[], Iterable[Device]] | None) -> Iterator[None]:
-    """Puts on the bus what comes to a guest's devices."""
-    ended = threading.Event()
+    """Plug new devices of a guest into the bus until the context ends; without a callback do nothing."""
+    if devices is None:
+        yield
+        return
+    stop = threading.Event()
 
-    def follow() -> None:
-        while devices is not None and not ended.wait(_FOLLOW):
+    def poll() -> None:
+        while not stop.wait(_FOLLOW_INTERVAL):
             try:
                 bus.give(devices())
-            except (EalError, OSError) as error:  # its host ended, or is about to
-                log.debug("what the guest should have cannot be told: %s", error)
+            except (EalError, OSError) as error:  # the host closes the metadata file when it ends
+                log.debug("cannot list the devices of the guest: %s", error)
 
-    thread = threading.Thread(target=follow, name="follow", daemon=True)
-    if devices is not None:
-        thread.start()
+    thread = threading.Thread(target=poll, name="follow", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        ended.set()
-        if devices is not None:
-            thread.join()
-
-
-class _Relay:
-    """Passes signals on to a process; those that come while there is none, to the next one."""
-
-    def __init__(self) -> None:
-        self.used = False
-        self._process: subprocess.Popen[bytes] | None = None
-        self._whole_group = False
-        self._early: list[int] = []
-
-    def to(self, process: subprocess.Popen[bytes] | None, *, whole_group: bool = False) -> None:
-        self._process, self._whole_group = process, whole_group
-        while process is not None and self._early:
-            self._send(process, self._early.pop(0))
-
-    def take(self, number: int, _: FrameType | None) -> None:
-        self.used = True
-        if self._process is None:
-            self._early.append(number)
-        elif number not in (signal.SIGINT, signal.SIGQUIT) or self._whole_group or not _in_foreground():
-            self._send(self._process, number)
-
-    def _send(self, process: subprocess.Popen[bytes], number: int) -> None:
-        if not self._whole_group:
-            process.send_signal(number)
-        elif process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-
-
-@contextmanager
-def _passing_on() -> Iterator[_Relay]:
-    """Signals go to the process that the relay is told of."""
-    relay = _Relay()
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # of nohup, or of a shell for what it runs in the background
-            signal.signal(number, relay.take)
-    try:
-        yield relay
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _in_foreground() -> bool:
-    """Whether a terminal's Ctrl-C goes to this process and its children: they have it already then."""
-    try:
-        with open("/dev/tty", "rb") as terminal:
-            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
-    except OSError:
-        return False
+        stop.set()
+        thread.join()

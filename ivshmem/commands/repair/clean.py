@@ -32,7 +32,7 @@ def clean(file_prefix: str | None, yes: bool, dry_run: bool, as_json: bool) -> N
     from ivshmem.inspect.prefixes import garbage, remove_garbage
 
     pieces = garbage(runtime.runtime_dir(), file_prefix)
-    folders = scratch.abandoned() if file_prefix is None else []
+    folders = scratch.stale_folders() if file_prefix is None else []
     if as_json:
         found = [{"file_prefix": p.directory.prefix, "files": [str(f) for f in p.files]} for p in pieces]
         print_json([*found, *({"file_prefix": None, "files": [str(folder)]} for folder in folders)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem emulate` as people run it: status, environment, signals, Ctrl-C, and nothing left behind."""
+"""`ivshmem emulate` as a process: exit status, environment, signals, Ctrl-C, and the removal of its files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PYTHON = [sys.executable, "-P", "-c"]
 
 @pytest.fixture(autouse=True)
 def own_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for temporary files, which the commands must leave empty."""
+    """Temporary directory of the commands, which they must leave empty."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -45,26 +45,26 @@ def emulate(*words: str, **how: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([IVSHMEM, "emulate", *words], capture_output=True, text=True, timeout=60, **how)
 
 
-def said_error(run: subprocess.CompletedProcess[str], status: int) -> str:
-    """The one line that an error is, without its "Error: "."""
+def error_line(run: subprocess.CompletedProcess[str], status: int) -> str:
+    """Check that stderr is one error line, after the usage for status 2; return it without "Error: "."""
     assert run.returncode == status, run
     assert run.stdout == ""
     assert "Traceback" not in run.stderr
     lines = run.stderr.splitlines()
-    if status == 2:  # a usage error shows the usage first
+    if status == 2:
         assert lines[0].startswith("Usage: ivshmem emulate")
         lines = lines[-1:]
     (line,) = lines
     return line.removeprefix("Error: ")
 
 
-# --- status and words ---------------------------------------------------------------------------------------
+# --- exit status and arguments ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("script", "status"), [("exit 0", 0), ("exit 1", 1), ("exit 77", 77), ("kill -9 $$", 137), ("kill -USR1 $$", 138)]
 )
-def test_the_status_is_the_commands(vm0: ivshmem.Metadata, script: str, status: int) -> None:
+def test_emulate_returns_status_of_command(vm0: ivshmem.Metadata, script: str, status: int) -> None:
     run = emulate("vm0", "--", "sh", "-c", script)
     assert (run.returncode, run.stdout, run.stderr) == (status, "", "")
 
@@ -80,18 +80,18 @@ def test_the_status_is_the_commands(vm0: ivshmem.Metadata, script: str, status: 
         ["", " ", "a  b", "'", '"', "$x", "*", "-"],
     ],
 )
-def test_the_commands_own_words_are_left_alone(vm0: ivshmem.Metadata, words: list[str]) -> None:
+def test_arguments_after_separator_reach_command_unchanged(vm0: ivshmem.Metadata, words: list[str]) -> None:
     run = emulate("vm0", "--", *PYTHON, "import json, sys; print(json.dumps(sys.argv[1:]))", *words)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == words
 
 
-def test_standard_input_and_output_are_the_commands(vm0: ivshmem.Metadata) -> None:
+def test_command_inherits_stdin_stdout_and_stderr(vm0: ivshmem.Metadata) -> None:
     run = emulate("vm0", "--", "sh", "-c", "cat; echo oops >&2", input="through\n")
     assert (run.returncode, run.stdout, run.stderr) == (0, "through\n", "oops\n")
 
 
-def test_the_guest_sees_a_bus_and_a_place_of_its_own(vm0: ivshmem.Metadata, runtime_dir: Path) -> None:
+def test_guest_environment_has_bus_and_private_runtime_dir(vm0: ivshmem.Metadata, runtime_dir: Path) -> None:
     code = "import json, os; print(json.dumps(dict(os.environ)))"
     run = emulate("vm0", "--", *PYTHON, code, env={**os.environ, "MINE": "kept"})
     seen = json.loads(run.stdout)
@@ -101,7 +101,7 @@ def test_the_guest_sees_a_bus_and_a_place_of_its_own(vm0: ivshmem.Metadata, runt
     assert changed == {"EAL_RUNTIME_DIR", "EAL_SYSFS_ROOT"}
 
 
-FINDS = """
+FINDER = """
 import eal, json
 with eal.init() as guest:
     found = {share.name: [entry.name for entry in share.table.entries] for share in guest.shares}
@@ -110,49 +110,50 @@ with eal.init() as guest:
 """
 
 
-def test_several_names(vm0: ivshmem.Metadata) -> None:
-    """With a segment in common, which the guest maps once."""
+def test_guest_of_several_metadata_maps_common_segment_once(vm0: ivshmem.Metadata) -> None:
     vm1 = ivshmem.metadata_create("vm 1,=")
     vm1.add_memzone(eal.memzone_lookup("zone"))
     vm1.add_memzone(eal.memzone_reserve("apart", 64, group="apart"), readonly=True)
-    run = emulate("vm0", "vm 1,=", "vm0", "--", *PYTHON, FINDS)
+    run = emulate("vm0", "vm 1,=", "vm0", "--", *PYTHON, FINDER)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == [{"vm0": ["zone"], "vm 1,=": ["zone", "apart"]}, ["apart", "zone"], 2, []]
 
 
-def test_metadata_of_two_prefixes(vm0: ivshmem.Metadata, peer: Callable[..., Any], prefix: str) -> None:
+def test_metadata_is_found_in_all_prefixes_or_in_the_given_one(
+    vm0: ivshmem.Metadata, peer: Callable[..., Any], prefix: str
+) -> None:
     other = peer(
         """
         import sys, eal, ivshmem
         with eal.init(file_prefix=sys.argv[1] + "other", no_huge=True):
             ivshmem.metadata_create("vm1").add_memzone(eal.memzone_reserve("theirs", 64))
-            print("made", flush=True)
+            print("ready", flush=True)
             sys.stdin.readline()
         """
     )
     other.hear()
-    run = emulate("vm0", "vm1", "--", *PYTHON, FINDS)
+    run = emulate("vm0", "vm1", "--", *PYTHON, FINDER)
     assert json.loads(run.stdout)[:3] == [{"vm0": ["zone"], "vm1": ["theirs"]}, ["theirs", "zone"], 2]
     run = emulate("--file-prefix", prefix, "vm0", "--", "true")
     assert run.returncode == 0
     run = emulate("--file-prefix", prefix, "vm1", "--", "true")
-    assert said_error(run, 1).startswith(f"there is no metadata 'vm1' of file_prefix '{prefix}'")
+    assert error_line(run, 1).startswith(f"there is no metadata 'vm1' of file_prefix '{prefix}'")
     other.end()
 
 
-def test_after_the_host_was_killed(peer: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
+def test_guest_of_killed_host_finds_its_share(peer: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
     host = peer(
         """
         import sys, time, eal, ivshmem
         eal.init(file_prefix=sys.argv[1], no_huge=True)
         ivshmem.metadata_create("vm0").add_memzone(eal.memzone_reserve("zone", 64))
-        print("made", flush=True)
+        print("ready", flush=True)
         time.sleep(60)
         """
     )
     host.hear()
     host.crash()
-    run = emulate("vm0", "--", *PYTHON, FINDS)
+    run = emulate("vm0", "--", *PYTHON, FINDER)
     assert json.loads(run.stdout)[0] == {"vm0": ["zone"]}
     subprocess.run([IVSHMEM, "clean", "--yes"], check=True, capture_output=True)
 
@@ -160,16 +161,16 @@ def test_after_the_host_was_killed(peer: Callable[..., Any], runtime_dir: Path, 
 # --- errors -------------------------------------------------------------------------------------------------
 
 
-def test_a_command_that_is_not_there(vm0: ivshmem.Metadata, tmp_path: Path) -> None:
-    error = said_error(emulate("vm0", "--", "no-such-command"), 1)
+def test_command_that_cannot_be_executed_is_an_error(vm0: ivshmem.Metadata, tmp_path: Path) -> None:
+    error = error_line(emulate("vm0", "--", "no-such-command"), 1)
     assert error == "cannot run 'no-such-command': No such file or directory"
     (tmp_path / "plain").write_text("not for running")
-    error = said_error(emulate("vm0", "--", str(tmp_path / "plain")), 1)
+    error = error_line(emulate("vm0", "--", str(tmp_path / "plain")), 1)
     assert error == f"cannot run '{tmp_path / 'plain'}': Permission denied"
 
 
-def test_an_unknown_name(vm0: ivshmem.Metadata, runtime_dir: Path) -> None:
-    error = said_error(emulate("vm0", "vm9", "--", "touch", str(runtime_dir / "ran")), 1)
+def test_unknown_metadata_name_is_an_error(vm0: ivshmem.Metadata, runtime_dir: Path) -> None:
+    error = error_line(emulate("vm0", "vm9", "--", "touch", str(runtime_dir / "ran")), 1)
     assert error == f"there is no metadata 'vm9' in {runtime_dir}; there are: 'vm0'"
     assert not (runtime_dir / "ran").exists()
 
@@ -177,29 +178,29 @@ def test_an_unknown_name(vm0: ivshmem.Metadata, runtime_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["vm0", "true"], "put -- between the metadata and the command"),
-        (["vm0"], "put -- between the metadata and the command"),
-        (["vm0", "--"], "a command is needed after --"),
-        (["--"], "a command is needed after --"),
+        (["vm0", "true"], "put -- between NAME and COMMAND"),
+        (["vm0"], "put -- between NAME and COMMAND"),
+        (["vm0", "--"], "put COMMAND after --"),
+        (["--"], "put COMMAND after --"),
         (["--", "true"], "Missing argument 'NAME... -- COMMAND [ARG]...'."),
-        ([], "put -- between the metadata and the command"),
+        ([], "put -- between NAME and COMMAND"),
         (["--no-such-option", "vm0", "--", "true"], "No such option '--no-such-option'."),
         (["vm0", "--no-such-option", "--", "true"], "No such option '--no-such-option'."),
     ],
 )
-def test_words_that_make_no_sense(runtime_dir: Path, words: list[str], error: str) -> None:
-    assert said_error(emulate(*words), 2) == error
+def test_invalid_arguments_are_invalid_usage(runtime_dir: Path, words: list[str], error: str) -> None:
+    assert error_line(emulate(*words), 2) == error
 
 
-def test_a_file_that_is_gone(vm0: ivshmem.Metadata) -> None:
+def test_missing_segment_file_is_an_error(vm0: ivshmem.Metadata) -> None:
     path = eal.segments()[0].path
     os.unlink(path)
-    assert said_error(emulate("vm0", "--", "true"), 1).startswith(f"{path}, which metadata 'vm0' needs, is gone")
+    assert error_line(emulate("vm0", "--", "true"), 1).startswith(f"{path}, which metadata 'vm0' needs, is gone")
 
 
-# --- leftovers ----------------------------------------------------------------------------------------------
+# --- files of the guest -------------------------------------------------------------------------------------
 
-MESSY = """
+LEAVES_FILES = """
 import os, sys, eal, ivshmem
 made = eal.init(file_prefix=sys.argv[1], no_huge=True)
 ivshmem.metadata_create("own").add_ring(eal.ring_create("ring", 8))
@@ -210,10 +211,12 @@ made.detach()
 
 
 @pytest.mark.parametrize(("end", "status"), [("kill", 137), ("keep", 0)])
-def test_what_the_guest_left_is_removed(vm0: ivshmem.Metadata, prefix: str, end: str, status: int) -> None:
+def test_files_of_ended_guest_are_removed(vm0: ivshmem.Metadata, prefix: str, end: str, status: int) -> None:
     before = sorted(Path("/dev/shm").glob("ivshmem.*"))
     mine = [path for path in before if f".{prefix}." in path.name]
-    run = emulate("vm0", "--", *PYTHON, MESSY, prefix, end)  # the host's own file_prefix, in a world of its own
+    run = emulate(
+        "vm0", "--", *PYTHON, LEAVES_FILES, prefix, end
+    )  # the host's file_prefix, in the guest's runtime directory
     assert run.returncode == status, run.stderr
     assert sorted(Path("/dev/shm").glob(f"*.{prefix}.*")) == mine
     assert len(vm0.devices()) == 2
@@ -221,8 +224,8 @@ def test_what_the_guest_left_is_removed(vm0: ivshmem.Metadata, prefix: str, end:
 
 # --- signals ------------------------------------------------------------------------------------------------
 
-# Counts what it gets until its standard input says enough, and ends with 5.
-COUNTS = """
+# Prints the signals that arrive within 0.2 s after the first, and exits with status 5.
+RECORDER = """
 import signal, sys, time
 seen = []
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -238,7 +241,7 @@ sys.exit(5)
 
 
 def start(*words: str, **how: Any) -> subprocess.Popen[str]:
-    """`ivshmem emulate`, without a terminal, as a service has it."""
+    """Start `ivshmem emulate` without a terminal, like a service."""
     pipe = subprocess.PIPE
     return subprocess.Popen(
         [IVSHMEM, "emulate", *words], stdout=pipe, stderr=pipe, text=True, start_new_session=True, **how
@@ -251,8 +254,8 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_is_passed_on(vm0: ivshmem.Metadata, number: signal.Signals) -> None:
-    with start("vm0", "--", *PYTHON, COUNTS) as process:
+def test_signal_is_forwarded_to_command(vm0: ivshmem.Metadata, number: signal.Signals) -> None:
+    with start("vm0", "--", *PYTHON, RECORDER) as process:
         assert first_line(process) == "ready"
         process.send_signal(number)
         out, errors = process.communicate(timeout=30)
@@ -260,7 +263,7 @@ def test_a_signal_is_passed_on(vm0: ivshmem.Metadata, number: signal.Signals) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
-def test_a_guest_that_a_signal_ends(vm0: ivshmem.Metadata, number: signal.Signals) -> None:
+def test_status_of_command_ended_by_forwarded_signal(vm0: ivshmem.Metadata, number: signal.Signals) -> None:
     with start("vm0", "--", "sh", "-c", "ulimit -c 0; echo ready; exec sleep 30") as process:
         assert first_line(process) == "ready"
         process.send_signal(number)
@@ -268,7 +271,7 @@ def test_a_guest_that_a_signal_ends(vm0: ivshmem.Metadata, number: signal.Signal
     assert (out, errors, process.returncode) == ("", "", 128 + number)
 
 
-def test_what_nohup_ignores_stays_ignored(vm0: ivshmem.Metadata) -> None:
+def test_signal_ignored_by_nohup_stays_ignored(vm0: ivshmem.Metadata) -> None:
     ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
     with start("vm0", "--", "sh", "-c", "echo ready; sleep 0.3; exit 3", **ignore) as process:
         assert first_line(process) == "ready"
@@ -278,7 +281,7 @@ def test_what_nohup_ignores_stays_ignored(vm0: ivshmem.Metadata) -> None:
 
 
 class Terminal:
-    """A command in a terminal of its own, and what it printed there."""
+    """A command with a pseudo-terminal of its own, and the text that it printed."""
 
     def __init__(self, command: list[str]) -> None:
         self.pid, self._fd = pty.fork()
@@ -290,13 +293,13 @@ class Terminal:
         self.text = ""
 
     def until(self, text: str, timeout: float = 30) -> None:
-        """Reads until some text has come; "" for all of it."""
+        """Read until a text has arrived; "": until the terminal is closed."""
         end = time.monotonic() + timeout
         while not text or text not in self.text:
             assert select.select([self._fd], [], [], max(0, end - time.monotonic()))[0], self.text
             try:
                 piece = os.read(self._fd, 4096)
-            except OSError:  # the other end is closed
+            except OSError:  # the command has closed its side
                 piece = b""
             if not piece:
                 assert not text, self.text
@@ -307,7 +310,7 @@ class Terminal:
         os.write(self._fd, keys.encode())
 
     def end(self) -> int:
-        """Its exit status, when all was read."""
+        """Read all output and return the exit status."""
         try:
             self.until("")
         except BaseException:
@@ -319,9 +322,9 @@ class Terminal:
         return os.waitstatus_to_exitcode(status)
 
 
-def test_ctrl_c_reaches_the_guest_once(vm0: ivshmem.Metadata) -> None:
-    """The terminal sends it to both: passed on as well it would come again, in the middle of the guest's clean-up."""
-    terminal = Terminal([IVSHMEM, "emulate", "vm0", "--", *PYTHON, COUNTS])
+def test_ctrl_c_reaches_guest_once(vm0: ivshmem.Metadata) -> None:
+    """The terminal signals both processes. A forwarded signal would be a second one, during the guest's clean-up."""
+    terminal = Terminal([IVSHMEM, "emulate", "vm0", "--", *PYTHON, RECORDER])
     terminal.until("ready\n")
     terminal.type("\x03")
     assert terminal.end() == 5
@@ -329,7 +332,7 @@ def test_ctrl_c_reaches_the_guest_once(vm0: ivshmem.Metadata) -> None:
     assert "Traceback" not in terminal.text
 
 
-SLEEPS = """
+SLEEPER = """
 import time, eal
 with eal.init(no_huge=True):
     eal.memzone_reserve("own", 64)
@@ -339,24 +342,24 @@ with eal.init(no_huge=True):
 """
 
 
-def test_ctrl_c_ends_a_guest_that_does_not_mind(vm0: ivshmem.Metadata, prefix: str) -> None:
+def test_ctrl_c_ends_guest_without_handler(vm0: ivshmem.Metadata, prefix: str) -> None:
     mine = sorted(Path("/dev/shm").glob(f"*.{prefix}.*"))
-    terminal = Terminal([IVSHMEM, "emulate", "vm0", "--", *PYTHON, SLEEPS])
+    terminal = Terminal([IVSHMEM, "emulate", "vm0", "--", *PYTHON, SLEEPER])
     terminal.until("ready\n")
     terminal.type("\x03")
     assert terminal.end() == 130
-    assert terminal.text.count("KeyboardInterrupt") == 1  # the guest's own words
+    assert terminal.text.count("KeyboardInterrupt") == 1  # from the guest
     assert sorted(Path("/dev/shm").glob(f"*.{prefix}.*")) == mine
 
 
 @pytest.mark.parametrize("mode", [[], ["--json"]])
-def test_ctrl_c_in_the_demo_leaves_nothing(runtime_dir: Path, mode: list[str], prefix: str) -> None:
+def test_ctrl_c_in_demo_leaves_no_files(runtime_dir: Path, mode: list[str], prefix: str) -> None:
     terminal = Terminal([IVSHMEM, "demo", "--messages", "100000000", "--file-prefix", prefix, *mode])
     deadline = time.monotonic() + 30
     while not list(Path("/dev/shm").glob(f"*.{prefix}.*.md")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    time.sleep(1)  # in the middle of it
+    time.sleep(1)  # during the exchange
     terminal.type("\x03")
     assert terminal.end() == 1
     assert "Aborted!" in terminal.text

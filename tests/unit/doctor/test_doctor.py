@@ -24,7 +24,7 @@ from eal.pci.bar_access import Choice
 from ivshmem import doctor as whole
 from ivshmem.cli import cli
 from ivshmem.doctor import examine
-from ivshmem.emulate.runner import EmulatedBus
+from ivshmem.emulate.bus import EmulatedBus
 from tests.machines import put
 
 MIB = 1 << 20
