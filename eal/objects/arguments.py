@@ -23,5 +23,6 @@ def check_same(kind: Kind, name: str, pairs: dict[str, tuple[object, object]]) -
     for argument, (existing, requested) in pairs.items():
         if existing != requested:
             raise Exists(
-                f"{kind.name.lower()} {name!r} exists with another {argument}: {existing} there, {requested} asked for"
+                f"{kind.name.lower()} {name!r} exists with {argument} {existing}, not {requested}; pass the existing "
+                "value or choose another name"
             )
