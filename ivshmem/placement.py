@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Is a running host app, with its VMs, where the rules want it? Reads QEMU by QMP and threads from /proc."""
+"""Placement check of running VMs and host applications. Reads QEMU by QMP, and threads and memory from /proc."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ivshmem.hotplug.qmp import Qmp
 
 @dataclass(frozen=True)
 class Vcpu:
-    """One vCPU: its index, QEMU's thread for it, and the CPUs that thread may run on."""
+    """One vCPU: its index, the thread id of its QEMU thread, and the CPUs that the thread may run on."""
 
     index: int
     tid: int
@@ -28,7 +28,7 @@ class Vcpu:
 
 @dataclass(frozen=True)
 class Memory:
-    """One memory backend of a VM. `nodes` is empty where it is not bound."""
+    """One memory backend of a VM, `size` in bytes. `nodes` is empty if the backend is not bound to nodes."""
 
     name: str
     size: int
@@ -38,7 +38,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class SharedFile:
-    """A file that a process maps shared, and how many of its pages lie on which node."""
+    """A file that a process maps as shared; `pages`: (node, number of pages on the node)."""
 
     path: str
     pages: tuple[tuple[int, int], ...]
@@ -46,7 +46,7 @@ class SharedFile:
 
 @dataclass(frozen=True)
 class RunningVm:
-    """A QEMU as it runs."""
+    """One QEMU process."""
 
     name: str
     pid: int
@@ -57,7 +57,7 @@ class RunningVm:
 
 @dataclass(frozen=True)
 class RunningApp:
-    """A host app as it runs. A thread that may run on one CPU alone is a polling lcore."""
+    """One host application. Each of its threads that is pinned to a single CPU counts as a polling lcore."""
 
     pid: int
     program: str
@@ -67,7 +67,7 @@ class RunningApp:
 
 @dataclass(frozen=True)
 class Violation:
-    """One broken rule: `rule` is its short name, `subject` who breaks it, `text` how, and what to do."""
+    """One broken rule: its short name, the VM or application that breaks it, and a text with the remedy."""
 
     rule: str
     subject: str
@@ -78,10 +78,11 @@ class Violation:
 
 
 def check(qmp: Iterable[str | os.PathLike[str]], apps: Iterable[int] | None = None) -> list[Violation]:
-    """Every broken rule of the QEMUs behind these QMP sockets and of host apps.
+    """Return the rules that these VMs and host applications break. `qmp` contains the paths of QMP sockets.
 
-    `apps` are process ids; None: every process that loaded this project's core, except the calling one. A QMP
-    socket serves one client at a time: NotFound when nobody listens, Stalled when QEMU gives no answer.
+    `apps` contains process ids, None: every process that has loaded eal's compiled core, except the caller. Raise
+    NotFound if no QEMU listens on a socket or a process has not loaded eal, Stalled if QEMU does not answer (a QMP
+    socket serves one client at a time).
     """
     topology = Topology()
     vms = [read_vm(os.fspath(path), topology.tree) for path in qmp]
@@ -92,7 +93,7 @@ def check(qmp: Iterable[str | os.PathLike[str]], apps: Iterable[int] | None = No
 
 
 def read_vm(path: str, tree: Tree) -> RunningVm:
-    """One QEMU: its vCPUs and memory by QMP, its threads and files from /proc."""
+    """Return the VM behind a QMP socket: vCPUs and memory by QMP, CPU affinity and shared files from /proc."""
     with Qmp(path) as qmp:
         pid = qmp.pid
         name = qmp.execute("query-name").get("name") or f"QEMU {pid}"
@@ -108,7 +109,10 @@ def read_vm(path: str, tree: Tree) -> RunningVm:
 
 
 def read_apps(tree: Tree, pids: Iterable[int] | None) -> list[RunningApp]:
-    """Host apps with their lcores and files. Raises NotFound for a process id that is not an app of ours."""
+    """Return the host applications with these process ids, None: all but the calling process.
+
+    Raise NotFound for a process that has not loaded eal's compiled core.
+    """
     threads: dict[int, list[PinnedThread]] = {}
     for thread in read_threads(tree):
         if thread.kind == "app":
@@ -117,43 +121,43 @@ def read_apps(tree: Tree, pids: Iterable[int] | None) -> list[RunningApp]:
     apps = []
     for pid in wanted:
         if pid not in threads:
-            raise NotFound(f"process {pid} is no app of ours: it is gone, or has not loaded eal's compiled core")
+            raise NotFound(f"process {pid} must have loaded eal's compiled core; it has not, or has ended")
         lcores = tuple(thread for thread in threads[pid] if len(thread.cpus) == 1)
         apps.append(RunningApp(pid, threads[pid][0].program, lcores, shared_files(tree, pid)))
     return apps
 
 
 def shared_files(tree: Tree, pid: int) -> tuple[SharedFile, ...]:
-    """The files that a process maps shared and writable or not, with the nodes of their pages."""
+    """Return the files that a process maps as shared, with the NUMA nodes of their pages."""
     shared = set(re.findall(r"^\S+ \S{3}s \S+ \S+ [1-9]\d* +(/.*)$", tree.text(f"proc/{pid}/maps") or "", re.MULTILINE))
     pages: dict[str, dict[int, int]] = {path: {} for path in shared}
     for line in (tree.text(f"proc/{pid}/numa_maps") or "").splitlines():
-        found = re.search(r" file=(\S+)", line)
-        path = found[1].replace("\\040", " ") if found else ""
+        field = re.search(r" file=(\S+)", line)
+        path = field[1].replace("\\040", " ") if field else ""
         if path in pages:
             for node, count in re.findall(r" N(\d+)=(\d+)", line):
                 pages[path][int(node)] = pages[path].get(int(node), 0) + int(count)
-    return tuple(SharedFile(path, tuple(sorted(found.items()))) for path, found in sorted(pages.items()))
+    return tuple(SharedFile(path, tuple(sorted(counts.items()))) for path, counts in sorted(pages.items()))
 
 
 # --- rules --------------------------------------------------------------------------------------------------
 
 
 def violations(topology: Topology, vms: Sequence[RunningVm], apps: Sequence[RunningApp]) -> list[Violation]:
-    """Every broken rule, the same as a plan keeps: see docs/cpu-layout.md."""
+    """Return the broken rules. docs/cpu-layout.md lists the rules, which a placement plan keeps."""
     found = [violation for vm in vms for violation in (*_pinning(vm), *_one_node(topology, vm))]
-    users = [(f"{vm.name} vCPU {vcpu.index}", vcpu.cpus[0]) for vm in vms for vcpu in vm.vcpus if len(vcpu.cpus) == 1]
+    vcpus = [(f"{vm.name} vCPU {vcpu.index}", vcpu.cpus[0]) for vm in vms for vcpu in vm.vcpus if len(vcpu.cpus) == 1]
     lcores = [(f"{app.program} lcore {thread.tid}", thread.cpus[0]) for app in apps for thread in app.lcores]
-    found += _one_user(users + lcores)
-    found += _siblings(topology, users, lcores)
+    found += _one_user(vcpus + lcores)
+    found += _siblings(topology, vcpus, lcores)
     for app in apps:
         for vm in vms:
-            found += _near(topology, app, vm)
+            found += _near_vm(topology, app, vm)
     return found
 
 
-def home_of(topology: Topology, vm: RunningVm) -> int | None:
-    """The node of a VM: where its vCPUs are; None where they are on several, or anywhere."""
+def node_of(topology: Topology, vm: RunningVm) -> int | None:
+    """Return the node of a VM's vCPUs, None if they may run on several nodes."""
     nodes = {topology.cpu(cpu).node for vcpu in vm.vcpus for cpu in vcpu.cpus}
     return nodes.pop() if len(nodes) == 1 else None
 
@@ -171,12 +175,16 @@ def _pinning(vm: RunningVm) -> list[Violation]:
 
 
 def _one_node(topology: Topology, vm: RunningVm) -> list[Violation]:
-    """vCPUs and memory of a VM on one node. With one node there is nothing to choose."""
+    """Check that a VM's vCPUs and memory are on one node. A machine with one node cannot break the rule."""
     if len(topology.nodes) == 1:
         return []
     nodes = {node for vcpu in vm.vcpus for cpu in vcpu.cpus if (node := topology.cpu(cpu).node) is not None}
     if len(nodes) > 1:
-        return [Violation("one-node", vm.name, f"its vCPUs may run on nodes {format_list(nodes)}; keep them on one")]
+        return [
+            Violation(
+                "one-node", vm.name, f"its vCPUs may run on nodes {format_list(nodes)}; pin them to CPUs of one node"
+            )
+        ]
     found = []
     for memory in vm.memory if nodes else ():
         if memory.policy == "default":
@@ -194,7 +202,7 @@ def _one_user(users: Sequence[tuple[str, int]]) -> list[Violation]:
     for name, cpu in users:
         by_cpu.setdefault(cpu, []).append(name)
     return [
-        Violation("one-user", " and ".join(names), f"share CPU {cpu}; give each its own")
+        Violation("one-user", " and ".join(names), f"share CPU {cpu}; pin each to a CPU of its own")
         for cpu, names in sorted(by_cpu.items())
         if len(names) > 1
     ]
@@ -207,7 +215,7 @@ def _siblings(
         Violation(
             "siblings",
             f"{lcore} and {vcpu}",
-            f"poll and run on CPUs {cpu} and {other}, hyperthreads of one core; move one of them",
+            f"poll and run on CPUs {cpu} and {other}, hyperthreads of one core; pin one of them to another core",
         )
         for lcore, cpu in lcores
         for vcpu, other in vcpus
@@ -215,20 +223,22 @@ def _siblings(
     ]
 
 
-def _near(topology: Topology, app: RunningApp, vm: RunningVm) -> list[Violation]:
-    """An app that shares memory with a VM polls on the VM's node, where the memory is too."""
-    home = home_of(topology, vm)
-    common = {file.path for file in app.files} & {file.path for file in vm.files}
-    if home is None or not common or len(topology.nodes) == 1:
+def _near_vm(topology: Topology, app: RunningApp, vm: RunningVm) -> list[Violation]:
+    """Check that an application polls on the node of a VM that it shares memory with, and that the memory is there."""
+    vm_node = node_of(topology, vm)
+    shared = {file.path for file in app.files} & {file.path for file in vm.files}
+    if vm_node is None or not shared or len(topology.nodes) == 1:
         return []
     found = []
     nodes = {topology.cpu(thread.cpus[0]).node for thread in app.lcores}
-    if app.lcores and home not in nodes:
-        text = f"shares memory with {vm.name} on node {home}, but no lcore of it polls there"
+    if app.lcores and vm_node not in nodes:
+        remedy = f"pin one to a CPU of node {vm_node}"
+        text = f"shares memory with {vm.name} on node {vm_node}, but none of its lcores polls there; {remedy}"
         found.append(Violation("near", app.program, text))
     for file in vm.files:
-        away = {node: count for node, count in file.pages if node != home and count}
-        if file.path in common and away:
-            text = f"{sum(away.values())} pages of {file.path} are on nodes {format_list(away)}, {vm.name} on {home}"
-            found.append(Violation("near", app.program, f"{text}; reserve with socket_id={home}"))
+        remote = {node: count for node, count in file.pages if node != vm_node and count}
+        if file.path in shared and remote:
+            count = sum(remote.values())
+            text = f"{count} pages of {file.path} are on nodes {format_list(remote)}, {vm.name} on {vm_node}"
+            found.append(Violation("near", app.program, f"{text}; reserve with socket_id={vm_node}"))
     return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Made-up machines: sysfs trees of many shapes, written by test code into a temporary directory."""
+"""Synthetic machines: sysfs trees with given CPUs, NUMA nodes and memory, written into a temporary directory."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from pathlib import Path
 GIB = 1 << 30
 MIB = 1 << 20
 
-# lscpu takes CPUs without a model for absent.
-_MODEL = "vendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: 85\nmodel name\t: Made up\nstepping\t: 4\n"
+# lscpu does not list CPUs without a model.
+_MODEL = "vendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: 85\nmodel name\t: Synthetic\nstepping\t: 4\n"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the tree is to say. `cpus` maps a CPU to its (package id, core id); siblings follow from those.
+    """Content of a sysfs tree. `cpus` maps a CPU to its (package id, core id), which determine its siblings.
 
-    `nodes` maps a node to its CPUs; None: a kernel without NUMA. `bare` CPUs have no topology files, with
-    `masks` False nobody has sibling masks. `units` are CPUs that share a thread mask with different core ids.
+    `nodes` maps a node to its CPUs, None for a kernel without NUMA. `memory` and `free` map a node to bytes,
+    `hugepages` maps it to {page size: (total, free)}. CPUs in `bare` have no topology files; `masks` False omits the
+    sibling masks of all CPUs. `units` contains sets of CPUs with one thread mask but different core ids. `cpuset` is
+    (cgroup version, CPU list).
     """
 
     cpus: Mapping[int, tuple[int, int]]
@@ -37,7 +39,7 @@ class Machine:
     shared_l3: tuple[frozenset[int], ...] = ()
 
     def write(self, root: Path) -> Path:
-        """The tree below `root`, which is returned."""
+        """Write the tree into `root` and return `root`."""
         online = [cpu for cpu in sorted(self.cpus) if cpu not in self.offline]
         system = root / "sys/devices/system"
         for name, numbers in (("possible", self.cpus), ("present", self.cpus), ("online", online)):
@@ -53,45 +55,45 @@ class Machine:
         self._write_cpuset(root)
         return root
 
-    def _write_cpu(self, folder: Path, cpu: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def _write_cpu(self, directory: Path, cpu: int) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
         if cpu:
-            put(folder / "online", "0" if cpu in self.offline else "1")
+            put(directory / "online", "0" if cpu in self.offline else "1")
         if cpu in self.offline or cpu in self.bare:
             return
         package, core = self.cpus[cpu]
-        put(folder / "topology/core_id", str(core))
-        put(folder / "topology/physical_package_id", str(package))
-        live = [other for other in self.cpus if other not in self.offline | self.bare]
+        put(directory / "topology/core_id", str(core))
+        put(directory / "topology/physical_package_id", str(package))
+        listed_cpus = [other for other in self.cpus if other not in self.offline | self.bare]
         if self.masks:
             unit = next((unit for unit in self.units if cpu in unit), frozenset())
-            threads = {other for other in live if self.cpus[other] == (package, core)} | unit
-            mates = {other for other in live if self.cpus[other][0] == package}
-            put(folder / "topology/thread_siblings", mask(threads))
-            put(folder / "topology/core_siblings", mask(mates))
+            threads = {other for other in listed_cpus if self.cpus[other] == (package, core)} | unit
+            package_cpus = {other for other in listed_cpus if self.cpus[other][0] == package}
+            put(directory / "topology/thread_siblings", mask(threads))
+            put(directory / "topology/core_siblings", mask(package_cpus))
         for l3 in self.shared_l3:
             if cpu in l3:
                 for name, text in (("level", "3"), ("type", "Unified"), ("size", "8192K")):
-                    put(folder / "cache/index3" / name, text)
-                put(folder / "cache/index3/shared_cpu_map", mask(l3))
+                    put(directory / "cache/index3" / name, text)
+                put(directory / "cache/index3/shared_cpu_map", mask(l3))
 
-    def _write_nodes(self, folder: Path) -> None:
+    def _write_nodes(self, directory: Path) -> None:
         if self.nodes is None:
             return
-        put(folder / "online", listed(self.nodes))
+        put(directory / "online", listed(self.nodes))
         for node, cpus in self.nodes.items():
-            here = folder / f"node{node}"
+            node_directory = directory / f"node{node}"
             total = self.memory.get(node, GIB)
             free = self.free.get(node, total)
-            put(here / "cpumap", mask(set(cpus) - self.offline))
+            put(node_directory / "cpumap", mask(set(cpus) - self.offline))
             put(
-                here / "meminfo",
+                node_directory / "meminfo",
                 f"Node {node} MemTotal: {total >> 10} kB\nNode {node} MemFree: {free >> 10} kB\n",
             )
             row = self.distances.get(node, [10 if other == node else 20 for other in self.nodes])
-            put(here / "distance", " ".join(map(str, row)))
+            put(node_directory / "distance", " ".join(map(str, row)))
             for size, (pages, unused) in self.hugepages.get(node, {}).items():
-                pool = here / f"hugepages/hugepages-{size >> 10}kB"
+                pool = node_directory / f"hugepages/hugepages-{size >> 10}kB"
                 put(pool / "nr_hugepages", str(pages))
                 put(pool / "free_hugepages", str(unused))
 
@@ -114,25 +116,25 @@ class Machine:
 
 
 def put(path: Path, text: str) -> None:
-    """A file with one line."""
+    """Write a file with a newline at its end, and create its parent directories."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text.rstrip("\n") + "\n")
 
 
 def mask(numbers: Iterable[int]) -> str:
-    """The kernel's mask format: words of 32 bits, the highest first."""
+    """Return the numbers as a CPU mask in the kernel's notation: words of 32 bits, the highest first."""
     value = sum(1 << number for number in set(numbers))
     words = [value >> shift & 0xFFFFFFFF for shift in range(0, max(value.bit_length(), 1), 32)]
     return ",".join(f"{word:08x}" for word in reversed(words))
 
 
 def listed(numbers: Iterable[int]) -> str:
-    """The kernel's list format, without ranges."""
+    """Return the numbers as a CPU list without ranges."""
     return ",".join(map(str, sorted(numbers)))
 
 
 def regular(sockets: int, cores: int, threads: int, nodes_per_socket: int = 1, *, interleaved: bool = False) -> Machine:
-    """Alike sockets. Interleaved: all first threads come before all second ones, as on x86."""
+    """Return a machine with equal sockets. `interleaved`: CPUs are numbered thread by thread, as on x86."""
     cpus = {}
     nodes: dict[int, list[int]] = {node: [] for node in range(sockets * nodes_per_socket)}
     for socket in range(sockets):

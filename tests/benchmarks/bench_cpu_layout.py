@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How long cpu-layout takes from start to exit: on this machine, and for a captured tree with 512 CPUs."""
+"""Elapsed time of cpu-layout from start to exit: on this machine, and for a captured tree with 512 CPUs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUNS = 20
 
 
 def measure(command: list[str]) -> str:
-    """Milliseconds, best and median; what else runs on the machine only ever adds."""
+    """Return the best and the median time in milliseconds. Other processes can only add to the best time."""
     times = []
     for _ in range(RUNS):
         start = time.perf_counter()
@@ -26,7 +26,7 @@ def measure(command: list[str]) -> str:
 
 
 def main() -> None:
-    """Print one line a case."""
+    """Print one line per case."""
     script = [sys.executable, "-I", str(ROOT / "tools/cpu_layout.py")]
     regular = runpy.run_path(str(ROOT / "tests/machines.py"))["regular"]
     with tempfile.TemporaryDirectory() as folder:

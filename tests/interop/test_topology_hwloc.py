@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The same machine as lscpu and lstopo see it: this one, the captures of real ones, and made-up ones."""
+"""Topology compared with lscpu and lstopo: on this machine, captures of real machines, and synthetic machines."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from eal.topology.model import Topology
 from tests.machines import SHAPES, Machine
 
 ROOT = Path(__file__).parents[2]
-CAPTURES = sorted((ROOT.parent / "shared/topologies").glob("*.tar.bz2"))  # none on machines without that folder
+CAPTURES = sorted((ROOT.parent / "shared/topologies").glob("*.tar.bz2"))  # empty if the directory does not exist
 
-# Where lstopo says something else, and why; docs/cpu-layout.md tells the same.
+# Shapes for which lstopo reports other values, with the difference; docs/cpu-layout.md lists them too.
 LSTOPO_DIFFERS = {
-    "ids-without-masks": "lstopo gives up without sibling masks; we go by the ids",
-    "no-topology-files": "lstopo leaves out CPUs without topology files; we show them without a core",
+    "ids-without-masks": "lstopo fails without sibling masks; eal uses the ids",
+    "no-topology-files": "lstopo omits CPUs without topology files; eal lists them without a core",
 }
-# Where lscpu says something else, and why.
+# Shapes for which lscpu reports other values, with the difference.
 LSCPU_DIFFERS = {
-    "kernel-without-numa": "lscpu shows no node; we and lstopo show node 0",
-    "compute-units": "lscpu joins the two cores of a compute unit; we and lstopo do not",
-    "ids-without-masks": "lscpu shows no cores without sibling masks; we go by the ids",
+    "kernel-without-numa": "lscpu reports no node; eal and lstopo report node 0",
+    "compute-units": "lscpu reports a compute unit as one core; eal and lstopo as two",
+    "ids-without-masks": "lscpu reports no cores without sibling masks; eal uses the ids",
 }
 
 
-# Captures and made-up machines in one table, so that a machine without captures has no empty test.
+# One table, so that no test is empty on a machine without captures.
 TREES: dict[str, Path | Callable[[], Machine]] = {**SHAPES, **{path.name.partition(".")[0]: path for path in CAPTURES}}
 
 
 @pytest.fixture(scope="session")
 def root_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Writes or unpacks a tree once and gives the directory that holds its sys/."""
+    """Return a function that writes or unpacks a tree once and returns the parent directory of its sys/."""
     roots: dict[str, Path] = {}
 
     def root(name: str) -> Path:
@@ -58,8 +58,8 @@ def root_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a tool says: sets of CPUs, and for nodes number -> (CPUs, bytes)."""
+class TopologySets:
+    """The topology as one tool reports it, as sets of CPUs; `nodes` maps a node to (CPUs, bytes of memory)."""
 
     cpus: frozenset[int]
     allowed: frozenset[int]
@@ -69,8 +69,9 @@ class Seen:
     caches: frozenset[tuple[int, frozenset[int]]]
 
 
-def lstopo(root: Path | None) -> Seen:
-    """What lstopo says of a tree, or of this machine. Its x86 part would ask this machine's CPUID."""
+def lstopo(root: Path | None) -> TopologySets:
+    """Return the report of lstopo on a tree, None: this machine."""
+    # The x86 component reads CPUID of this machine even for a captured tree.
     env = {**os.environ, "HWLOC_COMPONENTS": "-x86"}
     if root is not None:
         env |= {"HWLOC_FSROOT": str(root), "HWLOC_THISSYSTEM": "0"}
@@ -81,7 +82,7 @@ def lstopo(root: Path | None) -> Seen:
         kinds.setdefault(found.attrib["type"], []).append(found)
     caches = [found for kind in kinds if kind.endswith("Cache") for found in kinds[kind]]
     cpus = frozenset().union(*sets(kinds["PU"]))
-    return Seen(
+    return TopologySets(
         cpus=cpus,
         allowed=bits(kinds["Machine"][0].attrib["allowed_cpuset"]) & cpus,
         cores=sets(kinds.get("Core", [])),
@@ -95,20 +96,20 @@ def lstopo(root: Path | None) -> Seen:
 
 
 def sets(found: list[ElementTree.Element]) -> frozenset[frozenset[int]]:
-    """The CPU sets of some objects."""
+    """Return the CPU sets of these objects."""
     return frozenset(bits(each.attrib["cpuset"]) for each in found)
 
 
 def bits(text: str) -> frozenset[int]:
-    """hwloc's masks: words of 32 bits, the highest first, empty ones left out."""
+    """Return the CPUs of an hwloc mask: words of 32 bits, the highest first; an empty word is 0."""
     words = [int(word or "0", 16) for word in text.split(",")]
     value = sum(word << 32 * index for index, word in enumerate(reversed(words)))
     return frozenset(bit for bit in range(value.bit_length()) if value >> bit & 1)
 
 
-def ours(topology: Topology) -> Seen:
-    """The same of our own facts."""
-    return Seen(
+def eal_report(topology: Topology) -> TopologySets:
+    """Return the same report from eal.topology."""
+    return TopologySets(
         cpus=frozenset(cpu.cpu for cpu in topology.cpus if cpu.online),
         allowed=frozenset(cpu.cpu for cpu in topology.cpus if cpu.allowed),
         cores=frozenset(frozenset(core.cpus) for core in topology.cores),
@@ -119,15 +120,15 @@ def ours(topology: Topology) -> Seen:
 
 
 def lscpu(root: Path | None) -> list[list[str]]:
-    """The lines of lscpu -e: CPU, core, socket, node, online."""
-    where = [] if root is None else ["--sysroot", str(root)]
-    command = ["lscpu", *where, "-e=CPU,CORE,SOCKET,NODE,ONLINE"]
+    """Return the rows of lscpu -e: CPU, core, socket, node, online."""
+    sysroot = [] if root is None else ["--sysroot", str(root)]
+    command = ["lscpu", *sysroot, "-e=CPU,CORE,SOCKET,NODE,ONLINE"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [line.split() for line in text.splitlines()[1:]]
 
 
-def our_lines(topology: Topology) -> list[list[str]]:
-    """The same lines of our own facts."""
+def eal_rows(topology: Topology) -> list[list[str]]:
+    """Return the same rows from eal.topology."""
     return [
         [
             *("-" if n is None else str(n) for n in (cpu.cpu, cpu.core, cpu.socket, cpu.node)),
@@ -141,39 +142,39 @@ needs_lstopo = pytest.mark.skipif(not shutil.which("lstopo-no-graphics"), reason
 
 
 @needs_lstopo
-def test_this_machine_as_lstopo_sees_it() -> None:
-    assert ours(Topology()) == lstopo(None)
+def test_this_machine_matches_lstopo() -> None:
+    assert eal_report(Topology()) == lstopo(None)
 
 
-def test_this_machine_as_lscpu_sees_it() -> None:
-    assert our_lines(Topology()) == lscpu(None)
+def test_this_machine_matches_lscpu() -> None:
+    assert eal_rows(Topology()) == lscpu(None)
 
 
 @needs_lstopo
 @pytest.mark.parametrize("tree", sorted(TREES.keys() - LSTOPO_DIFFERS.keys()))
-def test_trees_as_lstopo_sees_them(tree: str, root_of: Callable[[str], Path]) -> None:
+def test_tree_matches_lstopo(tree: str, root_of: Callable[[str], Path]) -> None:
     root = root_of(tree)
-    assert ours(Topology(root)) == lstopo(root)
+    assert eal_report(Topology(root)) == lstopo(root)
 
 
 @pytest.mark.parametrize("tree", sorted(TREES.keys() - LSCPU_DIFFERS.keys()))
-def test_trees_as_lscpu_sees_them(tree: str, root_of: Callable[[str], Path]) -> None:
+def test_tree_matches_lscpu(tree: str, root_of: Callable[[str], Path]) -> None:
     root = root_of(tree)
     if (root / "sys/devices/system/cpu/possible").exists():
-        assert our_lines(Topology(root)) == lscpu(root)
-    else:  # an old kernel: lscpu reads nothing, we do
+        assert eal_rows(Topology(root)) == lscpu(root)
+    else:  # old kernel: lscpu fails, eal does not
         with pytest.raises(subprocess.CalledProcessError):
             lscpu(root)
         assert Topology(root).cpus
 
 
 @needs_lstopo
-def test_lstopo_leaves_out_cpus_without_topology_files(tmp_path: Path) -> None:
+def test_lstopo_omits_cpus_without_topology_files(tmp_path: Path) -> None:
     SHAPES["no-topology-files"]().write(tmp_path)
-    assert lstopo(tmp_path).cpus < ours(Topology(tmp_path)).cpus == {0, 1, 2, 3}
+    assert lstopo(tmp_path).cpus < eal_report(Topology(tmp_path)).cpus == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("shape", LSCPU_DIFFERS)
-def test_explained_differences_from_lscpu_are_still_there(shape: str, tmp_path: Path) -> None:
+def test_documented_difference_from_lscpu_still_exists(shape: str, tmp_path: Path) -> None:
     SHAPES[shape]().write(tmp_path)
-    assert our_lines(Topology(tmp_path)) != lscpu(tmp_path)
+    assert eal_rows(Topology(tmp_path)) != lscpu(tmp_path)

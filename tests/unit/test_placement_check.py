@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Broken rules of running apps and VMs, each named; QMP by a server of the test's own."""
+"""The placement check of running VMs and host applications, with a fake QMP server."""
 
 from __future__ import annotations
 
@@ -38,48 +38,48 @@ SEGMENT = "/dev/hugepages/ivshmem_segment"
 
 @pytest.fixture
 def topology(tmp_path: Path) -> Topology:
-    """Two nodes; CPU n and CPU n + 8 are hyperthreads of one core."""
+    """Return a topology of two nodes, where CPUs n and n + 8 are hyperthreads of one core."""
     return Topology(SHAPES["two-sockets-smt"]().write(tmp_path / "machine"))
 
 
 def vm(**changes: Any) -> RunningVm:
-    """A VM as a plan puts it: vCPUs on CPUs 4 and 12, memory on node 1, one segment."""
-    good = RunningVm(
+    """Return a VM that keeps the rules, with changes: vCPUs on CPUs 4 and 12, memory on node 1, one segment."""
+    valid = RunningVm(
         "web",
         100,
         (Vcpu(0, 101, (4,)), Vcpu(1, 102, (12,))),
         (Memory("ram", 1 << 30, "bind", (1,)),),
         (SharedFile(SEGMENT, ((1, 512),)),),
     )
-    return replace(good, **changes)
+    return replace(valid, **changes)
 
 
 def app(*cpus: int, **changes: Any) -> RunningApp:
-    """A host app with a polling lcore on each of these CPUs."""
+    """Return a host application with a polling lcore on each of these CPUs."""
     lcores = tuple(PinnedThread(200, 200 + cpu, "app.py", "python3", "app", (cpu,)) for cpu in cpus)
     return replace(RunningApp(200, "app.py", lcores, (SharedFile(SEGMENT, ((1, 512),)),)), **changes)
 
 
-def broken(topology: Topology, *things: RunningVm | RunningApp) -> list[str]:
-    """The rules that are broken, in words."""
-    vms = [thing for thing in things if isinstance(thing, RunningVm)]
-    apps = [thing for thing in things if isinstance(thing, RunningApp)]
+def broken(topology: Topology, *running: RunningVm | RunningApp) -> list[str]:
+    """Return the texts of the broken rules."""
+    vms = [each for each in running if isinstance(each, RunningVm)]
+    apps = [each for each in running if isinstance(each, RunningApp)]
     return [str(each) for each in violations(topology, vms, apps)]
 
 
-def test_a_good_placement_breaks_nothing(topology: Topology) -> None:
+def test_valid_placement_breaks_no_rule(topology: Topology) -> None:
     assert broken(topology, vm(), app(5, 6)) == []
 
 
-def test_a_vcpu_that_is_not_pinned(topology: Topology) -> None:
+def test_unpinned_vcpu_breaks_pinned(topology: Topology) -> None:
     assert broken(topology, vm(vcpus=(Vcpu(0, 101, (4, 5, 12)), Vcpu(1, 102, (6,))))) == [
         "web vCPU 0: may run on CPUs 4-5,12; pin it to one: taskset -pc CPU 101 [pinned]"
     ]
 
 
-def test_vcpus_on_two_nodes(topology: Topology) -> None:
+def test_vcpus_on_two_nodes_break_one_node(topology: Topology) -> None:
     assert broken(topology, vm(vcpus=(Vcpu(0, 101, (0,)), Vcpu(1, 102, (4,))))) == [
-        "web: its vCPUs may run on nodes 0-1; keep them on one [one-node]"
+        "web: its vCPUs may run on nodes 0-1; pin them to CPUs of one node [one-node]"
     ]
 
 
@@ -87,38 +87,41 @@ def test_vcpus_on_two_nodes(topology: Topology) -> None:
     ("policy", "nodes", "text"),
     [("default", (), "memory ram is not bound"), ("bind", (0,), "memory ram is on nodes 0, its vCPUs on 1")],
 )
-def test_memory_that_is_not_with_the_vcpus(topology: Topology, policy: str, nodes: tuple[int, ...], text: str) -> None:
+def test_unbound_or_remote_memory_breaks_one_node(
+    topology: Topology, policy: str, nodes: tuple[int, ...], text: str
+) -> None:
     (found,) = broken(topology, vm(memory=(Memory("ram", 1 << 30, policy, nodes),)))
     assert text in found
     assert "[one-node]" in found
 
 
-def test_two_users_of_a_cpu(topology: Topology) -> None:
+def test_two_users_of_cpu_break_one_user(topology: Topology) -> None:
     found = broken(topology, vm(), vm(name="db", vcpus=(Vcpu(0, 301, (4,)),)), app(12, 5))
-    assert "web vCPU 0 and db vCPU 0: share CPU 4; give each its own [one-user]" in found
-    assert "web vCPU 1 and app.py lcore 212: share CPU 12; give each its own [one-user]" in found
+    assert "web vCPU 0 and db vCPU 0: share CPU 4; pin each to a CPU of its own [one-user]" in found
+    assert "web vCPU 1 and app.py lcore 212: share CPU 12; pin each to a CPU of its own [one-user]" in found
 
 
-def test_an_lcore_beside_a_vcpu(topology: Topology) -> None:
+def test_lcore_and_vcpu_on_one_core_break_siblings(topology: Topology) -> None:
     assert broken(topology, vm(vcpus=(Vcpu(0, 101, (4,)),)), app(12)) == [
         "app.py lcore 212 and web vCPU 0: poll and run on CPUs 12 and 4, hyperthreads of one core; "
-        "move one of them [siblings]"
+        "pin one of them to another core [siblings]"
     ]
 
 
-def test_an_app_far_from_the_vm_it_shares_memory_with(topology: Topology) -> None:
+def test_lcores_on_other_node_than_vm_break_near(topology: Topology) -> None:
     (found,) = broken(topology, vm(), app(0))
-    assert found == "app.py: shares memory with web on node 1, but no lcore of it polls there [near]"
+    text = "shares memory with web on node 1, but none of its lcores polls there; pin one to a CPU of node 1"
+    assert found == f"app.py: {text} [near]"
     assert broken(topology, vm(files=()), app(0)) == []
 
 
-def test_segments_far_from_the_vm(topology: Topology) -> None:
+def test_segment_pages_on_other_node_than_vm_break_near(topology: Topology) -> None:
     files = (SharedFile(SEGMENT, ((0, 12), (1, 500))),)
     (found,) = broken(topology, vm(files=files), app(5, files=files))
     assert f"12 pages of {SEGMENT} are on nodes 0, web on 1; reserve with socket_id=1 [near]" in found
 
 
-def test_one_node_leaves_nothing_to_choose(tmp_path: Path) -> None:
+def test_machine_with_one_node_keeps_node_rules(tmp_path: Path) -> None:
     one = Topology(regular(1, 4, 1).write(tmp_path))
     unbound = vm(vcpus=(Vcpu(0, 101, (0,)), Vcpu(1, 102, (1,))), memory=(Memory("ram", 1 << 30, "default", ()),))
     assert broken(one, unbound, app(2)) == []
@@ -139,7 +142,7 @@ NUMA_MAPS = f"""\
 """
 
 
-def test_shared_files_and_their_nodes(topology: Topology, tmp_path: Path) -> None:
+def test_shared_files_lists_pages_by_node(topology: Topology, tmp_path: Path) -> None:
     put(tmp_path / "machine/proc/100/maps", MAPS)
     put(tmp_path / "machine/proc/100/numa_maps", NUMA_MAPS)
     assert shared_files(topology.tree, 100) == (
@@ -148,7 +151,7 @@ def test_shared_files_and_their_nodes(topology: Topology, tmp_path: Path) -> Non
     )
 
 
-def test_apps_and_their_lcores(topology: Topology, tmp_path: Path) -> None:
+def test_read_apps_counts_pinned_threads_as_lcores(topology: Topology, tmp_path: Path) -> None:
     proc = tmp_path / "machine/proc/200"
     put(proc / "cmdline", "python3\0/srv/app.py")
     put(proc / "maps", "7f00-7f01 r-xp 0 0:0 1 /venv/lib/eal/_native.abi3.so\n")
@@ -162,7 +165,7 @@ def test_apps_and_their_lcores(topology: Topology, tmp_path: Path) -> None:
 
 @pytest.fixture
 def qmp(tmp_path: Path) -> Iterator[Callable[[dict[str, dict[str, object]]], str]]:
-    """A QMP server that gives prepared answers, an event before each; it goes when the test ends."""
+    """Return a function that starts a QMP server, which sends an event before each of the prepared answers."""
     servers: list[socket.socket] = []
 
     def serve(answers: dict[str, dict[str, object]]) -> str:
@@ -172,19 +175,19 @@ def qmp(tmp_path: Path) -> Iterator[Callable[[dict[str, dict[str, object]]], str
         server.listen()
         servers.append(server)
 
-        def work() -> None:
+        def answer_requests() -> None:
             connection, _ = server.accept()
             with connection:
                 greeting = {"QMP": {"version": {"qemu": {}, "package": ""}, "capabilities": []}}
                 connection.sendall(json.dumps(greeting).encode() + b"\n")
-                while request := connection.recv(65536):  # one request at a time, with or without a newline
-                    asked = json.loads(request)
-                    if asked["execute"] != "qmp_capabilities":  # QEMU sends no events before that
+                while request := connection.recv(65536):  # the client sends one request at a time
+                    command = json.loads(request)
+                    if command["execute"] != "qmp_capabilities":  # QEMU sends no events before this command
                         connection.sendall(b'{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 0}}\n')
-                    answer = {**answers[asked["execute"]], "id": asked.get("id")}
+                    answer = {**answers[command["execute"]], "id": command.get("id")}
                     connection.sendall(json.dumps(answer).encode() + b"\n")
 
-        threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=answer_requests, daemon=True).start()
         return path
 
     yield serve
@@ -200,19 +203,19 @@ ANSWERS: dict[str, dict[str, object]] = {
 }
 
 
-def test_a_vm_by_qmp(qmp: Callable[[dict[str, dict[str, object]]], str]) -> None:
+def test_read_vm_returns_vcpus_and_memory(qmp: Callable[[dict[str, dict[str, object]]], str]) -> None:
     found = read_vm(qmp(ANSWERS), Tree())
     assert (found.name, found.pid) == ("web", os.getpid())
     assert found.memory == (Memory("ram-web", 64, "bind", (1,)),)
     assert [(vcpu.index, vcpu.tid) for vcpu in found.vcpus] == [(0, os.getpid())]
 
 
-def test_qmp_that_nobody_serves(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="nobody"):
-        check([tmp_path / "nobody"])
+def test_check_missing_qmp_socket_raises_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="missing"):
+        check([tmp_path / "missing"])
 
 
-def test_qmp_that_another_client_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_busy_qmp_socket_raises_stalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ivshmem.hotplug.qmp, "TIMEOUT", 0.1)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "busy"))

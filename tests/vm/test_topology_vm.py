@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""cpu-layout in real guests with several sockets and nodes, beside lscpu and lstopo in the same guest."""
+"""cpu-layout in VMs with several sockets and NUMA nodes, compared with lscpu and lstopo in the same VM."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ pytestmark = [pytest.mark.vm]
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
 
-# Runs in the guest: what the three tools say there, as JSON, in each of some steps.
+# Runs in the guest and prints the output of the three tools as JSON, once per step.
 PROBE = """
 import json, subprocess, sys
 import xml.etree.ElementTree as ElementTree
 
-def output(*command):
+def run(*command):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 def cpus(mask):
@@ -37,17 +37,17 @@ def cpus(mask):
     return [bit for bit in range(value.bit_length()) if value >> bit & 1]
 
 def lstopo():
-    found = list(ElementTree.fromstring(output("lstopo-no-graphics", "--disallowed", "--of", "xml")).iter("object"))
+    found = list(ElementTree.fromstring(run("lstopo-no-graphics", "--disallowed", "--of", "xml")).iter("object"))
     sets = lambda kind: sorted(cpus(o.get("cpuset")) for o in found if o.get("type") == kind)
     nodes = {o.get("os_index"): cpus(o.get("cpuset")) for o in found if o.get("type") == "NUMANode"}
     return {"cores": sets("Core"), "sockets": sets("Package"), "nodes": nodes}
 
 rounds = []
-for before, prefix in json.loads(sys.argv[2]):
-    subprocess.run(before, shell=True, check=True)
+for setup, prefix in json.loads(sys.argv[2]):
+    subprocess.run(setup, shell=True, check=True)
     rounds.append({
-        "layout": json.loads(output(*prefix.split(), sys.executable, "-I", sys.argv[1], "--json", "--pci")),
-        "lscpu": [line.split() for line in output("lscpu", "-e=CPU,CORE,SOCKET,NODE,ONLINE").splitlines()[1:]],
+        "layout": json.loads(run(*prefix.split(), sys.executable, "-I", sys.argv[1], "--json", "--pci")),
+        "lscpu": [line.split() for line in run("lscpu", "-e=CPU,CORE,SOCKET,NODE,ONLINE").splitlines()[1:]],
         "lstopo": lstopo(),
     })
 print(json.dumps(rounds))
@@ -55,7 +55,7 @@ print(json.dumps(rounds))
 
 
 def probe(steps: list[tuple[str, str]], qemu_args: list[str], **options: Any) -> list[dict[str, Any]]:
-    """What a guest's tools say in each step: (what the shell does before, what stands before cpu-layout)."""
+    """Return the output of the tools in a guest for each step: (shell command to run first, prefix of cpu-layout)."""
     script = str(ROOT / "tools/cpu_layout.py")
     command = [sys.executable, "-I", "-c", PROBE, script, json.dumps(steps)]
     result = run(command, qemu_args=qemu_args, **options)
@@ -63,21 +63,21 @@ def probe(steps: list[tuple[str, str]], qemu_args: list[str], **options: Any) ->
     return list(json.loads(result.output.splitlines()[-1]))
 
 
-def check_against_the_others(seen: dict[str, Any]) -> None:
-    layout = seen["layout"]
+def check_against_lscpu_and_lstopo(output: dict[str, Any]) -> None:
+    layout = output["layout"]
     keys = ("cpu", "core", "socket", "node")
     lines = [
         [*("-" if cpu[key] is None else str(cpu[key]) for key in keys), "yes" if cpu["online"] else "no"]
         for cpu in layout["cpus"]
     ]
-    assert lines == seen["lscpu"]
-    assert sorted(core["cpus"] for core in layout["cores"]) == seen["lstopo"]["cores"]
-    assert sorted(socket["cpus"] for socket in layout["sockets"]) == seen["lstopo"]["sockets"]
-    assert {str(node["node"]): node["cpus"] for node in layout["nodes"]} == seen["lstopo"]["nodes"]
+    assert lines == output["lscpu"]
+    assert sorted(core["cpus"] for core in layout["cores"]) == output["lstopo"]["cores"]
+    assert sorted(socket["cpus"] for socket in layout["sockets"]) == output["lstopo"]["sockets"]
+    assert {str(node["node"]): node["cpus"] for node in layout["nodes"]} == output["lstopo"]["nodes"]
 
 
-def test_two_sockets_with_hyperthreads_and_an_ivshmem_device_on_node_1(tmp_path: Path) -> None:
-    """Whole, then with a CPU offline, then under taskset."""
+def test_two_sockets_with_ivshmem_device_match_lscpu_and_lstopo(tmp_path: Path) -> None:
+    """Three steps: all CPUs online, one CPU offline, and cpu-layout under taskset."""
     bar = tmp_path / "metadata"
     bar.write_bytes((b"IVSHMMET".ljust(40, b"\0") + b"camera").ljust(MIB, b"\0"))
     qemu_args = [
@@ -92,41 +92,41 @@ def test_two_sockets_with_hyperthreads_and_an_ivshmem_device_on_node_1(tmp_path:
     ]
     enable = "echo 1 > $(dirname $(grep -l 0x1110 /sys/bus/pci/devices/*/device))/enable"
     offline = "echo 0 > /sys/devices/system/cpu/cpu5/online"
-    whole, partly, pinned = probe([(enable, ""), (offline, ""), ("true", "taskset -c 2,6")], qemu_args, smp=8)
+    all_online, one_offline, pinned = probe([(enable, ""), (offline, ""), ("true", "taskset -c 2,6")], qemu_args, smp=8)
 
-    for seen in (whole, partly, pinned):
-        check_against_the_others(seen)
-    layout = whole["layout"]
+    for output in (all_online, one_offline, pinned):
+        check_against_lscpu_and_lstopo(output)
+    layout = all_online["layout"]
     assert [core["cpus"] for core in layout["cores"]] == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert [node["cpus"] for node in layout["nodes"]] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert layout["distances"] == {"0": {"0": 10, "1": 31}, "1": {"0": 31, "1": 10}}
-    carried = [(device["node"], device["metadata"]) for device in layout["pci"] if device["device"] == 0x1110]
-    assert carried == [(1, "metadata 'camera'")]
-    assert partly["layout"]["cpus"][5] == {"cpu": 5, "core": None, "socket": None, "node": None, "online": False}
+    ivshmem_devices = [(device["node"], device["metadata"]) for device in layout["pci"] if device["device"] == 0x1110]
+    assert ivshmem_devices == [(1, "metadata 'camera'")]
+    assert one_offline["layout"]["cpus"][5] == {"cpu": 5, "core": None, "socket": None, "node": None, "online": False}
     assert pinned["layout"]["allowed"] == [2, 6]
 
 
-def test_nodes_without_cpus() -> None:
+def test_nodes_without_cpus_match_lscpu_and_lstopo() -> None:
     qemu_args = []
     for node, cpus in enumerate((",cpus=0-1", "", ",cpus=2-3")):
         qemu_args += ["-object", f"memory-backend-ram,id=m{node},size=256M"]
         qemu_args += ["-numa", f"node,nodeid={node},memdev=m{node}{cpus}"]
-    (seen,) = probe([("true", "")], qemu_args, smp=4, memory=768)
-    check_against_the_others(seen)
-    nodes = seen["layout"]["nodes"]  # Linux gives nodes without CPUs the last numbers
+    (output,) = probe([("true", "")], qemu_args, smp=4, memory=768)
+    check_against_lscpu_and_lstopo(output)
+    nodes = output["layout"]["nodes"]  # Linux numbers nodes without CPUs last
     assert [node["cpus"] for node in nodes] == [[0, 1], [2, 3], []]
     assert all(node["memory"] > 128 * MIB for node in nodes)
 
 
-def test_a_guest_with_one_core() -> None:
-    """QEMU's later -smp wins over the harness's, which refuses one CPU; no memory is shared here."""
-    (seen,) = probe([("true", "")], ["-smp", "1"], smp=2)
-    check_against_the_others(seen)
-    assert seen["layout"]["cpus"] == [{"cpu": 0, "core": 0, "socket": 0, "node": 0, "online": True}]
+def test_one_cpu_matches_lscpu_and_lstopo() -> None:
+    """VmConfig requires two CPUs, so a second -smp option, which takes precedence in QEMU, sets one."""
+    (output,) = probe([("true", "")], ["-smp", "1"], smp=2)
+    check_against_lscpu_and_lstopo(output)
+    assert output["layout"]["cpus"] == [{"cpu": 0, "core": 0, "socket": 0, "node": 0, "online": True}]
 
 
-def test_a_plan_pasted_into_a_real_vm(tmp_path: Path) -> None:
-    """QEMU takes the options, the taskset lines pin its vCPUs, and --check sees both states."""
+def test_plan_applied_to_vm_passes_placement_check(tmp_path: Path) -> None:
+    """QEMU accepts the options, the taskset command pins its vCPUs, and check() reports the state before and after."""
     usable = sum(cpu.allowed for cpu in Topology().cpus)
     plan = solve(Topology(), parse_spec(f"vm=web,vcpus={min(usable, 2)},memory=512M"))
     (placed,) = plan.placements
@@ -138,9 +138,9 @@ def test_a_plan_pasted_into_a_real_vm(tmp_path: Path) -> None:
         qemu_args=qemu_args(placed),
     )
     with VM(config) as vm:
-        output = vm.lines()
-        assert next(output) == str(len(placed.vcpus))
-        assert next(output) == "1"
+        lines = vm.lines()
+        assert next(lines) == str(len(placed.vcpus))
+        assert next(lines) == "1"
         assert {each.rule for each in check([qmp], apps=[])} == {"pinned"}
         subprocess.run(["sh", "-ec", taskset(placed)], env={**os.environ, "PID": str(vm.pid)}, check=True)
         assert check([qmp], apps=[]) == []
