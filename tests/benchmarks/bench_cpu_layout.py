@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-import runpy
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `tests`; after the installed eal
+
+from tests.machines import regular
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = 20
@@ -28,15 +31,14 @@ def measure(command: list[str]) -> str:
 def main() -> None:
     """Print one line per case."""
     script = [sys.executable, "-I", str(ROOT / "tools/cpu_layout.py")]
-    regular = runpy.run_path(str(ROOT / "tests/machines.py"))["regular"]
     with tempfile.TemporaryDirectory() as folder:
         tree = str(regular(2, 128, 2, 4, interleaved=True).write(Path(folder)))
         print(f"cpu-layout, ms of {RUNS} runs          best   median")
         print("Python alone                   ", measure([sys.executable, "-I", "-c", "pass"]))
         print("this machine                   ", measure(script))
         print("captured tree, 512 CPUs        ", measure([*script, "--sysfs", tree]))
-        print("the same with --json           ", measure([*script, "--sysfs", tree, "--json"]))
-        print("the same with every view       ", measure([*script, "--sysfs", tree, "--all"]))
+        print("captured tree, --json          ", measure([*script, "--sysfs", tree, "--json"]))
+        print("captured tree, --all           ", measure([*script, "--sysfs", tree, "--all"]))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What eal.init() costs a guest with many zones and segments, beside listing the devices and mapping BARs by hand.
+"""Cost of eal.init() in a guest with many memzones and segments, compared with mapping the BARs directly.
 
-On the emulated bus, and with --vm in a virtual machine too. By hand: the list by pyudev (or of the folder), vendor and
-device read of each, open and mmap of `resource2`; in the same process, in turns with eal.init(), timed alone.
+The guest runs on the emulated bus; --vm adds a virtual machine. The direct way lists the devices with pyudev (or
+the directory of the emulated bus), reads vendor and device id of each, and opens and maps `resource2`. Both ways run in
+turns in the same process and are timed separately.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def emulated(metadata: ivshmem.Metadata) -> dict[str, Any]:
     with guest_environment(device.path for device in metadata.devices()) as env:
         command = [sys.executable, "-P", str(GUEST), str(ROUNDS)]
         done = subprocess.run(command, env={**os.environ, **env}, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
 def virtual(metadata: ivshmem.Metadata) -> dict[str, Any]:
@@ -39,12 +40,12 @@ def virtual(metadata: ivshmem.Metadata) -> dict[str, Any]:
     command = [sys.executable, "-P", str(GUEST), str(VM_ROUNDS)]
     done = run(command, qemu_args=ivshmem.qemu_args(metadata), timeout=300)
     assert done.status == 0, done.output
-    found: dict[str, Any] = json.loads(done.output[done.output.index("{") :])
-    return found
+    report: dict[str, Any] = json.loads(done.output[done.output.index("{") :])
+    return report
 
 
 def measure(zones: int, segments: int, guest: Any) -> dict[str, Any]:
-    """One case: milliseconds (medians) and kilobytes."""
+    """Measure one case in the `guest` function; return medians in ms, and memory in KiB."""
     prefix = f"scale{os.getpid()}"
     with eal.init(["--no-pci"], file_prefix=prefix, no_huge=True):
         metadata = ivshmem.metadata_create(prefix)
@@ -52,29 +53,29 @@ def measure(zones: int, segments: int, guest: Any) -> dict[str, Any]:
             metadata.add_memzone(eal.memzone_reserve(f"zone{number}", 4096, group=f"group{number % segments}"))
         report = guest(metadata)
     assert report["found"] == {"devices": segments + 1, "segments": segments, "zones": zones}, report["found"]
-    times = {name: 1000 * statistics.median(report[name]) for name in ("by_hand", "init", "memzones")}
+    times = {name: 1000 * statistics.median(report[name]) for name in ("direct", "init", "memzones")}
     return {"zones": zones, "segments": segments, **times, "memory": report["memory"]}
 
 
-def show(where: str, found: dict[str, Any]) -> None:
-    ratio = found["init"] / found["by_hand"]
+def show(guest: str, found: dict[str, Any]) -> None:
+    ratio = found["init"] / found["direct"]
     print(
-        f"{where:8} {found['zones']:5} {found['segments']:8} {found['by_hand']:8.2f} {found['init']:8.2f} {ratio:6.2f} "
+        f"{guest:8} {found['zones']:5} {found['segments']:8} {found['by_hand']:8.2f} {found['init']:8.2f} {ratio:6.2f} "
         f"{found['memzones']:9.2f} {found['memory']['VmRSS']:8} {found['memory']['RssAnon']:8}",
         flush=True,
     )
 
 
 def main() -> None:
-    """Print one line a case."""
+    """Print one line per case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vm", action="store_true", help="the largest case in a virtual machine too")
-    chosen = parser.parse_args()
-    print("eal.init(), ms; kB that the first one added, with what it loads")
-    print("guest    zones segments  by hand     init  ratio  memzones      RSS     anon")
+    parser.add_argument("--vm", action="store_true", help="also measure two cases in a virtual machine")
+    options = parser.parse_args()
+    print("eal.init() in ms; memory in KiB that the first call adds, including imports")
+    print("guest    zones segments   direct     init  ratio  memzones      RSS     anon")
     for zones, segments in CASES:
         show("emulated", measure(zones, segments, emulated))
-    if chosen.vm:
+    if options.vm:
         for zones in (250, 1000):
             show("vm", measure(zones, 64, virtual))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Medians, their ratios, and 95 % intervals of both, from interleaved samples."""
+"""Medians of interleaved samples, ratios of medians, and their 95 % confidence intervals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALLOWED = 1.05
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of two medians and its 95 % interval."""
+    """A ratio of two medians and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -27,37 +27,36 @@ class Ratio:
 
     @property
     def deviation(self) -> float:
-        """How far from 1 the interval reaches, as a factor."""
+        """The largest factor between 1 and a value of the interval."""
         return max(self.high, 1 / self.low)
 
 
 def ratio(ours: Samples, theirs: Samples) -> Ratio:
-    """Median of `ours` over median of `theirs`. Interval: bootstrap over rounds, which keeps together what
-    was measured side by side.
-    """
-    chosen = np.random.default_rng(0).integers(len(ours), size=(RESAMPLES, len(ours)))
-    ratios = np.median(ours[chosen], axis=1) / np.median(theirs[chosen], axis=1)
+    """Return the ratio of the medians. Its interval is a bootstrap over rounds: samples of one round stay paired."""
+    rounds = np.random.default_rng(0).integers(len(ours), size=(RESAMPLES, len(ours)))
+    ratios = np.median(ours[rounds], axis=1) / np.median(theirs[rounds], axis=1)
     low, high = np.percentile(ratios, [2.5, 97.5])
     return Ratio(float(np.median(ours) / np.median(theirs)), float(low), float(high))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one cell of a benchmark came to: nanoseconds an element, and ratios to DPDK."""
+    """The result of one cell of a benchmark: medians in ns per element, and the ratio to DPDK."""
 
     key: tuple[str, ...]
     ours: float
     dpdk: float
     ratio: Ratio
-    noise: Ratio  # DPDK against itself
+    noise: Ratio  # ratio of DPDK to itself
 
     @property
     def bound(self) -> float:
-        """What the ratio's interval may not lie above: 1.05, or this cell's noise where that is more."""
+        """Limit of the ratio: ALLOWED, or this cell's noise if that is larger."""
         return max(ALLOWED, self.noise.deviation)
 
     @property
     def slower(self) -> bool:
+        """True if the whole interval is above the limit."""
         return self.ratio.low > self.bound
 
     def data(self, fields: tuple[str, ...]) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def cell(key: tuple[str, ...], samples: dict[str, Samples]) -> Cell:
 
 
 def cells(lines: Iterable[str]) -> list[Cell]:
-    """Cells from the program's lines: the cell's fields, subject, round, nanoseconds; separated by tabs."""
+    """Parse the program's lines: fields of the cell, subject, round and nanoseconds, separated by tabs."""
     samples: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for line in lines:
         *key, subject, _round, ns = line.rstrip("\n").split("\t")
@@ -94,7 +93,7 @@ def cells(lines: Iterable[str]) -> list[Cell]:
     ]
 
 
-def geometric_mean(chosen: Iterable[Cell]) -> float:
-    """Of the ratios; nan where there is no cell."""
-    logarithms = [math.log(each.ratio.value) for each in chosen]
+def geometric_mean(cells: Iterable[Cell]) -> float:
+    """Return the geometric mean of the ratios, nan for no cells."""
+    logarithms = [math.log(each.ratio.value) for each in cells]
     return math.exp(sum(logarithms) / len(logarithms)) if logarithms else math.nan

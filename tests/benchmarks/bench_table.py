@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tables of measured cells, for a terminal."""
+"""Tables of benchmark cells for a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def interval(ratio: stats.Ratio) -> str:
     return f"{ratio.value:.2f} [dim]{ratio.low:.2f}-{ratio.high:.2f}[/]"
 
 
-def verdict(cell: stats.Cell) -> str:
+def mark(cell: stats.Cell) -> str:
     if cell.slower:
         return "[red]slow"
     return "[green]fast" if cell.ratio.high < 1 / cell.bound else ""
@@ -24,7 +24,7 @@ def show(console: Console, title: str, fields: tuple[str, ...], cells: list[stat
     table = Table(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
     for field in fields:
         table.add_column(field, justify="left" if field == fields[0] else "right", no_wrap=True)
-    for heading in ("ours", "DPDK", "ours / DPDK", "DPDK / DPDK", ""):
+    for heading in ("eal", "DPDK", "eal / DPDK", "DPDK / DPDK", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     group = None
     for cell in cells:
@@ -37,7 +37,7 @@ def show(console: Console, title: str, fields: tuple[str, ...], cells: list[stat
             f"{cell.dpdk:.2f}",
             interval(cell.ratio),
             interval(cell.noise),
-            verdict(cell),
+            mark(cell),
         )
     console.print(table)
 

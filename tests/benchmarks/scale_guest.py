@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The guest of bench_scale.py: what eal.init() costs, beside listing the PCI devices and mapping their BARs by hand.
+"""The guest of bench_scale.py: times eal.init(), and mapping the BARs of the PCI devices directly.
 
-Argument: how many times. Prints one JSON object: seconds of each time, and kilobytes of memory.
+The argument is the number of rounds. Prints one JSON object: seconds of each round, and memory in KiB.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import eal
 IVSHMEM = ["0x1af4", "0x1110"]
 
 
-def folders() -> list[Path]:
-    """All PCI devices: by pyudev, or where an emulated bus is."""
+def device_directories() -> list[Path]:
+    """Return the sysfs directories of all PCI devices, by pyudev or from the emulated bus."""
     if root := os.environ.get("EAL_SYSFS_ROOT"):
         return list(Path(root, "bus/pci/devices").iterdir())
     import pyudev
@@ -28,29 +28,30 @@ def folders() -> list[Path]:
     return [Path(device.sys_path) for device in pyudev.Context().list_devices(subsystem="pci")]
 
 
-def by_hand() -> list[mmap.mmap]:
-    """What a program does that knows where everything is: it looks for the devices, and maps each."""
+def map_bars() -> list[mmap.mmap]:
+    """Find the ivshmem devices and map the BAR 2 of each; a program without eal would do this."""
     maps = []
-    for folder in folders():
-        if [(folder / name).read_text().strip() for name in ("vendor", "device")] == IVSHMEM:
-            with open(folder / "resource2", "r+b", buffering=0) as bar:
+    for directory in device_directories():
+        if [(directory / name).read_text().strip() for name in ("vendor", "device")] == IVSHMEM:
+            with open(directory / "resource2", "r+b", buffering=0) as bar:
                 maps.append(mmap.mmap(bar.fileno(), 0))
     return maps
 
 
 def memory() -> dict[str, int]:
-    """Kilobytes: this process's own, and pages of shared files that it has touched."""
+    """Return this process's resident memory in KiB: in total, anonymous, of files, and of shared memory."""
     status = Path("/proc/self/status").read_text()
-    found = dict(line.split(":", 1) for line in status.splitlines())
-    return {name: int(found[name].split()[0]) for name in ("VmRSS", "RssAnon", "RssFile", "RssShmem")}
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    return {name: int(fields[name].split()[0]) for name in ("VmRSS", "RssAnon", "RssFile", "RssShmem")}
 
 
-def once(report: dict[str, Any]) -> None:
+def run_round(report: dict[str, Any]) -> None:
+    """Time both ways once and append the times to the report."""
     begin = time.perf_counter()
-    maps = by_hand()
-    report["by_hand"].append(time.perf_counter() - begin)
-    for one in maps:
-        one.close()
+    maps = map_bars()
+    report["direct"].append(time.perf_counter() - begin)
+    for mapping in maps:
+        mapping.close()
     begin = time.perf_counter()
     guest = eal.init()
     report["init"].append(time.perf_counter() - begin)
@@ -63,12 +64,12 @@ def once(report: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    report: dict[str, Any] = {"by_hand": [], "init": [], "memzones": []}
+    report: dict[str, Any] = {"direct": [], "init": [], "memzones": []}
     before = memory()
-    with eal.init():  # and what is loaded on first use
+    with eal.init():  # includes the modules that it imports
         report["memory"] = {name: now - before[name] for name, now in memory().items()}
     for _ in range(int(sys.argv[1])):
-        once(report)
+        run_round(report)
     print(json.dumps(report), flush=True)
 
 

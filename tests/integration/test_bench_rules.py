@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What make bench says of the rules, from numbers made up."""
+"""The performance rules of `make bench`, checked with synthetic results."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from tests.benchmarks import bench_rules
 from tests.benchmarks.bench_stats import Cell, Ratio
 
-STILL = Ratio(1.0, 0.99, 1.01)
+NO_NOISE = Ratio(1.0, 0.99, 1.01)
 
 
-def cell(key: str, value: float, *, low: float | None = None, noise: Ratio = STILL) -> Cell:
+def cell(key: str, value: float, *, low: float | None = None, noise: Ratio = NO_NOISE) -> Cell:
     low = value if low is None else low
     return Cell(tuple(key.split()), value, 1.0, Ratio(value, low, value + 0.01), noise)
 
@@ -22,12 +22,12 @@ def holds(verdicts: list[bench_rules.Verdict]) -> list[bool]:
     return [verdict.holds for verdict in verdicts]
 
 
-def test_a_run_in_which_all_holds() -> None:
+def test_rings_within_limits_keep_all_rules() -> None:
     cells = [cell("ST 1 8 1", 1.0), cell("ST 1 8 2", 0.4), cell("MT 8 8 1", 0.9)]
     assert holds(bench_rules.rings(cells)) == [True, True, True, True]
 
 
-def test_each_rule_of_rings_can_be_broken() -> None:
+def test_rings_beyond_limit_break_each_rule() -> None:
     slow = [cell("ST 32 8 1", 0.1), cell("ST 1 8 2", 0.4), cell("MT 8 8 1", 1.2, low=1.06), cell("HTS 8 8 1", 0.5)]
     verdicts = bench_rules.rings(slow)
     assert holds(verdicts) == [False, True, True, True]
@@ -38,7 +38,7 @@ def test_each_rule_of_rings_can_be_broken() -> None:
     assert holds(bench_rules.rings([cell("ST 1 8 1", 0.81), cell("MT 1 8 1", 1.0)])) == [True, False, True]
 
 
-def test_noise_widens_a_bound() -> None:
+def test_noise_raises_limit_of_cell() -> None:
     assert holds(bench_rules.mempools([cell("256 1 1", 1.2, noise=Ratio(1.1, 0.98, 1.3))])) == [True]
     assert holds(bench_rules.mempools([cell("256 1 1", 1.2, noise=Ratio(0.8, 0.7, 0.9))])) == [True]
     assert holds(bench_rules.mempools([cell("256 1 1", 1.4, noise=Ratio(1.1, 0.98, 1.3))])) == [False]
@@ -47,10 +47,10 @@ def test_noise_widens_a_bound() -> None:
 def results(burst: float, times: float, numba: float, trip: float) -> dict[str, Any]:
     return {
         "rivals": {
-            "best_rival": "rival",
+            "best_rival": "other",
             "rows": [
                 {"name": "Burst", "batch": 32, "ours": True, "target": 15.0, "times_as_fast": burst, "ns": 12.0},
-                {"name": "rival", "batch": 1, "ours": False, "times_as_fast": 1.0, "ns": 190.0},
+                {"name": "other", "batch": 1, "ours": False, "times_as_fast": 1.0, "ns": 190.0},
             ],
         },
         "overhead": {
@@ -72,7 +72,7 @@ def results(burst: float, times: float, numba: float, trip: float) -> dict[str, 
 
 
 @pytest.mark.parametrize("broken", range(5))
-def test_each_rule_of_the_python_side_can_be_broken(broken: int) -> None:
+def test_python_results_beyond_limit_break_each_rule(broken: int) -> None:
     good, bad = [15.0, 1.3, 1.2, 2.0], [14.9, 1.31, 1.21, 2.01]
     measured = [bad[i] if i == broken else good[i] for i in range(4)]
     verdicts = bench_rules.python(results(*measured))

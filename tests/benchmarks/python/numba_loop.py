@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A forwarding loop in numba beside the same loop in C, both calling the same compiled functions of the core."""
+"""A forwarding loop in numba and in C; both call the same compiled functions of the core."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rich.table import Table
 import eal
 from eal import jit
 from eal._native import ffi, lib
-from tests.benchmarks import python_loops
-from tests.benchmarks.python_pair import on_one_cpu
+from tests.benchmarks.python import c_loops
+from tests.benchmarks.python.pair import on_one_cpu
 
 BURSTS = (1, 8, 32)
 SAMPLE_NS = 1_000_000
@@ -27,7 +27,7 @@ TARGET = 1.2
 
 @njit(nogil=True)
 def forward(source: int, target: int, elements: Any, rounds: int) -> int:
-    """Moves bursts from one ring to the other and back: what loops_forward does in C."""
+    """Move bursts from one ring to the other and back; the numba version of loops_forward in loops.c."""
     moved = 0
     for _ in range(rounds):
         got = jit.ring_dequeue_burst(source, elements, len(elements))
@@ -38,20 +38,20 @@ def forward(source: int, target: int, elements: Any, rounds: int) -> int:
 
 
 def address(name: str) -> int:
-    """Where the function is that numba calls under that name."""
+    """Return the address of a function of the core, which numba calls by the same name."""
     return int(ffi.cast("uintptr_t", ffi.addressof(lib, name)))
 
 
 class Loops:
-    """Both loops over the same two rings, with bursts of `n`."""
+    """Both loops over the same two rings, with bursts of `n` elements."""
 
     def __init__(self, app: eal.Eal, n: int) -> None:
-        both = eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ
-        rings = [app.ring_create(f"{name}{n}", 1024, flags=both) for name in ("there", "back")]
+        flags = eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ
+        rings = [app.ring_create(f"{name}{n}", 1024, flags=flags) for name in ("there", "back")]
         self.elements = np.zeros(n, np.uint64)
         assert rings[0].enqueue_bulk(self.elements) == n
         self.handles = np.array([ring.handle for ring in rings], np.uint64)
-        self.library = python_loops.load()
+        self.library = c_loops.load()
         self.calls = address("ivs_jit_dequeue_burst"), address("ivs_jit_enqueue_burst")
 
     def in_c(self, rounds: int) -> int:
@@ -66,23 +66,23 @@ class Loops:
         return moved
 
     def time(self, loop: Any, rounds: int) -> float:
-        """Nanoseconds a round. The number of rounds is even, so that the elements end where they began."""
+        """Return nanoseconds per round. `rounds` must be even, so that the elements end in their first ring."""
         begin = time.perf_counter_ns()
         moved = loop(rounds)
-        took = time.perf_counter_ns() - begin
+        duration = time.perf_counter_ns() - begin
         assert moved == rounds * len(self.elements)
-        return took / rounds
+        return duration / rounds
 
 
 def measure(*, quick: bool = False) -> dict[str, Any]:
-    """Medians in ns for a burst taken and put, from interleaved samples."""
-    python_loops.build()
+    """Return medians in ns for one dequeue and enqueue of a burst, from interleaved samples."""
+    c_loops.build()
     rows = []
     prefix = f"bench{os.getpid()}"
     with on_one_cpu(), eal.init(["--no-pci"], file_prefix=prefix, proc_type="primary", no_huge=True) as app:
         for n in BURSTS:
             loops = Loops(app, n)
-            loops.time(loops.in_numba, 2)  # compiles
+            loops.time(loops.in_numba, 2)  # compiles the loop
             rounds = int(SAMPLE_NS / loops.time(loops.in_c, 2000)) // 2 * 2
             pairs = [
                 (loops.time(loops.in_c, rounds), loops.time(loops.in_numba, rounds))
@@ -94,7 +94,7 @@ def measure(*, quick: bool = False) -> dict[str, Any]:
 
 
 def show(console: Console, results: dict[str, Any]) -> None:
-    table = Table(title="Forwarding loop: ns a burst taken and put", title_justify="left", box=box.SIMPLE)
+    table = Table(title="Forwarding loop: ns per dequeue and enqueue of a burst", title_justify="left", box=box.SIMPLE)
     for heading in ("burst", "C", "numba", "numba / C", "target"):
         table.add_column(heading, justify="right")
     for row in results["rows"]:

@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The ways to bring 64-byte messages from one Python process to another: ours and its rivals.
-
-Every channel moves the same messages and computes the same checksum: the sum of all messages as 512-bit little-endian
-numbers. What a call gives is added up before the next call: a message as bytes by int.from_bytes, an array by numpy.
-"""
+"""Channels for 64-byte messages from one Python process to another: this project's rings, and other IPC libraries."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any
@@ -16,88 +11,26 @@ from typing import Any
 import numpy as np
 
 import eal
-from tests.benchmarks.python_pair import Channel, Work
+from tests.benchmarks.python.messages import (
+    DISTINCT,
+    LANES,
+    MESSAGES,
+    PATTERN,
+    SIZE,
+    SLOTS,
+    Messages,
+    receive_each,
+    receive_each_waiting,
+    send_each,
+    send_each_waiting,
+    total_of,
+)
+from tests.benchmarks.python.pair import Work
 
-SIZE = 64
-LANES = SIZE // 8
-SLOTS = 32768  # messages that a channel holds, where that can be chosen: 2 MiB
-DISTINCT = 256  # different messages; every batch divides it, and a sample is a multiple of it
-
-# Lanes below 2**32, so that 2**32 messages can be added up in 64 bits.
-PATTERN = np.random.default_rng(1).integers(1 << 32, size=(DISTINCT, LANES), dtype=np.uint64)
-MESSAGES = [row.tobytes() for row in PATTERN]
-
-
-def total_of(lanes: Any) -> int:
-    """The checksum of messages from the sums of their lanes."""
-    return sum(int(lane) << 64 * number for number, lane in enumerate(lanes))
-
-
-def send_each(try_send: Callable[[bytes], Any]) -> Work:
-    """Sends through a function that gives something false when there is no room."""
-
-    def send(n: int) -> int:
-        for _ in range(n // DISTINCT):
-            for message in MESSAGES:
-                while not try_send(message):
-                    pass
-        return n
-
-    return send
+# --- this project ---------------------------------------------------------------------------------------------
 
 
-def send_each_waiting(put: Callable[[bytes], Any]) -> Work:
-    """Sends through a function that waits for room."""
-
-    def send(n: int) -> int:
-        for _ in range(n // DISTINCT):
-            for message in MESSAGES:
-                put(message)
-        return n
-
-    return send
-
-
-def receive_each(try_receive: Callable[[], Any]) -> Work:
-    """Receives through a function that gives None when nothing is there."""
-
-    def receive(n: int) -> int:
-        total, number = 0, int.from_bytes
-        for _ in range(n):
-            while (message := try_receive()) is None:
-                pass
-            total += number(message, "little")
-        return total
-
-    return receive
-
-
-def receive_each_waiting(get: Callable[[], bytes]) -> Work:
-    """Receives through a function that waits for a message."""
-
-    def receive(n: int) -> int:
-        total, number = 0, int.from_bytes
-        for _ in range(n):
-            total += number(get(), "little")
-        return total
-
-    return receive
-
-
-class Messages(Channel):
-    """A channel of the messages above."""
-
-    step = DISTINCT
-    module: str | None = None  # what has to be installed
-
-    def expected(self, n: int) -> int:
-        return total_of(PATTERN.sum(0)) * (n // DISTINCT)
-
-
-# --- ours -----------------------------------------------------------------------------------------------------
-
-
-class OurRing(Messages):
+class RingChannel(Messages):
     """Ring.enqueue(bytes) and Ring.dequeue() -> bytes."""
 
     name = "ivshmem ring"
@@ -110,7 +43,7 @@ class OurRing(Messages):
         return receive_each(eal.ring_lookup("bench").dequeue)
 
 
-class OurBurst(Messages):
+class BurstChannel(Messages):
     """Burst.enqueue and Burst.dequeue."""
 
     name = "ivshmem Burst"
@@ -153,15 +86,15 @@ class OurBurst(Messages):
         return receive
 
 
-class OurBurst32(OurBurst):
+class BurstChannel32(BurstChannel):
     batch = 32
 
 
-class OurBurst256(OurBurst):
+class BurstChannel256(BurstChannel):
     batch = 256
 
 
-# --- rivals ---------------------------------------------------------------------------------------------------
+# --- other libraries ------------------------------------------------------------------------------------------
 
 
 class Cloudtoid(Messages):
@@ -172,13 +105,13 @@ class Cloudtoid(Messages):
     capacity = SLOTS * (SIZE + 16)
 
     def queue(self) -> str:
-        """A name of this run's own: its semaphore stands beside those of others."""
-        return f"{Path(self.place).name}{self.batch}"
+        """Return a queue name that is unique to this run, because its semaphore has a global name."""
+        return f"{Path(self.directory).name}{self.batch}"
 
     def publisher(self) -> Any:
         from cloudtoid_interprocess import Publisher
 
-        return Publisher(self.queue(), self.capacity, self.place)
+        return Publisher(self.queue(), self.capacity, self.directory)
 
     def sender(self) -> Work:
         return send_each(self.publisher().try_send)
@@ -186,11 +119,11 @@ class Cloudtoid(Messages):
     def receiver(self) -> Work:
         from cloudtoid_interprocess import Subscriber
 
-        return receive_each(Subscriber(self.queue(), self.capacity, self.place).try_receive)
+        return receive_each(Subscriber(self.queue(), self.capacity, self.directory).try_receive)
 
 
 class CloudtoidBatch(Cloudtoid):
-    """The same, sent in batches; it receives one at a time only."""
+    """cloudtoid-interprocess with batches on the sending side; it cannot receive batches."""
 
     def sender(self) -> Work:
         send_batch = self.publisher().try_send_batch
@@ -218,7 +151,7 @@ class CloudtoidBatch256(CloudtoidBatch):
 class Pipe(Messages):
     name = "multiprocessing.Pipe"
 
-    def __init__(self, context: SpawnContext, place: str) -> None:
+    def __init__(self, context: SpawnContext, directory: str) -> None:
         self.incoming, self.outgoing = context.Pipe(duplex=False)
 
     def sender(self) -> Work:
@@ -231,7 +164,7 @@ class Pipe(Messages):
 class Queue(Messages):
     name = "multiprocessing.Queue"
 
-    def __init__(self, context: SpawnContext, place: str) -> None:
+    def __init__(self, context: SpawnContext, directory: str) -> None:
         self.queue = context.Queue()
 
     def sender(self) -> Work:
@@ -242,7 +175,7 @@ class Queue(Messages):
 
 
 class Zmq(Messages):
-    """pyzmq, PUSH to PULL over a UNIX socket."""
+    """pyzmq: PUSH to PULL over a UNIX socket."""
 
     name = "pyzmq ipc"
     module = "zmq"
@@ -256,12 +189,12 @@ class Zmq(Messages):
 
     def sender(self) -> Work:
         socket = self.socket("PUSH")
-        socket.connect(f"ipc://{self.place}/zmq")
+        socket.connect(f"ipc://{self.directory}/zmq")
         return send_each_waiting(socket.send)
 
     def receiver(self) -> Work:
         socket = self.socket("PULL")
-        socket.bind(f"ipc://{self.place}/zmq")
+        socket.bind(f"ipc://{self.directory}/zmq")
         return receive_each_waiting(socket.recv)
 
 
@@ -270,30 +203,30 @@ class Message(ctypes.Structure):
 
 
 class Iceoryx(Messages):
-    """iceoryx2, publish and subscribe without loss: the publisher waits for room."""
+    """iceoryx2: lossless publish and subscribe; the publisher waits while the subscriber's buffer is full."""
 
     name = "iceoryx2"
     module = "iceoryx2"
 
     def service(self) -> tuple[Any, Any]:
-        """A node and the service in it; both have to be kept."""
+        """Return a node and its service; the caller must keep references to both."""
         import iceoryx2
 
         iceoryx2.set_log_level(iceoryx2.LogLevel.Error)
         node = iceoryx2.NodeBuilder.new().create(iceoryx2.ServiceType.Ipc)
-        builder = node.service_builder(iceoryx2.ServiceName.new(f"ivshmem-bench{self.place}"))
+        builder = node.service_builder(iceoryx2.ServiceName.new(f"ivshmem-bench{self.directory}"))
         builder = builder.publish_subscribe(Message).enable_safe_overflow(False)
         return node, builder.subscriber_max_buffer_size(SLOTS).open_or_create()
 
     def sender(self) -> Work:
         from iceoryx2 import BackpressureStrategy as Strategy
 
-        kept = self.service()
-        publisher = kept[1].publisher_builder().backpressure_strategy(Strategy.RetryUntilDelivered).create()
+        node_and_service = self.service()
+        publisher = node_and_service[1].publisher_builder().backpressure_strategy(Strategy.RetryUntilDelivered).create()
         messages = [Message.from_buffer_copy(message) for message in MESSAGES]
 
         def send(n: int) -> int:
-            assert kept
+            assert node_and_service  # keeps them alive
             for _ in range(n // DISTINCT):
                 for message in messages:
                     publisher.send_copy(message)
@@ -302,8 +235,8 @@ class Iceoryx(Messages):
         return send
 
     def receiver(self) -> Work:
-        kept = self.service()
-        receive_sample = kept[1].subscriber_builder().buffer_size(SLOTS).create().receive
+        node_and_service = self.service()
+        receive_sample = node_and_service[1].subscriber_builder().buffer_size(SLOTS).create().receive
         read = ctypes.string_at
 
         def try_receive() -> bytes | None:
@@ -311,9 +244,18 @@ class Iceoryx(Messages):
             return None if sample is None else read(sample.payload_ptr, SIZE)
 
         receive = receive_each(try_receive)
-        return lambda n: receive(n) if kept else 0
+        return lambda n: receive(n) if node_and_service else 0
 
 
 CHANNELS: tuple[type[Messages], ...] = (
-    OurRing, OurBurst32, OurBurst256, Cloudtoid, CloudtoidBatch32, CloudtoidBatch256, Pipe, Queue, Zmq, Iceoryx,
-)  # fmt: skip
+    RingChannel,
+    BurstChannel32,
+    BurstChannel256,
+    Cloudtoid,
+    CloudtoidBatch32,
+    CloudtoidBatch256,
+    Pipe,
+    Queue,
+    Zmq,
+    Iceoryx,
+)

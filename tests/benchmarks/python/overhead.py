@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What Python costs on top of C: our methods beside bare cffi calls of the C functions, with everything held.
+"""Overhead of Python methods over direct cffi calls of the same C functions.
 
-A bare call is that of the very C function which the method calls, with a handle, a pointer and a number: what one would
-write without Ring, Burst or Mempool.
+A direct call passes a handle, a pointer and a number that were created before the loop, as a program without Ring,
+Burst or Mempool would.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from rich.table import Table
 
 import eal
 from eal._native import ffi, lib
-from tests.benchmarks.python_pair import on_one_cpu
+from tests.benchmarks.python.pair import on_one_cpu
 
-N = 8  # elements a call: few, so that it is calls that are measured
-CALLS = 500  # a sample
+N = 8  # elements per call: few, so that the calls dominate the time
+CALLS = 500  # calls per sample
 ROUNDS, QUICK_ROUNDS = 201, 61
 BURST_TARGET = 1.3
 
@@ -32,10 +32,10 @@ Timer = Callable[[], float]
 
 
 def timer(call: str, **names: Any) -> Timer:
-    """A function that gives the ns of one round of a loop that makes `call`, and does nothing else."""
+    """Return a function that returns the ns per iteration of a loop around the statement `call`."""
     code = f"def sample():\n for _ in loop:\n  {call}"
     names["loop"] = range(CALLS)
-    exec(code, names)  # so that every candidate runs the same bytecode: calls of globals with globals
+    exec(code, names)  # every case runs the same bytecode: calls of globals with globals as arguments
     sample = names["sample"]
 
     def measure() -> float:
@@ -48,18 +48,18 @@ def timer(call: str, **names: Any) -> Timer:
 
 @dataclass(frozen=True)
 class Case:
-    """A method and the bare call that it is compared with."""
+    """A method and the direct call that it is compared with."""
 
     name: str
     method: Timer
     bare: Timer
-    before: Callable[[], object] = int  # makes room, or fills up, before each sample
-    calls: int = 1  # in a round of the loop
+    before: Callable[[], object] = int  # empties or fills the ring before each sample
+    calls: int = 1  # calls per iteration
 
 
 def ring_cases(app: eal.Eal) -> list[Case]:
-    both = eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ
-    ring = app.ring_create("overhead", CALLS * N, flags=both | eal.RingFlag.EXACT_SZ)
+    flags = eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ
+    ring = app.ring_create("overhead", CALLS * N, flags=flags | eal.RingFlag.EXACT_SZ)
     array, burst = np.zeros(N, np.uint64), ring.burst(N)
     handle = ffi.cast("struct ivs_ring *", ring.handle)
     elements = ffi.from_buffer("char[]", array)
@@ -87,36 +87,36 @@ def pool_case(app: eal.Eal) -> Case:
     return Case("Mempool.get_bulk, put_bulk", method, bare, calls=2)
 
 
-def median(case: Case, subject: str, loop: float, taken: dict[str, list[float]]) -> float:
-    return (float(np.median(taken[case.name + subject])) - loop) / case.calls
+def median(case: Case, subject: str, loop: float, times: dict[str, list[float]]) -> float:
+    return (float(np.median(times[case.name + subject])) - loop) / case.calls
 
 
 def measure(*, quick: bool = False) -> dict[str, Any]:
-    """Medians in ns a call, of interleaved samples; the empty loop is taken off all."""
+    """Return medians in ns per call, from interleaved samples, without the time of the empty loop."""
     empty = timer("pass")
-    taken: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = {}
     prefix = f"bench{os.getpid()}"
     with on_one_cpu(), eal.init(["--no-pci"], file_prefix=prefix, proc_type="primary", no_huge=True) as app:
         cases = [*ring_cases(app), pool_case(app)]
         for _ in range(QUICK_ROUNDS if quick else ROUNDS):
-            taken.setdefault("loop", []).append(empty())
+            times.setdefault("loop", []).append(empty())
             for case in cases:
                 for subject in ("method", "bare"):
                     case.before()
-                    taken.setdefault(case.name + subject, []).append(getattr(case, subject)())
-    loop = float(np.median(taken["loop"]))
+                    times.setdefault(case.name + subject, []).append(getattr(case, subject)())
+    loop = float(np.median(times["loop"]))
     rows = []
     for case in cases:
-        method, bare = (median(case, subject, loop, taken) for subject in ("method", "bare"))
+        method, bare = (median(case, subject, loop, times) for subject in ("method", "bare"))
         rows.append({"name": case.name, "ns": method, "bare_ns": bare, "times": method / bare})
     return {"elements": N, "target": BURST_TARGET, "rows": rows}
 
 
 def show(console: Console, results: dict[str, Any]) -> None:
-    title = f"Python over C: ns a call of {results['elements']} elements"
+    title = f"Python over C: ns per call of {results['elements']} elements"
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
     table.add_column("", no_wrap=True)
-    for heading in ("ns", "bare cffi", "times", "target"):
+    for heading in ("ns", "direct cffi", "ratio", "target"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in results["rows"]:
         target = str(results["target"]) if row["name"].startswith("Burst") else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""All benchmarks of the Python side, one after the other."""
+"""All Python benchmarks, one after the other."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.benchmarks import python_latency, python_numba, python_overhead, python_rivals
+from tests.benchmarks.python import ipc, latency, numba_loop, overhead
 
 SECTIONS = {
-    "rivals": python_rivals,
-    "overhead": python_overhead,
-    "numba": python_numba,
-    "latency": python_latency,
+    "rivals": ipc,
+    "overhead": overhead,
+    "numba": numba_loop,
+    "latency": latency,
 }
 
 
 def run(console: Console, *, quick: bool) -> dict[str, Any]:
-    """Measures, prints and gives what each section came to. Raises RuntimeError where a message was lost."""
+    """Run each benchmark, print its table and return its results. Raise RuntimeError if a message was lost."""
     results = {}
     for name, section in SECTIONS.items():
         results[name] = section.measure(quick=quick)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Builds loops/loops.c and loads it."""
+"""Compile and load loops.c, the C side of the Python benchmarks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-SOURCE = HERE / "loops" / "loops.c"
+ROOT = HERE.parents[2]
+SOURCE = HERE / "loops.c"
 LIBRARY = ROOT / "build" / "bench" / "loops.so"
 
 
 def build() -> None:
-    """Compiles the loops with the compiler and the optimisation that the C benchmark has."""
+    """Compile loops.c with the compiler and the optimisation level of the C benchmark."""
     LIBRARY.parent.mkdir(parents=True, exist_ok=True)
     include = f"-I{ROOT / 'native' / 'include'}"
     compiler = shlex.split(os.environ.get("CC", "cc"))
@@ -25,7 +25,7 @@ def build() -> None:
 
 
 def load() -> ctypes.CDLL:
-    """The built library: each function takes and gives 64-bit numbers, and runs without the GIL."""
+    """Return the compiled library. Its functions use 64-bit integers and run without the GIL."""
     library = ctypes.CDLL(str(LIBRARY))
     u64 = ctypes.c_uint64
     library.loops_forward.argtypes = [u64, u64, ctypes.c_void_p, u64, u64, ctypes.c_uint32, u64]

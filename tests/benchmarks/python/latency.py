@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Ping-pong between two pinned processes: a bare cache line and our ring in C, and our ring from Python."""
+"""Ping-pong between two pinned processes: a cache line in C, and a ring in C and in Python."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 import eal
-from tests.benchmarks import python_loops
-from tests.benchmarks.python_pair import Channel, Work, samples
+from tests.benchmarks.python import c_loops
+from tests.benchmarks.python.pair import Channel, Work, samples
 
 SAMPLE_NS = 4_000_000
 ROUNDS, QUICK_ROUNDS = 61, 31
-TARGET = 2.0  # times the bare cache line, in C
+TARGET = 2.0  # largest allowed ratio of the ring to the cache line, both in C
 
 
 class Echo(Channel):
-    """`n` round trips. Every number goes there and back, and each side adds one to it."""
+    """`n` round trips of a number, which each side increments."""
 
     def expected(self, n: int) -> int:
         return 2 * n - 1
@@ -34,11 +34,11 @@ class CacheLine(Echo):
         return 2 * n
 
     def sender(self) -> Work:
-        line, library = eal.memzone_lookup("line"), python_loops.load()
+        line, library = eal.memzone_lookup("line"), c_loops.load()
         return lambda n: int(library.loops_ping_line(line.address, n))
 
     def receiver(self) -> Work:
-        line, library = eal.memzone_lookup("line"), python_loops.load()
+        line, library = eal.memzone_lookup("line"), c_loops.load()
         return lambda n: int(library.loops_pong_line(line.address, n))
 
 
@@ -46,11 +46,11 @@ class RingInC(Echo):
     name = "ring, C"
 
     def sender(self) -> Work:
-        library, there, back = python_loops.load(), eal.ring_lookup("there").handle, eal.ring_lookup("back").handle
+        library, there, back = c_loops.load(), eal.ring_lookup("there").handle, eal.ring_lookup("back").handle
         return lambda n: int(library.loops_ping_ring(there, back, n))
 
     def receiver(self) -> Work:
-        library, there, back = python_loops.load(), eal.ring_lookup("there").handle, eal.ring_lookup("back").handle
+        library, there, back = c_loops.load(), eal.ring_lookup("there").handle, eal.ring_lookup("back").handle
         return lambda n: int(library.loops_pong_ring(back, there, n))
 
 
@@ -89,7 +89,7 @@ class RingInPython(Echo):
 
 
 class BurstInPython(Echo):
-    """The element goes round as it is: numpy's arithmetic would take longer than the trip."""
+    """The element does not change: numpy arithmetic would take longer than the round trip."""
 
     name = "Burst.enqueue, dequeue"
 
@@ -133,10 +133,10 @@ def prepare(app: eal.Eal) -> None:
 
 
 def measure(*, quick: bool = False) -> dict[str, Any]:
-    """Medians in ns a round trip, and times the bare cache line's of the same run."""
-    python_loops.build()
-    taken = samples(KINDS, prepare, QUICK_ROUNDS if quick else ROUNDS, SAMPLE_NS)
-    medians = [float(np.median(ns)) for ns in taken]
+    """Return the median of each kind in ns per round trip, and its ratio to the cache line."""
+    c_loops.build()
+    times = samples(KINDS, prepare, QUICK_ROUNDS if quick else ROUNDS, SAMPLE_NS)
+    medians = [float(np.median(ns)) for ns in times]
     rows = [
         {"name": kind.name, "ns": ns, "times_the_line": ns / medians[0], "target": TARGET if kind is RingInC else None}
         for kind, ns in zip(KINDS, medians, strict=True)
@@ -145,9 +145,9 @@ def measure(*, quick: bool = False) -> dict[str, Any]:
 
 
 def show(console: Console, results: dict[str, Any]) -> None:
-    table = Table(title="Latency: ns a round trip between two processes", title_justify="left", box=box.SIMPLE)
+    table = Table(title="Latency: ns per round trip between two processes", title_justify="left", box=box.SIMPLE)
     table.add_column("")
-    for heading in ("ns", "times the cache line", "target"):
+    for heading in ("ns", "ratio to cache line", "target"):
         table.add_column(heading, justify="right")
     for row in results["rows"]:
         colour = "" if row["target"] is None else "[green]" if row["times_the_line"] <= row["target"] else "[red]"
