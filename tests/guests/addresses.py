@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest that starts the same app many times, each time with other random addresses, and says where segments came.
+"""Guest that initialises an application several times at random addresses and reports the address of each segment.
 
-Argument: how many times. Each app runs beside nothing first, and then with a mapping of its own where the host has its
-segments.
+Argument: the number of runs. Each run starts without other mappings, then with a mapping of its own at the addresses
+that the host uses for its segments.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def occupy(start: int, length: int) -> None:
 
 
 def work() -> dict[str, Any]:
-    """Uses one object of each kind; the ring and the pool carry what the next run finds."""
+    """Use one object of each kind; ring and pool carry values to the next run."""
     ring, pool = eal.ring_lookup("count"), eal.mempool_lookup("objects")
     counted = ring.dequeue()
     assert isinstance(counted, int)
@@ -50,10 +50,10 @@ def app(prefix: str) -> None:
         free = work()
         wanted = [(segment.host_address, segment.size) for segment in me.segments()]
     for start, size in wanted:
-        occupy(start + size // 2, 4096)  # a page in the middle is enough
+        occupy(start + size // 2, 4096)  # one page in the middle blocks the whole range
     with eal.init(file_prefix=prefix) as me:
         taken = work()
-    stack = ctypes.addressof(ctypes.c_int())  # the heap's address, which is random
+    stack = ctypes.addressof(ctypes.c_int())  # address of the heap, which is random
     print(json.dumps({"free": free, "taken": taken, "random": stack}), flush=True)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest that sends back what comes, from whichever host: one that dies is followed by one that starts afresh.
+"""Guest that echoes messages of successive hosts: each killed host is followed by one that makes a fresh start.
 
-It says what it is told, and whether the objects of the dead are refused. A 0 ends it.
+It prints its events and whether objects of stale shares raise Stale. The message 0 ends it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import eal
 Rings = tuple[eal.Ring, eal.Ring]
 
 ended = threading.Event()
-living: list[Rings] = []  # of the host that lives, if one does
-older: list[Rings] = []  # of dead hosts
+living: list[Rings] = []  # objects of the live host, if there is one
+older: list[Rings] = []  # objects of dead hosts
 
 
 def rings() -> Rings:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest that maps BARs in both ways, as one process and as several, and says what the kernel lists of each."""
+"""Guest that maps BARs through sysfs and /dev/mem, from one and from several processes, and prints the PAT entries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 import eal
-import eal.lifecycle.startup  # loaded before the fork, so that it is loaded once
+import eal.lifecycle.startup  # import before the fork, so that it is imported only once
 from eal.linux.latency import measure
 from eal.linux.memory_type import memory_types
 from eal.pci.bar_access import Choice
@@ -21,7 +21,7 @@ def types(device: IvshmemDevice) -> list[str]:
 
 
 def devices_of_zones() -> dict[str, IvshmemDevice]:
-    """The device behind each zone."""
+    """Return the device that carries each zone."""
     devices = {str(device.resource): device for device in scan()}
     return {zone.name: devices[zone.segment.path] for zone in eal.memzones() if not zone.name.startswith("RG_")}
 
@@ -31,7 +31,7 @@ def choice_of(choice: Choice) -> dict[str, Any]:
 
 
 def look(access: str) -> dict[str, Any]:
-    """One process alone."""
+    """Run one process alone."""
     with eal.init(bar_access=access, file_prefix=access) as me:
         devices = devices_of_zones()
         during = {name: types(device) for name, device in devices.items()}
@@ -51,7 +51,7 @@ def look(access: str) -> dict[str, Any]:
 
 
 def in_a_child(prefix: str, **options: Any) -> dict[str, Any]:
-    """The same in another process, of this prefix or of another one; it writes to the first zone."""
+    """Run the same in another process of this or another prefix; it writes to the first zone."""
     hear, tell = os.pipe()
     if os.fork() == 0:
         with eal.init(file_prefix=prefix, **options) as me:
@@ -67,7 +67,7 @@ def in_a_child(prefix: str, **options: Any) -> dict[str, Any]:
 
 
 def beside_others() -> dict[str, Any]:
-    """A primary with secondaries, and another prefix beside them, while all is mapped write-back."""
+    """Run a primary with secondaries, and another prefix beside them, while everything is mapped write-back."""
     with eal.init(bar_access="devmem", file_prefix="several"):
         devices = devices_of_zones()
         return {
@@ -80,7 +80,7 @@ def beside_others() -> dict[str, Any]:
 
 
 def held_by_another(address: str) -> dict[str, Any]:
-    """What comes of devmem while somebody has mapped the first BAR through sysfs."""
+    """Report the result of devmem while another process maps the first BAR through sysfs."""
     (device,) = (found for found in scan() if found.address == address)
     with open(device.resource, "r+b") as file, mmap.mmap(file.fileno(), 4096):
         return look("devmem")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Two workers of a crowd that shares one ring and one pool: the host runs this script too, with numbers of its own.
+"""Two workers of a group that shares one ring and one pool; the host runs this script too, with other numbers.
 
-Arguments: the numbers of the workers, such as 2,3, then EAL options. Each worker is a process of its own that takes
-objects, stamps them and sends them, and all the while takes objects of anybody from the ring and puts them back. An
-element is an index and 31 times the stamp of its object, so that a copy that was taken too early shows.
+Arguments: the numbers of the workers, such as 2,3, then EAL options. Each worker is a process that allocates, stamps
+and
+sends objects, and at the same time receives and frees objects of any worker. An element is an index and 31 times the
+stamp of its object, so that a premature copy is detected.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import time
 import numpy as np
 
 import eal
-import eal.lifecycle.startup  # loaded before the fork, so that it is loaded once
+import eal.lifecycle.startup  # import before the fork, so that it is imported only once
 
 PATIENCE = 100.0
 BURST = 64
-WORDS = 32  # of 8 bytes, in an element
-# All are to meet from start to end, however the machine schedules them: a producer may be so many objects ahead of
-# the slowest, and so many stay in the ring, more than one producer can have put there alone.
+WORDS = 32  # 8-byte words per element
+# Keep the workers close together however the machine schedules them: a producer may lead the slowest one by this many
+# objects, and the ring holds more than one producer can have sent alone.
 LEAD, BACKLOG = 128, 200
 
 
@@ -35,12 +36,12 @@ def work(me: int) -> None:
     deadline = time.monotonic() + PATIENCE
     mine["ready"] = 1
     while not control["ready"].all():
-        assert time.monotonic() < deadline, f"worker {me}: not all came"
+        assert time.monotonic() < deadline, f"worker {me}: not all workers arrived"
         time.sleep(0.005)
 
     out, taken = np.zeros((BURST, WORDS), np.uint64), np.zeros((BURST, WORDS), np.uint64)
     indices = np.zeros(BURST, np.uint32)
-    made = got = size = start = end = 0  # elements `start` to `end` of `out` wait to be sent
+    made = got = size = start = end = 0  # elements `start` to `end` of `out` are not sent yet
     while (everything := int(control["received"].sum())) < total:
         size = size % BURST + 1
         slowest = int(control["made"].min())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest that looks at all PCI devices before and after eal.init, and says what it found of ours.
+"""Guest that records all PCI devices before and after eal.init, and prints the ivshmem devices that eal accepted.
 
-The ivshmem device with the highest address on the root bus is enabled first, as if somebody used it.
+The ivshmem device with the highest address on the root bus is enabled first, as if another program used it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ def read(device: Path, name: str) -> str | None:
 
 
 def state(device: Path) -> dict[str, Any]:
-    """What must not change under a device that is not ours. `command`: whether it answers to accesses, and may make
-    its own.
+    """Return the state that must not change for a foreign device. `command`: whether the device decodes accesses and
+    may be bus master.
+
     """
     config = device / "config"
     return {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest that works everything its host shares: zones, arrays, rings and a pool. It knows names and nothing else.
+"""Guest that uses everything its host shares: zones, arrays, rings and a pool. It knows only their names.
 
-Arguments: START:LENGTH of address ranges that are taken before init, so that nothing else can lie there.
+Arguments: START:LENGTH of address ranges to occupy before init, so that no segment can be mapped there.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def work_arrays() -> None:
 
 
 def echo() -> None:
-    """Each number that comes goes back as itself and its complement, in bursts of all sizes."""
+    """Return each number twice, unchanged and complemented, in bursts of all sizes."""
     to_guest, to_host = eal.ring_lookup("to_guest"), eal.ring_lookup("to_host")
     total = int(eal.memzone_lookup("control").array()["numbers"])
     numbers = np.zeros(61, np.uint64)
@@ -74,7 +74,7 @@ def echo() -> None:
     heard = size = 0
     in_order = True
     while heard < total:
-        assert to_guest.wait(PATIENCE), f"nothing comes after {heard} numbers"
+        assert to_guest.wait(PATIENCE), f"no number arrives after {heard}"
         size = size % len(numbers) + 1
         n = to_guest.dequeue_burst(numbers[:size])
         in_order &= numbers[:n].tolist() == [*range(heard + 1, heard + n + 1)]
@@ -87,7 +87,7 @@ def echo() -> None:
 
 
 def trade_objects() -> None:
-    """Puts the host's objects back, and sends objects of its own for the host to put back."""
+    """Free the host's objects, and send objects of this guest for the host to free."""
     pool = eal.mempool_lookup("frames")
     from_host, from_guest = eal.ring_lookup("from_host"), eal.ring_lookup("from_guest")
     rounds = int(eal.memzone_lookup("control").array()["rounds"])
@@ -106,14 +106,14 @@ def trade_objects() -> None:
             pass
     index = pool.get()
     assert index is not None
-    pool.put(index)  # fills this thread's cache, if by chance nothing is in it
+    pool.put(index)  # fill this thread's cache if it is empty
     say(wrong_bytes=wrong)
-    # The host looks at the caches while this thread still has its own.
+    # The host reads the caches while this thread still has its own.
     assert from_host.wait(PATIENCE)
 
 
 def still_mapped() -> list[str]:
-    """What this process maps of its devices: BARs, or the files that stand for them."""
+    """Return the mappings of this process that belong to BARs, or to the files that emulate them."""
     with open("/proc/self/maps") as maps:
         return [line.rstrip() for line in maps if "/resource2" in line or "/ivshmem." in line]
 

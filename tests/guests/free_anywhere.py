@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One side of a pool whose objects are taken here and put back there: starts PROCESSES of free_anywhere.c.
+"""One side of a pool whose objects are freed on the other side: starts PROCESSES of free_anywhere.c.
 
-Arguments: the program, SIDE (0: the host, who runs this script too; 1: the guest), then EAL options. The names of the
-rings say whose objects are in them.
+Arguments: the program, SIDE (0: the host, which runs this script too; 1: the guest), then EAL options. The name of a
+ring states the side that allocated its objects.
 """
 
 from __future__ import annotations

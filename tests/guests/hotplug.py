@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest into which much is plugged and from which it is unplugged: it says what it is told, and what it finds then.
+"""Guest that reports each plug and unplug of many shares, and tests the objects of each share.
 
-Meanwhile it sends back what comes through rings of a share that stays. What the host orders by another ring is done to
-a child of it, which is told of the same.
+At the same time it echoes messages through rings of a share that stays. Another ring carries the host's orders for a
+child process, which receives the same events.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ LOOKUPS: dict[str, Callable[[str], Any]] = {
 
 
 class Held:
-    """What this process holds of a metadata: objects, and raw views of them."""
+    """Objects of one share that this process holds, and raw views of them."""
 
     def __init__(self) -> None:
         self.objects: list[tuple[str, Any]] = []
         self.views: list[Any] = []
 
     def take(self, kind: str, name: str) -> dict[str, int]:
-        """Looks an object up and uses it; what was in it."""
+        """Look up an object and use it; return its content."""
         found = LOOKUPS[kind](name)
         self.objects.append((kind, found))
         if kind == "memzone":
@@ -57,7 +57,7 @@ class Held:
         return {name: number}
 
     def left(self) -> dict[str, bool]:
-        """Once it is gone: whether each use is refused, and each view reads zeros and may be written to."""
+        """After the unplug: check that each use raises Detached, and that each view reads zeros and can be written."""
         detached = [refused(use) for kind, one in self.objects for use in CHECKS[kind](one)]
         zeros = [not any(view) for view in self.views]
         for view in self.views:
@@ -96,7 +96,7 @@ def told(event: eal.Event) -> None:
 
 
 def send_back(over: threading.Event) -> None:
-    """Passes on what comes; and has its eyes on views of what may go at any moment."""
+    """Echo messages while reading views of shares that may be unplugged at any moment."""
     ping, pong = eal.ring_lookup("ping"), eal.ring_lookup("pong")
     while not over.is_set():
         for view in last.views:
@@ -109,7 +109,7 @@ def send_back(over: threading.Event) -> None:
 
 
 def main() -> None:
-    """Orders: 0 is to end, 1 to start a child, anything else a signal for the child."""
+    """Execute orders: 0 ends the guest, 1 starts a child, any other number is a signal for the child."""
     with eal.init(["--no-huge"]) as app, app.watch(told):
         if CHILD:
             say(kind="ready")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest whose primary is killed by SIGKILL, again and again, with all that it had; then one ends in order.
+"""Guest whose primary is killed repeatedly by SIGKILL, with everything it holds; the last one closes regularly.
 
-Secondaries come and go meanwhile: one beside each primary, which goes on working when that is dead.
+At the same time secondaries start and end: one beside each primary, which continues after the primary's death.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import eal
-import eal.lifecycle.startup  # loaded before the fork, so that it is loaded once
+import eal.lifecycle.startup  # import before the fork, so that it is imported only once
 from eal.runtime.prefix_dir import file_stem, runtime_dir
 
 KILLS = 4
 
 
 def files() -> list[str]:
-    """All files that the guest's prefixes have, in the runtime directory and in shared memory."""
+    """Return all files of the guest's prefixes in the runtime directory and in shared memory."""
     root = runtime_dir()
     own = [path for path in root.rglob("*") if not path.is_dir() or path.is_symlink()]
     return sorted(map(str, [*own, *Path("/dev/shm").glob(f"{file_stem(root)}.*")]))
@@ -44,7 +44,7 @@ def live_and_wait(ready: int) -> None:
 
 
 def live_on(ready: int, go: int) -> None:
-    """A secondary that works with the host's objects when its primary is dead."""
+    """Secondary that uses the host's objects after its primary is dead."""
     with eal.init() as secondary:
         os.write(ready, secondary.proc_type.encode())
         os.read(go, 1)
@@ -54,7 +54,7 @@ def live_on(ready: int, go: int) -> None:
         index = pool.get()
         assert index is not None
         pool.put(index)
-        assert "own" in [zone.name for zone in eal.memzones()]  # what the dead one reserved is still there for it
+        assert "own" in [zone.name for zone in eal.memzones()]  # reserved by the dead primary
         os.write(ready, b" lived on")
 
 
@@ -72,7 +72,7 @@ def kill_one() -> dict[str, Any]:
         live_and_wait(tell)
         os._exit(1)
     os.close(tell)
-    role = os.read(ready, 16).decode()  # empty where it failed
+    role = os.read(ready, 16).decode()  # empty if it failed
     refused = second_primary()
     secondary, heard, go = start_secondary()
     told = os.read(heard, 16).decode()
@@ -87,7 +87,7 @@ def kill_one() -> dict[str, Any]:
 
 
 def start_secondary() -> tuple[int, int, int]:
-    """Its process id, where it is heard, and where it is told to go on."""
+    """Its process id, the pipe it prints to, and the pipe that lets it continue."""
     heard, tell = os.pipe()
     wait, go = os.pipe()
     if (child := os.fork()) == 0:

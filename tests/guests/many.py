@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest that reads every zone it has: how many segments and devices there are, and a checksum of each zone."""
+"""Guest that reads every zone: prints the number of segments and devices, and a checksum of each zone."""
 
 from __future__ import annotations
 

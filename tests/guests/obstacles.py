@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest that meets one obstacle after the other, in one boot, and says what eal.init and the doctor make of each.
+"""Guest that creates one obstacle after another in one boot, and prints the results of eal.init and the doctor.
 
-Arguments: the PCI address that is claimed, the udev rule, and the kernel modules of vfio-pci, in the order of loading.
+Arguments: the PCI address to claim, the udev rule, and the kernel modules of vfio-pci in loading order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import eal
-import eal.lifecycle.startup  # loaded before the fork, so that it is loaded once
+import eal.lifecycle.startup  # import before the fork, so that it is imported only once
 from eal.pci.device import scan
 from ivshmem.doctor import examine
 
@@ -30,7 +30,7 @@ VFIO_TYPE1_IOMMU, VFIO_BAR2_OFFSET = 1, 2 << 40
 
 
 def look(prefix: str, *, diagnose: bool = True, **options: Any) -> dict[str, Any]:
-    """What eal.init finds, and what the doctor holds for a failure."""
+    """Return the shares that eal.init found, and the checks that the doctor reports as failed."""
     with eal.init(file_prefix=prefix, **options) as me:
         own = me.memzone_reserve("own", 4096)
         found = {
@@ -55,7 +55,7 @@ def say(step: str, **found: Any) -> None:
 
 @contextmanager
 def claimed(address: str, modules: list[str]) -> Iterator[None]:
-    """vfio-pci has the device, and a program reads its BAR2 through it: then the BAR is claimed."""
+    """Bind the device to vfio-pci and read its BAR2 through vfio: this claims the BAR."""
     for module in modules:
         subprocess.run(["insmod", module], check=True)
     device = DEVICES / address
@@ -73,7 +73,7 @@ def claimed(address: str, modules: list[str]) -> Iterator[None]:
 
 
 def as_nobody(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` gives in a child of another user."""
+    """Return the result of `work` in a child process of another user."""
     hear, tell = os.pipe()
     if os.fork() == 0:
         os.setgroups([])
@@ -87,10 +87,10 @@ def as_nobody(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def apply_rule(rule: Path) -> None:
-    """Runs the guest's own udevd with the rule; group ivshmem, which this guest does not have, is nogroup here."""
+    """Run udevd with the rule; nogroup replaces the group ivshmem, which this guest does not have."""
     for device in scan():
         if (device.path / "enable").read_text().strip() != "0":
-            (device.path / "enable").write_text("0")  # the rule has to switch it on
+            (device.path / "enable").write_text("0")  # the rule must enable it
     rules = Path("/run/udev/rules.d")
     rules.mkdir(parents=True)
     (rules / rule.name).write_text(rule.read_text().replace("chgrp ivshmem", "chgrp nogroup"))

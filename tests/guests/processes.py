@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest of two processes, a primary and a secondary of its own, which find the same objects of the host."""
+"""Guest of two processes, a primary and a secondary, that find the same objects of the host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import eal
-import eal.lifecycle.startup  # loaded before the fork, so that it is loaded once
+import eal.lifecycle.startup  # import before the fork, so that it is imported only once
 
 
 def what_is_here(me: eal.Eal) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest that is given memory read-only, and tries to change it by every way there is."""
+"""Guest that has read-only shares and tries to change them in every possible way."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def error_of(call: Callable[..., Any], *arguments: Any) -> str:
 
 
 def overwrite(resource: str) -> str:
-    """Maps a BAR writable past all checks of ours, and writes to it: what became of what is there. QEMU drops the
-    writes, an emulated bus does not let it be opened so.
+    """Map a BAR writable without any check of eal, and write to it; return the result. QEMU drops the writes, the
+    emulated bus refuses the open.
+
     """
     with open(resource, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as bar:
         before = bar[:]
@@ -67,7 +68,7 @@ def main() -> None:
         )
         table = f"{os.environ.get('EAL_SYSFS_ROOT', '/sys')}/bus/pci/devices/{guest.shares[0].address}/resource2"
         say(segment=overwrite(facts.segment.path), metadata=overwrite(table))
-        while bytes(facts.buf[:4]) != b"news":  # what the host writes is still seen here
+        while bytes(facts.buf[:4]) != b"news":  # the host's later writes are visible
             pass
         say(facts=bytes(facts.buf).rstrip(b"\0").decode())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest that says what it refused and why, and works what it took."""
+"""Guest that prints the rejected shares with the reasons, and uses the accepted ones."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One of two guests that talk to each other, past their host. Argument: sender or receiver."""
+"""One of two guests that exchange messages without their host. Argument: sender or receiver."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BURST = 48
 
 
 def send(wire: eal.Ring, back: eal.Ring, count: int) -> bool:
-    """Sends 1 to `count` and takes their doubles; whether all came in order."""
+    """Send 1 to `count` and receive their doubles; return whether all arrived in order."""
     numbers = np.arange(1, count + 1, dtype=np.uint64)
     doubles = np.zeros(count, np.uint64)
     sent = heard = 0
@@ -29,7 +29,7 @@ def send(wire: eal.Ring, back: eal.Ring, count: int) -> bool:
 
 
 def double(wire: eal.Ring, back: eal.Ring, count: int) -> bool:
-    """Gives the double of each number back; whether all came in order."""
+    """Return the double of each number; report whether all arrived in order."""
     numbers = np.zeros(BURST, np.uint64)
     in_order, heard = True, 0
     while heard < count:
@@ -48,7 +48,7 @@ def main() -> None:
     with eal.init() as guest:
         board = eal.memzone_lookup("board").array()
         count = int(board["count"])
-        board[role] = True  # the host sees that it is here
+        board[role] = True  # tell the host that this guest runs
         work = send if role == "sender" else double
         in_order = work(eal.ring_lookup("wire"), eal.ring_lookup("back"), count)
         print(json.dumps({"in_order": in_order, "metadata": [share.name for share in guest.shares]}))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest that sends back each message it gets, and goes on whatever becomes of the host: it is never told to do so."""
+"""Guest that echoes each message and continues across restarts of the host, of which it is not notified."""
 
 from __future__ import annotations
 
