@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Guests for tests: one script of tests/guests, run on the emulated bus or in a virtual machine."""
+"""Guests for tests: a script of tests/guests, run on the emulated bus or in a virtual machine."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from ivshmem.vm.vm import VM, VmConfig
 from ivshmem.vmm.device import Device, merge
 
 SCRIPTS = Path(__file__).parents[1] / "guests"
-FIRST_EXTRA_SLOT = 0x10  # of pcie.0: above what QEMU places by itself, below the harness's own
-PATIENCE = 120.0  # seconds for anything a guest does; a VM shares its two cores with the host's side
+FIRST_EXTRA_SLOT = 0x10  # slot of pcie.0: above those that QEMU assigns, below the harness's own
+PATIENCE = 120.0  # seconds for one step of a guest; a VM shares its two cores with the host's side
 
 
 class Guest(ABC):
-    """A guest that runs. What its script prints as JSON objects, one a line, is heard here.
+    """A running guest. `hear` returns the JSON objects that its script prints, one per line.
 
-    `addresses` are the PCI addresses of the extra files that it was given. `in_vm` says whether hardware rules hold,
-    such as that nobody writes to a read-only share.
+    `addresses` are the PCI addresses of the extra devices that it was given. `in_vm` is True where hardware enforces
+    the rules, such as a read-only share.
+
     """
 
     in_vm: bool
@@ -39,40 +40,42 @@ class Guest(ABC):
 
     @abstractmethod
     def alive(self) -> bool:
-        """Whether its script still runs."""
+        """Return whether its script still runs."""
 
     @abstractmethod
     def _lines(self, timeout: float) -> Iterator[str]:
-        """What it says, until it has ended. Goes on where the last call left."""
+        """Yield lines of its output until it ends, starting after the last one that was yielded."""
 
     @abstractmethod
     def _status(self) -> int:
-        """Its exit status, once it has ended."""
+        """Return its exit status after it has ended."""
 
     @abstractmethod
     def _output(self) -> str:
-        """All that it said so far, for messages."""
+        """Return its whole output so far, for messages."""
 
     def hear(self, timeout: float = PATIENCE) -> dict[str, Any]:
-        """Its next JSON object."""
+        """Return its next JSON object."""
         for line in self._lines(timeout):
             if line.startswith("{"):
                 found: dict[str, Any] = json.loads(line)
                 return found
-        raise AssertionError(f"it said no more and ended with status {self._status()}:\n{self._output()}")
+        raise AssertionError(
+            f"the guest printed nothing more and ended with status {self._status()}:\n{self._output()}"
+        )
 
     def end(self, status: int = 0) -> list[dict[str, Any]]:
-        """Waits until it has ended with this status; gives the JSON objects that were not heard yet."""
+        """Wait until it ends with this status; return the JSON objects that were not returned yet."""
         rest = [json.loads(line) for line in self._lines(PATIENCE) if line.startswith("{")]
         assert self._status() == status, self._output()
         return rest
 
     def while_alive(self, step: Callable[[], bool]) -> None:
-        """Calls `step` until it says that all is done. Fails where the guest ends, or nothing comes of it in time."""
+        """Call `step` until it returns True. Fail if the guest ends, or after the time limit."""
         deadline = time.monotonic() + PATIENCE
         while not step():
             if not self.alive():
-                raise AssertionError(f"it ended early with status {self._status()}:\n{self._output()}")
+                raise AssertionError(f"the guest ended early with status {self._status()}:\n{self._output()}")
             assert time.monotonic() < deadline, f"not done within {PATIENCE} s:\n{self._output()}"
             time.sleep(0.0002)
 
@@ -108,7 +111,7 @@ class EmulatedGuest(Guest):
     def _lines(self, timeout: float) -> Iterator[str]:
         deadline = time.monotonic() + timeout
         while True:
-            ended = not self.alive()  # asked before the read: what a dead one wrote is all there
+            ended = not self.alive()  # poll before reading, so that all output of an ended process is read
             self._half += self._read.readline()
             if self._half.endswith("\n"):
                 line, self._half = self._half[:-1], ""
@@ -161,11 +164,11 @@ class VmGuest(Guest):
         return "\n".join(self._heard)
 
 
-# --- starting one -------------------------------------------------------------------------------------------
+# --- starting a guest ---------------------------------------------------------------------------------------
 
 
 def extra_device(file: Path, slot: int) -> list[str]:
-    """A plain ivshmem device over any file, as somebody else's project might use it."""
+    """Return options for a plain ivshmem device over any file, as another project might use it."""
     path = str(file).replace(",", ",,")
     backend = f"memory-backend-file,id=extra{slot},size={file.stat().st_size},mem-path={path},share=on"
     return ["-object", backend, "-device", f"ivshmem-plain,memdev=extra{slot},addr={slot:#x}"]
@@ -204,7 +207,7 @@ def virtual(
 
 
 def add_others(guest: EmulatedGuest, others: Sequence[str]) -> None:
-    """Other devices on an emulated bus: folders with another model's ids."""
+    """Add other devices to an emulated bus: directories with the ids of other models."""
     for number, model in enumerate(others):
         device = guest.sysfs / f"bus/pci/devices/0000:7f:{number:02x}.0"
         device.mkdir()
@@ -215,14 +218,15 @@ def add_others(guest: EmulatedGuest, others: Sequence[str]) -> None:
 
 @pytest.fixture(params=["emulated", pytest.param("vm", marks=pytest.mark.vm)])
 def guest(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """`guest(script, *metadata, ...)` starts tests/guests/`script`.py as a guest that has these metadata.
+    """`guest(script, *metadata, ...)` starts tests/guests/`script`.py as a guest with these metadata files.
 
-    arguments     of the script
-    files         more ivshmem devices, one over each of these files
+    arguments     arguments of the script
+    files         further ivshmem devices, one over each of these files
     others        QEMU's names of devices of other kinds
-    concatenated  the options of each metadata follow each other; else they are planned together
+    concatenated  concatenate the options of the metadata files instead of planning them together
 
-    None outlives the test.
+    Every guest is ended after the test.
+
     """
     with contextlib.ExitStack() as undo:
 
@@ -249,8 +253,10 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def plug_guest(tmp_path: Path) -> Iterator[Callable[..., VmGuest]]:
-    """`plug_guest(script, *metadata, plug="1G")` starts tests/guests/`script`.py in a VM that has these metadata, and
-    room for so much to be plugged by the QMP socket `qmp`; or what `qemu_args` say. None outlives the test.
+    """`plug_guest(script, *metadata, plug="1G")` starts tests/guests/`script`.py in a VM with these metadata files and
+    room to plug this size through the QMP socket `qmp`; `qemu_args` replaces the options. Every VM is ended after the
+    test.
+
     """
     with contextlib.ExitStack() as undo:
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How BARs are mapped in a real VM, by the kernel's own list of memory types."""
+"""Memory types of BARs in a real VM, read from the kernel's PAT list."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ivshmem.vmm.qemu import device_args
 pytestmark = [pytest.mark.vm]
 
 SCRIPT = Path(__file__).parents[1] / "guests" / "caching.py"
-RUNS = 4  # of one process alone in the guest
+RUNS = 4  # by one process alone in the guest
 WRITE_BACK, UNCACHED = ["write-back"], ["uncached-minus"]
 
 
 def above_4_gib(devices: list[Device]) -> list[str]:
-    """QEMU's options: all devices behind a bridge with a window that is too large for the addresses below 4 GiB."""
+    """Return options that place all devices behind a bridge whose window does not fit below 4 GiB."""
     args = ["-device", "pci-bridge,id=high,chassis_nr=50,shpc=off,addr=0x10,pref64-reserve=1G,mem-reserve=4M"]
     for slot, device in enumerate(devices, start=1):
         args += device_args(device, f"bus=high,addr={slot}")
     return args
 
 
-def test_the_types_that_the_kernel_lists(primary: eal.Eal) -> None:
+def test_bar_access_maps_the_memory_type_that_the_kernel_lists(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     metadata.add_memzone(eal.memzone_reserve("first", 4096, group="first"))
     metadata.add_memzone(eal.memzone_reserve("second", 4096))
@@ -49,7 +49,7 @@ def test_the_types_that_the_kernel_lists(primary: eal.Eal) -> None:
     assert [found["number"] for found in alone] == [100, 101, 102, 103]
     assert eal.memzone_lookup("first").array("<u8")[1] == 2 * (100 + RUNS - 1)
     assert not any(any(found["relocated"]) for found in alone)
-    assert [found["after"] for found in alone[:3]] == [{"first": [], "second": []}] * 3  # nothing stays mapped
+    assert [found["after"] for found in alone[:3]] == [{"first": [], "second": []}] * 3  # no mapping is left
 
     assert sysfs["choice"] == {"access": "sysfs", "why": "asked for", "fallbacks": {}}
     assert sysfs["during"] == {"first": UNCACHED, "second": UNCACHED}
@@ -57,12 +57,13 @@ def test_the_types_that_the_kernel_lists(primary: eal.Eal) -> None:
     assert devmem["during"] == {"first": WRITE_BACK, "second": WRITE_BACK}
     assert devmem["choice"] == {"access": "devmem", "why": "asked for", "fallbacks": {}}
 
-    # TCG caches whatever the guest says, which is measured.
+    # TCG caches every memory type, which the measurement shows.
     assert auto["choice"]["access"] == "sysfs"
     assert "the processor caches BARs all the same: a load takes" in auto["choice"]["why"]
     assert auto["during"] == {"first": UNCACHED, "second": UNCACHED}
 
-    # While somebody holds it through sysfs, /dev/mem gives uncached memory without a word. It is noticed.
+    # While another process maps the BAR through sysfs, /dev/mem silently returns uncached memory. This must be
+    # detected.
     assert held["during"] == {"first": UNCACHED, "second": WRITE_BACK}
     (address, reason), *others = held["choice"]["fallbacks"].items()
     assert (address, others) == (held["addresses"]["first"], [])
@@ -72,6 +73,6 @@ def test_the_types_that_the_kernel_lists(primary: eal.Eal) -> None:
     followers = {"role": "secondary", "access": "devmem", "first": WRITE_BACK}
     assert several["a secondary"] == several["one that wants sysfs"] == followers
     assert several["another prefix"] == {"role": "primary", "access": "devmem", "first": WRITE_BACK}
-    # A range has one type at a time: who wants sysfs meanwhile has to take the other one too.
+    # A range has one memory type at a time: a sysfs mapping gets the existing one.
     assert several["one with sysfs"] == {"role": "primary", "access": "sysfs", "first": WRITE_BACK}
     assert bytes(eal.memzone_lookup("first").buf[64:69]) == b"child"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Two producers and two consumers on each side, all on one ring and one pool: nothing is lost, nothing comes twice."""
+"""Two producers and two consumers on each side of one ring and one pool: no element is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make(metadata: ivshmem.Metadata) -> None:
     metadata.add_mempool(eal.mempool_create("stamps", 1024, 64, cache_size=32))
 
 
-def test_two_producers_and_consumers_on_each_side(primary: eal.Eal, guest: Callable[..., Any]) -> None:
+def test_two_producers_and_consumers_per_side_exchange_all_objects(primary: eal.Eal, guest: Callable[..., Any]) -> None:
     metadata = ivshmem.metadata_create("crowd")
     make(metadata)
     options = ["--file-prefix", primary.file_prefix, "--proc-type", "secondary"]
@@ -46,7 +46,7 @@ def test_two_producers_and_consumers_on_each_side(primary: eal.Eal, guest: Calla
     for consumer, stamps in enumerate(lists):
         for producer in range(WORKERS):
             sequence = stamps[stamps >> np.uint64(32) == producer]
-            assert len(sequence), f"consumer {consumer} saw nothing of producer {producer}: they did not meet"
+            assert len(sequence), f"consumer {consumer} received nothing of producer {producer}"
             assert (np.diff(sequence.astype(np.int64)) > 0).all(), f"consumer {consumer}, producer {producer}: order"
 
     pool = eal.mempool_lookup("stamps")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""ivshmem demo as people run it: what it prints, what it notices, how long it takes, and what it leaves behind."""
+"""ivshmem demo as users run it: its output, the faults that it detects, its run time and its cleanup."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Run:
 
 
 class Demo:
-    """Runs `ivshmem demo` with folders of its own and sees that nothing stays in them."""
+    """Runs `ivshmem demo` with directories of its own and checks that they are empty afterwards."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -93,20 +93,20 @@ def check_report(report: dict[str, Any], messages: int, size: int) -> None:
     assert [device["metadata"] for device in guest["devices"]] == [created["metadata"]]
     assert re.fullmatch(r"0000:[0-9a-f]{2}:[0-9a-f]{2}\.0", guest["devices"][0]["address"])
     assert (guest["received"], guest["faults"], guest["rejected"]) == (messages, [], [])
-    assert options[::2] == ["-device", *["-object", "-device"] * 2]  # a bridge, and two devices on it
+    assert options[::2] == ["-device", *["-object", "-device"] * 2]  # a bridge with two devices
     assert all(text in report["cmdline"] for text in ("memory-backend-file,", "share=on", "ivshmem-plain,"))
 
 
 @pytest.mark.parametrize("where", [emulated, in_vm])
-def test_the_report(demo: Demo, where: list[str]) -> None:
+def test_json_report_has_all_fields(demo: Demo, where: list[str]) -> None:
     run = demo("--json", "--messages", "5000", "--size", "200", *where)
     assert run.status == 0, run.errors
     assert run.report["mode"] == ("vm" if where else "emulated")
     check_report(run.report, 5000, 200)
 
 
-def test_the_text(demo: Demo) -> None:
-    """Without options: the size that people see, and within the time that they are promised."""
+def test_text_report_has_all_parts(demo: Demo) -> None:
+    """Run without options: default sizes, within the documented time."""
     run = demo()
     assert run.status == 0, run.errors
     assert run.seconds < EMULATED_LIMIT
@@ -149,7 +149,7 @@ SEEN_BY_GUEST = {
         pytest.param("swap", ["--vm"], id="swap-vm", marks=pytest.mark.vm),
     ],
 )
-def test_each_fault_is_noticed(demo: Demo, fault: str, where: list[str]) -> None:
+def test_each_injected_fault_is_detected(demo: Demo, fault: str, where: list[str]) -> None:
     run = demo("--json", "--messages", "2000", "--fault", fault, *where)
     report = run.report
     assert run.status == 1
@@ -161,7 +161,7 @@ def test_each_fault_is_noticed(demo: Demo, fault: str, where: list[str]) -> None
     assert SEEN_BY_GUEST[fault] in report["guest"]["faults"]
 
 
-def test_a_fault_in_the_text(demo: Demo) -> None:
+def test_fault_is_shown_in_the_text(demo: Demo) -> None:
     run = demo("--messages", "2000", "--fault", "corrupt")
     assert run.status == 1
     assert "lost 0, reordered 0, corrupted 1;" in run.output
@@ -169,11 +169,11 @@ def test_a_fault_in_the_text(demo: Demo) -> None:
     assert "all is well" not in run.output
 
 
-# --- an ordinary user ---------------------------------------------------------------------------------------
+# --- unprivileged user --------------------------------------------------------------------------------------
 
 
 def copy_distribution(name: str, to: Path, done: set[str]) -> None:
-    """Copies an installed distribution, and all that it requires, into another site-packages."""
+    """Copy an installed distribution and its requirements into another site-packages directory."""
     try:
         found = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
@@ -192,7 +192,7 @@ def copy_distribution(name: str, to: Path, done: set[str]) -> None:
 
 @pytest.fixture(scope="session")
 def everyones_python() -> Iterator[Path]:
-    """A Python with this project that any user may run: the one of the tests may lie in root's private folder."""
+    """A Python with this project that every user may run; the tests' own may be in root's private directory."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -206,7 +206,7 @@ def everyones_python() -> Iterator[Path]:
 
 
 @pytest.mark.root
-def test_as_an_ordinary_user(everyones_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unprivileged_user_runs_the_demo(everyones_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as name:
         os.chown(name, NOBODY, NOBODY)
         monkeypatch.delenv("EAL_RUNTIME_DIR", raising=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Devices of others are left alone; several metadata go into one VM, and one object into several VMs."""
+"""Foreign devices stay unchanged; one VM gets several metadata files, and several VMs get one object."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def metadata_with(name: str, *zones: eal.Memzone, readonly: bool = False) -> ivs
     return made
 
 
-def test_devices_of_others_are_left_as_they_were(primary: eal.Eal, guest: Callable[..., Any], tmp_path: Path) -> None:
+def test_foreign_devices_keep_their_state(primary: eal.Eal, guest: Callable[..., Any], tmp_path: Path) -> None:
     ours = zone_with("ours")
-    # The size of one of ours, the smallest that QEMU makes, and one that somebody uses already.
+    # The size of a segment, the smallest size that QEMU accepts, and a device that another program uses.
     contents = {tmp_path / f"foreign{size}": random.randbytes(size) for size in (2 * MIB, 4096, 65536)}
     for file, content in contents.items():
         file.write_bytes(content)
@@ -63,8 +63,8 @@ def test_devices_of_others_are_left_as_they_were(primary: eal.Eal, guest: Callab
         assert found["checksums"][running.addresses[file]] == zlib.crc32(content)
 
 
-@pytest.mark.parametrize("guest", ["emulated"], indirect=True)  # QEMU makes none as small
-def test_a_device_too_small_for_a_header_is_left_as_it_was(
+@pytest.mark.parametrize("guest", ["emulated"], indirect=True)  # QEMU accepts no smaller BAR
+def test_device_smaller_than_a_header_keeps_its_state(
     primary: eal.Eal, guest: Callable[..., Any], tmp_path: Path
 ) -> None:
     small, smaller = tmp_path / "small", tmp_path / "smaller"
@@ -78,8 +78,10 @@ def test_a_device_too_small_for_a_header_is_left_as_it_was(
 
 
 @pytest.mark.parametrize("concatenated", [False, True], ids=["planned", "concatenated"])
-def test_several_metadata_in_one_vm(primary: eal.Eal, guest: Callable[..., Any], concatenated: bool) -> None:
-    """One and two have a segment in common, and one zone; three has a segment of its own."""
+def test_several_metadata_files_in_one_vm_share_all_objects(
+    primary: eal.Eal, guest: Callable[..., Any], concatenated: bool
+) -> None:
+    """The first two share one segment and one zone; the third has a segment of its own."""
     both, first, second = zone_with("both"), zone_with("first"), zone_with("second")
     third = zone_with("third", group="elsewhere")
     assert first.segment.uuid == second.segment.uuid != third.segment.uuid
@@ -100,8 +102,8 @@ def test_several_metadata_in_one_vm(primary: eal.Eal, guest: Callable[..., Any],
     assert [bytes(zone.buf[-5:]) for zone in (both, first, second, third)] == [b"guest"] * 4
 
 
-def test_a_segment_that_comes_readonly_and_writable_is_writable(primary: eal.Eal, guest: Callable[..., Any]) -> None:
-    """Of the two devices that carry the segment, the guest has to take the one that lets it write."""
+def test_segment_listed_readonly_and_writable_is_writable(primary: eal.Eal, guest: Callable[..., Any]) -> None:
+    """Of two devices that carry the segment, the guest must use the writable one."""
     facts, work = zone_with("facts"), zone_with("work")
     reader, writer = metadata_with("reader", facts, readonly=True), metadata_with("writer", work)
 
@@ -113,7 +115,7 @@ def test_a_segment_that_comes_readonly_and_writable_is_writable(primary: eal.Eal
     assert bytes(work.buf[-5:]) == b"guest"
 
 
-def test_two_guests_talk_past_the_host(primary: eal.Eal, guest: Callable[..., Any]) -> None:
+def test_two_guests_exchange_messages_without_the_host(primary: eal.Eal, guest: Callable[..., Any]) -> None:
     one_to_one = RingFlag.SP_ENQ | RingFlag.SC_DEQ
     board = eal.array_reserve("board", (), [("count", "<u8"), ("sender", "<u4"), ("receiver", "<u4")])
     board.array()["count"] = COUNT

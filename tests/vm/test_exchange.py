@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Host and guest share everything there is, and both see what the other one does to it."""
+"""Host and guest share every kind of object, and each sees the changes of the other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OBJECTS = 512
 
 
 def make(metadata: ivshmem.Metadata) -> None:
-    """All objects of the exchange, in one metadata."""
+    """All objects of the exchange, in one metadata file."""
     noise = np.random.default_rng(1).bytes(MIB + 13)
     zones = [
         eal.memzone_reserve("inbox", len(noise)),
@@ -66,7 +66,7 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def check_arrays(found: dict[str, Any], before: dict[str, Any]) -> None:
-    """What the guest saw, knowing neither dtypes nor shapes, and what it wrote."""
+    """Check the values that the guest read without knowing dtypes and shapes, and the values that it wrote."""
     assert found == before
     matrix, records, scalar = (eal.memzone_lookup(name).array() for name in ("matrix", "records", "scalar"))
     assert (matrix == -np.arange(105).reshape(3, 5, 7)).all()
@@ -76,7 +76,7 @@ def check_arrays(found: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 def pump_numbers(guest: Any) -> None:
-    """Sends 1, 2, 3 and so on, takes the answers meanwhile, and checks their order."""
+    """Send 1, 2, 3 and so on, receive the answers at the same time, and check their order."""
     to_guest, to_host = eal.ring_lookup("to_guest"), eal.ring_lookup("to_host")
     numbers = np.arange(1, NUMBERS + 1, dtype=np.uint64)
     answers = np.zeros((NUMBERS, 2), np.uint64)
@@ -96,7 +96,7 @@ def pump_numbers(guest: Any) -> None:
 
 
 def trade_objects(guest: Any) -> None:
-    """The host's objects are put back by the guest and the guest's by the host, as many as go round many times."""
+    """Each side frees the other side's objects; there are enough of them to reuse each object many times."""
     pool = eal.mempool_lookup("frames")
     from_host, from_guest = eal.ring_lookup("from_host"), eal.ring_lookup("from_guest")
     objects = pool.array
@@ -111,7 +111,7 @@ def trade_objects(guest: Any) -> None:
 
 
 def check_pool(guest: Any) -> None:
-    """Both sides have caches, and every object is in one place; when the guest has gone, its cache is free too."""
+    """Both sides have caches and every object is in one place; after the guest has ended, its cache is free."""
     assert guest.hear() == {"wrong_bytes": 0}
     pool = eal.mempool_lookup("frames")
     audit = pool.audit()
@@ -143,13 +143,13 @@ def exchange(guest: Callable[..., Any], *, relocated: bool = False) -> None:
         check_pool(running)
 
 
-def test_on_tmpfs(primary: eal.Eal, guest: Callable[..., Any]) -> None:
+def test_exchange_on_tmpfs(primary: eal.Eal, guest: Callable[..., Any]) -> None:
     exchange(guest)
     assert {segment.page_size for segment in eal.segments()} == {4096}
     assert all(segment.path.startswith("/dev/shm/") for segment in eal.segments())
 
 
-def test_where_the_hosts_addresses_are_taken(primary: eal.Eal, guest: Callable[..., Any]) -> None:
+def test_exchange_where_the_hosts_addresses_are_in_use(primary: eal.Eal, guest: Callable[..., Any]) -> None:
     exchange(guest, relocated=True)
 
 
@@ -157,7 +157,7 @@ def test_where_the_hosts_addresses_are_taken(primary: eal.Eal, guest: Callable[.
 def on_hugepages(
     runtime_dir: Path, prefix: str, hugepages: Callable[..., Path]
 ) -> Iterator[Callable[[int, int], eal.Eal]]:
-    """`on_hugepages(count, page_size)`: this process as primary whose segments lie on just so many such pages."""
+    """`on_hugepages(count, page_size)`: this process as a primary with exactly this many hugepages."""
 
     def start(count: int, page_size: int) -> eal.Eal:
         folder = hugepages(count, page_size)
@@ -167,7 +167,7 @@ def on_hugepages(
     eal.current().close()
 
 
-def test_on_hugepages(on_hugepages: Callable[[int, int], eal.Eal], guest: Callable[..., Any]) -> None:
+def test_exchange_on_hugepages(on_hugepages: Callable[[int, int], eal.Eal], guest: Callable[..., Any]) -> None:
     huge_dir = on_hugepages(4, 2 * MIB).options.huge_dir
     exchange(guest)
     segments = eal.segments()
@@ -176,7 +176,7 @@ def test_on_hugepages(on_hugepages: Callable[[int, int], eal.Eal], guest: Callab
 
 
 @pytest.mark.parametrize("guest", ["emulated"], indirect=True)
-def test_on_a_page_of_one_gibibyte(on_hugepages: Callable[[int, int], eal.Eal], guest: Callable[..., Any]) -> None:
+def test_exchange_on_one_gib_page(on_hugepages: Callable[[int, int], eal.Eal], guest: Callable[..., Any]) -> None:
     on_hugepages(1, GIB)
     exchange(guest)
     (segment,) = eal.segments()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Free anywhere: objects taken on the host are put back by the guest, and the reverse, ten million times.
+"""Free anywhere: the guest frees objects that the host allocated, and vice versa, ten million times.
 
-Two processes of two threads on each side work one pool through two rings, in C (free_anywhere.c). FREE_ANYWHERE_CYCLES
+Two processes of two threads on each side use one pool through two rings, in C (free_anywhere.c). FREE_ANYWHERE_CYCLES
 in the environment sets another number of cycles.
 """
 
@@ -24,7 +24,7 @@ import ivshmem
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parents[1] / "build" / "interop"
 SCRIPT = HERE.parent / "guests/free_anywhere.py"
-PROCESSES = THREADS = 2  # on each side
+PROCESSES = THREADS = 2  # per side
 OBJECTS = 4096
 CYCLES = int(os.environ.get("FREE_ANYWHERE_CYCLES", "10_000_000"))
 CORE = ("ring", "mempool", "mempool_debug", "segment", "crc32c", "fault")
@@ -33,7 +33,7 @@ PLAN = [("objects", "<u8", (2,)), ("processes", "<u4"), ("threads", "<u4")]
 
 @pytest.fixture(scope="session")
 def program() -> Path:
-    """free_anywhere, compiled as a user would do it; static, so that it starts quickly in a VM."""
+    """free_anywhere, compiled as by a user; statically linked, so that it starts quickly in a VM."""
     include = Path(eal.get_include())
     core = [include / "src" / f"{name}.c" for name in CORE]
     sources = [HERE / "free_anywhere.c", *core]
@@ -50,7 +50,7 @@ def program() -> Path:
 
 
 def make(name: str, cycles: int) -> ivshmem.Metadata:
-    """Half of the cycles begin on the host and half in the guest."""
+    """Half of the cycles begin on the host, half in the guest."""
     parts = PROCESSES * THREADS * 2
     half = -(-cycles // parts) * (parts // 2)
     metadata = ivshmem.metadata_create(name)
@@ -64,7 +64,7 @@ def make(name: str, cycles: int) -> ivshmem.Metadata:
     return metadata
 
 
-def test_objects_are_put_back_on_the_other_side(
+def test_objects_freed_on_the_other_side_are_all_accounted_for(
     primary: eal.Eal, guest: Callable[..., Any], program: Path, record_property: Callable[[str, object], None]
 ) -> None:
     metadata = make("free", CYCLES)
@@ -84,6 +84,6 @@ def test_objects_are_put_back_on_the_other_side(
     pool = eal.mempool_lookup("objects")
     audit = pool.audit()
     assert audit.ok, str(audit)
-    assert sorted(audit.free) == list(range(OBJECTS)), str(audit)  # each index once, and in nobody's cache
+    assert sorted(audit.free) == list(range(OBJECTS)), str(audit)  # each index once, none in a cache
     assert (pool.in_use, pool.available) == (0, OBJECTS)
     assert all(eal.ring_lookup(ring).empty for ring in ("of_host", "of_guest"))

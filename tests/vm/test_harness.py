@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The VM harness itself: what goes into a guest, what comes out of it, and that QEMU is gone afterwards."""
+"""The VM harness: input and output of a guest, and QEMU's end in all cases."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ sys.exit(7)
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie (an orphan's may stay where PID 1 does not reap)."""
+    """Return whether a process exists and is not a zombie (PID 1 may not reap an orphan)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def test_a_python_script_runs_in_the_guest_with_a_device(tmp_path: Path) -> None:
+def test_python_script_runs_in_the_guest_with_a_device(tmp_path: Path) -> None:
     memory = tmp_path / "memory, with a comma"
     memory.write_bytes(bytes(4096) + b"hello guest" + bytes(2 * MIB - 4096 - 11))
     script = tmp_path / "guest.py"
@@ -104,7 +104,7 @@ def test_a_python_script_runs_in_the_guest_with_a_device(tmp_path: Path) -> None
 
 
 def qmp_plug(path: Path, bus: str) -> None:
-    """Plug a device, any device, into a running VM."""
+    """Plug any device into a running VM."""
     plug = {"execute": "device_add", "arguments": {"driver": "virtio-rng-pci", "bus": bus}}
     with socket.socket(socket.AF_UNIX) as qmp:
         qmp.connect(str(path))
@@ -115,9 +115,9 @@ def qmp_plug(path: Path, bus: str) -> None:
             assert json.loads(replies.readline()) == {"return": {}}
 
 
-def test_lines_come_while_the_guest_still_runs(tmp_path: Path) -> None:
+def test_lines_are_read_while_the_guest_runs(tmp_path: Path) -> None:
     qmp = tmp_path / "qmp"
-    # The guest goes on when a device was plugged, and the host plugs it when it has read the first line.
+    # The guest continues after a device is plugged, which the host does after it has read the first line.
     wait = 'until [ "$(ls /sys/bus/pci/devices/0000:00:04.0/ | grep ^0000:)" ]; do sleep 0.1; done'
     config = VmConfig(
         ["sh", "-c", f"echo first; {wait}; echo; echo last"],
@@ -139,7 +139,7 @@ def test_lines_come_while_the_guest_still_runs(tmp_path: Path) -> None:
     assert not qmp.exists()
 
 
-def test_a_timeout_is_stalled_and_ends_qemu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_timeout_raises_stalled_and_ends_qemu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     vm = VM(VmConfig(["sleep", "100"], timeout=1))
     vm.start()
@@ -156,7 +156,7 @@ def test_a_timeout_is_stalled_and_ends_qemu(monkeypatch: pytest.MonkeyPatch, tmp
     vm.close()
 
 
-def test_an_exception_in_the_block_ends_qemu() -> None:
+def test_exception_in_the_block_ends_qemu() -> None:
     vm = VM(VmConfig(["sleep", "100"]))
     with pytest.raises(KeyboardInterrupt), vm:
         raise KeyboardInterrupt
@@ -164,7 +164,7 @@ def test_an_exception_in_the_block_ends_qemu() -> None:
     assert not is_running(vm.pid)
 
 
-def test_sigkill_of_the_python_process_takes_qemu_along(tmp_path: Path) -> None:
+def test_sigkill_of_the_python_process_ends_qemu(tmp_path: Path) -> None:
     program = """
 import time
 from ivshmem.vm.vm import VM, VmConfig
@@ -172,7 +172,7 @@ with VM(VmConfig(["sleep", "100"])) as vm:
     print(vm.pid, flush=True)
     time.sleep(100)
 """
-    environment = os.environ | {"TMPDIR": str(tmp_path)}  # nobody removes a killed VM's files, but pytest does
+    environment = os.environ | {"TMPDIR": str(tmp_path)}  # no process removes the files of a killed VM; pytest does
     owner = subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
     assert owner.stdout is not None
     pid = int(owner.stdout.readline())
@@ -185,19 +185,19 @@ with VM(VmConfig(["sleep", "100"])) as vm:
         time.sleep(0.01)
 
 
-def test_a_guest_that_panics_is_an_error_with_its_last_words() -> None:
+def test_guest_panic_raises_an_error_with_the_console_text() -> None:
     command = "echo about to die; echo c >/proc/sysrq-trigger; sleep 100"
     with pytest.raises(EalError, match=r"(?s)Kernel panic.*about to die") as caught:
         run(["sh", "-c", command])
     assert type(caught.value) is EalError
 
 
-def test_what_qemu_says_of_a_bad_option_is_in_the_error() -> None:
+def test_invalid_option_raises_an_error_with_qemus_message() -> None:
     with pytest.raises(EalError, match="'no-such-device' is not a valid device model name"):
         run(["true"], qemu_args=["-device", "no-such-device"])
 
 
-def test_one_cpu_under_tcg_is_refused() -> None:
+def test_one_cpu_under_tcg_raises_invalid() -> None:
     vm = VM(VmConfig(["true"], smp=1, accel="tcg"))
     with pytest.raises(Invalid, match="atomicity"):
         vm.start()
@@ -215,17 +215,17 @@ def test_one_cpu_under_tcg_is_refused() -> None:
         {"command": ["true"], "memory": 1},
     ],
 )
-def test_a_bad_config_is_refused(bad: dict[str, Any]) -> None:
+def test_invalid_config_raises_invalid(bad: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
         VmConfig(**bad)
 
 
-def test_a_vm_that_was_not_started_says_so() -> None:
+def test_vm_that_was_not_started_raises_closed() -> None:
     with pytest.raises(Closed, match="not started"):
         VM(VmConfig(["true"])).wait()
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert guest_image.missing() == []
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("IVSHMEM_CACHE", str(tmp_path / "cache"))
@@ -243,7 +243,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         assert what in str(caught.value)
 
 
-def test_the_command_line_is_data(tmp_path: Path) -> None:
+def test_command_line_is_a_list_of_words(tmp_path: Path) -> None:
     image = GuestImage(kernel=Path("/k"), initrd=Path("/i"))
     config = VmConfig(["true"], smp=4, memory=256, qemu_args=["-device", "edu"], qmp=Path("/q,q"), machine="pc")
     command = qemu_command(config, image, "kvm", Path("/folder"))
@@ -257,7 +257,7 @@ def test_the_command_line_is_data(tmp_path: Path) -> None:
     assert "-accel tcg,thread=multi" in " ".join(qemu_command(config, image, "tcg", Path("/folder")))
 
 
-def test_the_accelerator_is_chosen_or_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accelerator_is_given_or_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("IVSHMEM_ACCEL", raising=False)
     assert accelerator("kvm") == "kvm"
     found = accelerator()
@@ -273,7 +273,7 @@ def test_the_accelerator_is_chosen_or_found_once(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A cache of the test's own that has the kernel (a link to the real one) and nothing else."""
+    """A cache directory for the test that contains only the kernel (a link to the real one)."""
     kernel = guest_image.prepare().kernel.parent
     directory = tmp_path / "cache"
     directory.mkdir()
@@ -282,7 +282,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return directory
 
 
-def test_the_initramfs_follows_init_and_is_made_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_initramfs_is_rebuilt_when_init_changes_and_only_then(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = guest_image.prepare()
     made = first.initrd.stat().st_mtime_ns
     assert guest_image.prepare() == first
@@ -294,12 +294,12 @@ def test_the_initramfs_follows_init_and_is_made_once(cache: Path, monkeypatch: p
     assert second.initrd.read_bytes() != first.initrd.read_bytes()
 
 
-def test_an_interrupted_build_leaves_no_half_image(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_build_leaves_no_partial_image(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = set(cache.iterdir())
-    (cache / ".new-killed").mkdir()  # what a builder leaves that was killed by SIGKILL
+    (cache / ".new-killed").mkdir()  # left by a builder that was killed by SIGKILL
     with monkeypatch.context() as patch:
         patch.setattr(guest_image, "_copy_module", interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -308,7 +308,7 @@ def test_an_interrupted_build_leaves_no_half_image(cache: Path, monkeypatch: pyt
     assert guest_image.prepare().initrd.exists()
 
 
-def test_two_builders_at_once_agree(cache: Path) -> None:
+def test_two_concurrent_builders_produce_one_image(cache: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         images = list(pool.map(lambda _: guest_image.prepare(), range(2)))
     assert images[0] == images[1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Plugging into a real VM and out of it again: data flows meanwhile, and guests that do not answer are borne."""
+"""Plug and unplug in a real VM while data flows, with guests that do not answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE = 30.0  # seconds for the guest of a busy machine
 
 
 class Flow:
-    """Numbers that go to the guest and come back, without end; order and number are checked."""
+    """Send numbers to the guest and receive them back continuously; check their order and count."""
 
     def __init__(self) -> None:
         self.back = 0
@@ -44,11 +44,11 @@ class Flow:
                 time.sleep(0.001)
             else:
                 if number != self.back:
-                    self.faults.append(f"{number!r} came back for {self.back}")
+                    self.faults.append(f"{number!r} received instead of {self.back}")
                 self.back += 1
 
     def goes_on(self) -> None:
-        """Some more come back from now on."""
+        """Wait until some more numbers have come back."""
         wanted, deadline = self.back + 10, time.monotonic() + 30
         while self.back < wanted:
             assert time.monotonic() < deadline, "nothing comes back any more"
@@ -63,14 +63,16 @@ class Flow:
         self._thread.join(30)
 
     def check(self) -> None:
-        """Afterwards: all came back, in order."""
+        """Check that all numbers came back in order."""
         assert self.faults == []
         assert self.back == self._sent > 0
 
 
 class Hot:
-    """A metadata to be plugged, with a zone, a ring and a pool. They are called alike each time; `number` decides on
+    """Create a metadata file to plug, with a zone, a ring and a pool. The names are the same each time; `number`
+    selects
     segment and content.
+
     """
 
     def __init__(self, number: int) -> None:
@@ -88,7 +90,7 @@ class Hot:
         self.more: list[eal.Memzone] = []
 
     def check(self, told: dict[str, Any]) -> None:
-        """What a guest found in it."""
+        """Return the guest's report on its content."""
         assert told["metadata"] == "hot"
         assert told["content"] == {
             "zone": zlib.crc32(self.zone.buf),
@@ -107,7 +109,7 @@ class Hot:
 
 @pytest.fixture
 def base(primary: eal.Eal) -> ivshmem.Metadata:
-    """What the VM has from the beginning, and keeps."""
+    """The share that the VM has from the start and keeps."""
     made = ivshmem.metadata_create("base")
     made.add(*(eal.ring_create(name, 256, group="base") for name in ("ping", "pong", "orders")))
     return made
@@ -123,13 +125,13 @@ def vm(base: ivshmem.Metadata, plug_guest: Callable[..., Any]) -> Iterator[Any]:
 
 
 def given(vm: Any) -> list[Any]:
-    """What it has; QEMU tells of it in no order."""
+    """Return the VM's devices; QEMU lists them in no particular order."""
     with Qmp(vm.qmp) as qmp:
         return sorted(Machine(qmp, 5).given(), key=lambda one: one.id)
 
 
 def hear(vm: Any, kind: str, who: str = "parent") -> dict[str, Any]:
-    """What the guest says next, unless it is that the kernel has not told of all segments yet."""
+    """Return the guest's next report, other than that some segments are still pending."""
     while (told := vm.hear())["kind"] == "pending":
         pass
     assert (told["kind"], told["who"]) == (kind, who), str(told)
@@ -137,7 +139,7 @@ def hear(vm: Any, kind: str, who: str = "parent") -> dict[str, Any]:
 
 
 def hear_both(vm: Any) -> dict[str, dict[str, Any]]:
-    """What parent and child say next, in whatever order."""
+    """Return the next reports of parent and child, in any order."""
     told: dict[str, dict[str, Any]] = {}
     while len(told) < 2:
         if (one := vm.hear())["kind"] != "pending":
@@ -146,17 +148,17 @@ def hear_both(vm: Any) -> dict[str, dict[str, Any]]:
 
 
 def check_gone(told: dict[str, Any], reason: str) -> None:
-    """Every use of an object raises Detached, and raw views read zeros."""
+    """Check that every use of an object raises Detached, and that raw views read zeros."""
     assert told["metadata"] == "hot"
     assert reason in told["reason"]
     assert (told["detached"], told["zeros"]) == (True, True), str(told)
 
 
-# --- fifty times ----------------------------------------------------------------------------------------------
+# --- fifty times --------------------------------------------------------------------------------------------
 
 
 def plug_and_unplug(vm: Any, number: int) -> str:
-    """One round; the address at which the guest found the metadata."""
+    """Plug and unplug once; return the address at which the guest found the metadata file."""
     hot = Hot(number)
     hot.metadata.plug(vm.qmp, PATIENCE)
     told = hear(vm, "plugged")
@@ -170,7 +172,7 @@ def plug_and_unplug(vm: Any, number: int) -> str:
 
 
 def add_more(vm: Any, hot: Hot) -> None:
-    """An object in a segment that the VM does not have yet."""
+    """Add an object in a segment that the VM does not have."""
     before = len(given(vm))
     more = eal.memzone_reserve("more", 64, group="more")
     more.buf[:] = os.urandom(64)
@@ -181,7 +183,7 @@ def add_more(vm: Any, hot: Hot) -> None:
 
 
 def check_too_small(vm: Any) -> None:
-    """What does not fit: the error says what is lacking, and the VM has what it had."""
+    """Plug a segment that does not fit: the error names the missing room, and the VM keeps its devices."""
     before = given(vm)
     big = ivshmem.metadata_create("big")
     eal.segment_create(128 * MIB, group="big")
@@ -191,7 +193,7 @@ def check_too_small(vm: Any) -> None:
     assert given(vm) == before
 
 
-def test_fifty_plugs_and_unplugs_while_data_flows(vm: Any) -> None:
+def test_fifty_plugs_and_unplugs_keep_the_data_flowing(vm: Any) -> None:
     before = given(vm)
     with Flow() as flow:
         addresses = []
@@ -205,7 +207,7 @@ def test_fifty_plugs_and_unplugs_while_data_flows(vm: Any) -> None:
     assert given(vm) == before
 
 
-# --- guests that do not let go --------------------------------------------------------------------------------
+# --- guests that do not detach ------------------------------------------------------------------------------
 
 
 def order(vm: Any, number: int) -> None:
@@ -239,18 +241,18 @@ def unplug_though_one_was_killed(vm: Any) -> None:
 
 
 def unplug_though_one_is_stopped(vm: Any) -> None:
-    """It is not removed under the stopped one unless that is forced; and then that one comes to no harm."""
+    """Without force the device stays under the stopped process; with force that process is not harmed."""
     hot, before = Hot(1), given(vm)
     start_child(vm)
     plug_for_both(vm, hot)
-    signal_child(vm, signal.SIGSTOP)  # a guard that is silent for 2 s would be taken for dead
+    signal_child(vm, signal.SIGSTOP)  # a monitor without a heartbeat for 2 s would count as dead
     with pytest.raises(
         eal.Stalled, match=r"'hot' was not let go of within 1\.8 s by machine [0-9a-f]{8} thread \d+ of process \d+"
     ):
         hot.metadata.unplug(vm.qmp, timeout=1.8)
     check_gone(hear(vm, "unplugged"), "announced")
     hot.ring.enqueue(1)
-    hot.check(hear(vm, "added"))  # it stays, so who let go takes it up again
+    hot.check(hear(vm, "added"))  # the share stays, so processes that detached adopt it again
     assert len(given(vm)) == len(before) + 2
     hot.metadata.unplug(vm.qmp, timeout=1.8, force=True)
     check_gone(hear(vm, "unplugged"), "announced")
@@ -265,7 +267,7 @@ def unplug_though_one_is_stopped(vm: Any) -> None:
 
 
 def remove_by_surprise(vm: Any) -> None:
-    """As somebody does who knows nothing of us; the segment goes before the metadata."""
+    """Unplug without an announcement, as another program might; the segment goes before the metadata file."""
     hot, before = Hot(0), given(vm)
     hot.metadata.plug(vm.qmp, PATIENCE)
     hot.check(hear(vm, "plugged"))
@@ -278,14 +280,14 @@ def remove_by_surprise(vm: Any) -> None:
         assert time.monotonic() < deadline, "QEMU still has it"
         time.sleep(0.05)
     hot.ring.enqueue(0)
-    hot.metadata.plug(vm.qmp, PATIENCE)  # though QEMU still has its memory
+    hot.metadata.plug(vm.qmp, PATIENCE)  # although QEMU still has its memory
     hot.check(hear(vm, "plugged"))
     hot.metadata.unplug(vm.qmp, PATIENCE)
     check_gone(hear(vm, "unplugged"), "announced")
     hot.free()
 
 
-def test_what_does_not_let_go_harms_nobody_else(vm: Any) -> None:
+def test_process_that_does_not_detach_harms_no_other(vm: Any) -> None:
     with Flow() as flow:
         for step in (unplug_though_one_was_killed, unplug_though_one_is_stopped, remove_by_surprise):
             step(vm)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""1,000 zones in 64 segments for one VM, beside devices that the user has given addresses."""
+"""1,000 zones in 64 segments for one VM, beside user devices with fixed addresses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ SEGMENTS, ZONES = 64, 1000
 OTHERS = {"e1000,addr=0x3": "0000:00:03.0", "virtio-rng-pci,addr=0x2": "0000:00:02.0"}
 
 
-def test_a_thousand_zones_in_64_segments(primary: eal.Eal, guest: Callable[..., Any], tmp_path: Path) -> None:
+def test_thousand_zones_in_64_segments_are_all_found(
+    primary: eal.Eal, guest: Callable[..., Any], tmp_path: Path
+) -> None:
     zones = [eal.memzone_reserve(f"zone{n}", 2048 + n, group=f"group{n % SEGMENTS}") for n in range(ZONES)]
     for zone in zones:
         zone.buf[:] = os.urandom(len(zone.buf))

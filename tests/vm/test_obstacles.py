@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What stands in a guest's way, made in one boot of a real VM: each obstacle is named, and the rest works."""
+"""Obstacles in a guest, created in one boot of a real VM: each is reported, and everything else works."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
 GOOD, GOOD_SEGMENT, SEGMENT_AGAIN, WANTS, CLAIMED, ALIKE = (f"0000:00:{slot:02x}.0" for slot in range(0x10, 0x16))
 PLUGGED = "0000:01:00.0"  # behind the root port
-PORT = "pcie-root-port,id=rp1,chassis=9,addr=0x16"  # with a window of 2 MiB, which is what an empty one gets
+PORT = "pcie-root-port,id=rp1,chassis=9,addr=0x16"  # with a window of 2 MiB, the size of an empty port
 
 
 def vfio_modules() -> list[str]:
-    """The files of vfio-pci and what it needs, of the guest's kernel."""
+    """Return the files of vfio-pci and its dependencies for the guest's kernel."""
     (root,) = cache_dir().glob("kernel-*")
     names = ["modprobe", "-S", root.name.removeprefix("kernel-"), "-d", str(root), "--show-depends"]
     files: dict[str, None] = {}
@@ -48,7 +48,7 @@ def metadata_of(name: str, group: str) -> ivshmem.Metadata:
 
 
 def renamed(metadata: ivshmem.Metadata, name: str) -> None:
-    """Makes a metadata call its object as another metadata calls another one: no host of ours would."""
+    """Give an object of one metadata file the name of an object in another one; no host of this project does that."""
     file = metadata._open()
     (entry,) = file.read().entries
     file.publish(replace(file.read(), entries=(replace(entry, name=name),)))
@@ -59,7 +59,7 @@ def placed(devices: Iterator[Device]) -> list[str]:
 
 
 def devices_of() -> Iterator[Device]:
-    """Those of the addresses above, in this order."""
+    """Return the devices at the addresses above, in this order."""
     segment, good = metadata_of("good", "default").devices()
     yield from (good, segment, replace(segment, id="again"))
     segment, wants = metadata_of("wants", "claimed").devices()
@@ -70,7 +70,7 @@ def devices_of() -> Iterator[Device]:
 
 
 def plug_too_much(qmp_path: Path, file: Path) -> None:
-    """More memory than the port has room for. QEMU reports success."""
+    """Plug more memory than the port's window holds. QEMU reports success."""
     with file.open("wb") as made:
         made.truncate(64 * MIB)
     with Qmp(qmp_path) as qmp:
@@ -79,7 +79,7 @@ def plug_too_much(qmp_path: Path, file: Path) -> None:
         qmp.execute("device_add", driver="ivshmem-plain", memdev="big", id="big-dev", bus="rp1")
 
 
-def test_each_obstacle_is_named_and_the_rest_works(primary: eal.Eal, tmp_path: Path) -> None:
+def test_each_obstacle_is_reported_and_everything_else_works(primary: eal.Eal, tmp_path: Path) -> None:
     command = [sys.executable, "-P", str(ROOT / "tests/guests/obstacles.py"), CLAIMED]
     command += [str(ROOT / "docs/60-ivshmem.rules"), *vfio_modules()]
     iommu = ["-device", "intel-iommu,intremap=on,caching-mode=on"]
@@ -110,7 +110,7 @@ def check_what_it_said(steps: dict[str, Any]) -> None:
     for said in ("metadata 'alike'", "metadata 'good'", GOOD, "memzone 'good'", "rename one"):
         assert said in ordinary["rejections"][ALIKE]
     assert list(ordinary["failed"]) == [ALIKE]
-    assert ordinary["own"]["page_size"] == 2 * MIB  # the guest's own heap, beside the host's segments
+    assert ordinary["own"]["page_size"] == 2 * MIB  # the guest's own heap, besides the host's segments
     assert ordinary["own"]["path"].startswith("/dev/hugepages/")
     assert all(step["relocated"] == [] for step in steps.values() if "relocated" in step)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A plan that changes while a real VM runs: the VM gets what is new, or `up` says what keeps it from that."""
+"""A plan that changes while a real VM runs: the VM gets the new objects, or `up` reports why it cannot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ivshmem.plan.record import PlanRecord
 
 pytestmark = [pytest.mark.vm, pytest.mark.filterwarnings("ignore::ivshmem.ExposureWarning")]
 
-ZEROS = zlib.crc32(bytes(4096))  # of a new zone
+ZEROS = zlib.crc32(bytes(4096))  # content of a new zone
 PLAN = """
 file_prefix = "{prefix}"
 no_huge = true
@@ -55,7 +55,7 @@ def given(vm: Any) -> list[str]:
 
 
 def hear_added(vm: Any) -> dict[str, int]:
-    """What the guest finds next in its metadata; that a segment is pending it may say before."""
+    """Return the guest's next report on its share, other than that a segment is pending."""
     while (told := vm.hear())["kind"] == "pending":
         pass
     assert told["kind"] == "added", str(told)
@@ -65,7 +65,7 @@ def hear_added(vm: Any) -> dict[str, int]:
 
 @pytest.fixture
 def up(runtime_dir: Path, prefix: str, tmp_path: Path) -> Iterator[Callable[..., Result]]:
-    """`up(*zones)`: with a plan of these zones, each given as name and group. All is taken down afterwards."""
+    """`up(*zones)`: apply a plan with these zones, each a name and a group. Everything is removed after the test."""
 
     def write(*zones: tuple[str, str]) -> Result:
         text = "".join(f'[zones.{name}]\nlength = "4K"\ngroup = "{group}"\n' for name, group in zones)
@@ -80,7 +80,7 @@ def up(runtime_dir: Path, prefix: str, tmp_path: Path) -> Iterator[Callable[...,
 
 @pytest.fixture
 def vm(up: Callable[..., Result], prefix: str, plug_guest: Callable[..., Any]) -> Iterator[Any]:
-    """A VM that was booted with what the plan printed."""
+    """Start a VM with the options that `up` printed."""
     running = plug_guest("hotplug", qemu_args=json.loads(up().stdout)["vms"]["web"])
     assert running.hear()["kind"] == "ready"
     yield running
@@ -89,7 +89,7 @@ def vm(up: Callable[..., Result], prefix: str, plug_guest: Callable[..., Any]) -
     running.end()
 
 
-def test_what_is_new_reaches_a_running_vm(vm: Any, up: Callable[..., Result]) -> None:
+def test_new_objects_reach_a_running_vm(vm: Any, up: Callable[..., Result]) -> None:
     before = given(vm)
     assert up(("near", "base")).exit_code == 0
     assert hear_added(vm) == {"near": ZEROS}
@@ -108,9 +108,7 @@ def test_what_is_new_reaches_a_running_vm(vm: Any, up: Callable[..., Result]) ->
     assert len(given(vm)) == len(before) + 1
 
 
-def test_what_fails_half_way_leaves_the_vm_as_it_was(
-    vm: Any, up: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_up_leaves_the_vm_unchanged(vm: Any, up: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     before = given(vm)
     assert run("plug", "vm0", "--qmp", str(vm.qmp)).exit_code == 0
     with monkeypatch.context() as patch:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Several processes on the host and in the guest: they find the same objects, and the death of one harms no other."""
+"""Several processes on the host and in the guest find the same objects, and the death of one harms no other."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def share() -> ivshmem.Metadata:
     return metadata
 
 
-def test_two_processes_on_each_side_find_the_same_objects(
+def test_two_processes_per_side_find_the_same_objects(
     primary: eal.Eal, guest: Callable[..., Any], peer: Callable[..., Any]
 ) -> None:
     metadata = share()
@@ -75,10 +75,10 @@ def test_two_processes_on_each_side_find_the_same_objects(
         objects.put(index)
     assert objects.audit().ok
     assert all(board.array().tolist())
-    assert [zone.name for zone in eal.memzones()] == zones  # what guests reserve is theirs alone
+    assert [zone.name for zone in eal.memzones()] == zones  # zones reserved in a guest are visible there only
 
 
-def test_a_primary_that_is_killed_leaves_nothing_that_matters(primary: eal.Eal, guest: Callable[..., Any]) -> None:
+def test_killed_guest_primary_leaves_nothing_behind(primary: eal.Eal, guest: Callable[..., Any]) -> None:
     metadata = share()
     eal.ring_lookup("cards").enqueue(100)
 

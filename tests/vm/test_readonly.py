@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A share with readonly=True: the guest reads what the host writes, and cannot change it by any means."""
+"""A share with readonly=True: the guest reads the host's values and cannot change them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REFUSED = {
 }
 
 
-def test_a_readonly_share_is_read_and_cannot_be_changed(primary: eal.Eal, guest: Callable[..., Any]) -> None:
+def test_readonly_share_is_readable_and_cannot_be_changed(primary: eal.Eal, guest: Callable[..., Any]) -> None:
     facts = eal.memzone_reserve("facts", 8192)
     ring, pool = eal.ring_create("bulletin", 8), eal.mempool_create("frames", 10, 100)
     facts.buf[:8] = b"old news"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Damaged devices: each is refused with its address, its name and the reason, and a good one beside them works."""
+"""Damaged devices: each is rejected with its address, name and reason, and a valid one beside them works."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eal.metadata.records import Table
 from eal.metadata.table_file import encode
 
 HEADER = 4096
-# Places of layout.h: in both headers, in a table file's, in a segment's, in a table.
+# Offsets of layout.h: in both headers, in a table file's header, in a segment's header, in a table.
 MAGIC, VERSION = 0, 8
 FILE_CRC, SELECTOR = 72, 128
 SEGMENT_CRC = 60
@@ -29,7 +29,7 @@ def crc32c(data: bytes) -> int:
 
 
 def seal_header(file: bytearray, crc_at: int) -> None:
-    """Makes the CRC of a header fit what is in it."""
+    """Recompute the CRC of a header."""
     identity = bytearray(file[:128])
     identity[MAGIC : MAGIC + 8] = bytes(8)
     identity[crc_at : crc_at + 4] = bytes(4)
@@ -43,7 +43,7 @@ def slot_in_force(file: bytearray) -> int:
 
 
 def put_table(file: bytearray, table: Table) -> None:
-    """Writes a table over the one in force, with a right CRC, without asking whether it makes sense."""
+    """Overwrite the current table with a valid CRC, without validation."""
     raw = bytearray(encode(table))
     raw[TABLE_SELECTOR : TABLE_SELECTOR + 8] = file[SELECTOR : SELECTOR + 8]
     struct.pack_into("<Q", raw, TABLE_LENGTH, len(raw))
@@ -63,7 +63,7 @@ def content_of(metadata: ivshmem.Metadata) -> bytearray:
 
 
 def damaged() -> Iterator[tuple[str, bytes, str, str]]:
-    """Each bad device: what it is, what is in it, and the name and a part of the reason that are due."""
+    """Return each damaged device: a title, its content, the expected name and a part of the expected reason."""
     newer = content_of(metadata_of("newer"))
     struct.pack_into("<I", newer, VERSION, 2)
     seal_header(newer, FILE_CRC)
@@ -99,7 +99,7 @@ def damaged() -> Iterator[tuple[str, bytes, str, str]]:
     yield "bad CRC of a segment", bytes(spoiled), "", "bad CRC"
 
 
-def test_each_bad_one_is_refused_and_the_good_one_works(
+def test_each_damaged_device_is_rejected_and_the_valid_one_works(
     primary: eal.Eal, guest: Callable[..., Any], tmp_path: Path
 ) -> None:
     good = metadata_of("good")
@@ -122,10 +122,10 @@ def test_each_bad_one_is_refused_and_the_good_one_works(
         assert reason in rejection["reason"], (path.name, rejection)
 
 
-def test_a_metadata_whose_segment_is_damaged_is_refused(
+def test_metadata_file_with_a_damaged_segment_is_rejected(
     primary: eal.Eal, guest: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """Both devices are named: the one that is damaged, and the one that cannot do without it."""
+    """Both devices are reported: the damaged one and the one that needs it."""
     good, needy = metadata_of("good"), metadata_of("needy", group="cut")
     eal.memzone_lookup("good").buf[:5] = b"there"
     (segment,) = (s for s in eal.segments() if s.group == "cut")

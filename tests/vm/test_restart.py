@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Restarts: the host app is killed again and again while one VM, which is never touched, exchanges data with it."""
+"""Restarts: the host application is killed repeatedly while one VM, which is never touched, exchanges data with it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from ivshmem.inspect.prefixes import find_metadata
 
 RESTARTS = {True: 20, False: 5}  # in a VM, and on the emulated bus
 
-# One life of the host app. Its start-up code is the same each time: what is there already is found.
+# One run of the host application. Its start-up code is the same each time and finds the existing objects.
 #
-# Message k is element k of the ring `down`, comes back as element k of `up`, and is then entered in the book, which no
-# metadata has. What was committed to a ring stands there, so the indices of the rings' ends tell a new life where the
-# last one was; only what that one had in hand has to be looked for.
+# Message k is element k of the ring `down`, returns as element k of `up`, and is then recorded in the book, which is in
+# no
+# metadata file. Committed elements stay in the rings, so the indices of the rings show a new run where the last one
+# stopped; only elements that it had dequeued have to be searched for.
 HOST = """
 import json, sys, time
 import numpy as np
@@ -56,7 +57,7 @@ def enter(index, number):
     if (message["number"], message["answer"], message["filler"].tolist()) != (
         number, ~np.uint64(number), [number & 255] * 48
     ):
-        faults.append(f"message {number} came as {message}")
+        faults.append(f"message {number} arrived as {message}")
     book[number] += 1
 
 def take(limit):
@@ -119,13 +120,13 @@ sys.stdin.readline()
 
 @pytest.fixture
 def seed() -> int:
-    """Given by RESTART_SEED, or a new one; printed, so that a failure can be looked at again."""
+    """Return RESTART_SEED or a new seed; it is printed, so that a failure can be repeated."""
     number = int(os.environ.get("RESTART_SEED", "0")) or random.randrange(1, 1 << 32)
     print(f"RESTART_SEED={number}")
     return number
 
 
-def test_recover_while_a_guest_exchanges_data(
+def test_recover_continues_the_exchange_with_a_guest(
     runtime_dir: Path, prefix: str, peer: Callable[..., Any], guest: Callable[..., Any], seed: int
 ) -> None:
     when = random.Random(seed)
@@ -162,11 +163,11 @@ def test_recover_while_a_guest_exchanges_data(
     assert len(told["epochs"]) > restarts / 2, "the guest can tell that its host started again"
 
 
-# --- started afresh -------------------------------------------------------------------------------------------
+# --- fresh start --------------------------------------------------------------------------------------------
 
 AFRESH = 20  # restarts
 
-# One life of the host app, which knows nothing of the one before. It sends numbers, and counts those that come back.
+# One run of the host application, which knows nothing of its predecessor. It sends numbers and counts the echoes.
 FRESH_HOST = """
 import json, sys, time
 import eal, ivshmem
@@ -201,10 +202,10 @@ sys.stdin.readline()
 
 
 @pytest.mark.vm
-def test_a_host_that_starts_afresh_again_and_again(
+def test_fresh_starts_of_the_host_reach_the_guest(
     runtime_dir: Path, prefix: str, peer: Callable[..., Any], plug_guest: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """The VM is not touched: it is told that the old is stale, gets the new, and loses what the dead one gave to it."""
+    """The VM is not touched: it gets the event stale, then the new share, and loses its predecessor's devices."""
     host = peer(FRESH_HOST, 1, tmp_path / "qmp", AFRESH)
     files = json.loads(host.hear())
     vm = plug_guest("afresh", find_metadata(runtime_dir, "vm0", prefix), plug="64M")
@@ -216,11 +217,11 @@ def test_a_host_that_starts_afresh_again_and_again(
         host = peer(FRESH_HOST, life, vm.qmp, AFRESH)
         before, files = files, json.loads(host.hear())
         assert not set(before) & set(files)
-        stale = vm.hear(timeout=1)  # the old segments were retired before this host said anything
+        stale = vm.hear(timeout=1)  # the old segments were retired before this host printed anything
         assert (stale["kind"], stale["refused"]) == ("stale", True)
         host.say("go on")
         told: dict[str, Any] = {}
-        while not {"plugged", "unplugged"} <= set(told):  # in the order in which the kernel tells of the new one
+        while not {"plugged", "unplugged"} <= set(told):  # in the order in which the kernel reports the new devices
             told |= {(one := vm.hear())["kind"]: one}
         assert set(told) <= {"pending", "plugged", "unplugged"}
         unplugged = told["unplugged"]
