@@ -24,7 +24,7 @@ from eal.metadata.records import SegmentRecord
 from eal.pci.device import SYSFS, scan
 from eal.runtime import prefix_dir as runtime
 from ivshmem.inspect.prefixes import PrefixState, prefix_states
-from ivshmem.vm.vm import verdict_file
+from ivshmem.vm.accelerator import result_file
 
 KVM = Path("/dev/kvm")
 KVM_GET_API_VERSION, KVM_API = 0xAE00, 12
@@ -169,6 +169,6 @@ def kvm(path: Path = KVM) -> Check:
 def _guests_do_not_boot() -> bool:
     """Whether `ivshmem.vm.vm` has tried KVM since this machine booted, in vain."""
     try:
-        return verdict_file().read_text() == "tcg"
+        return result_file().read_text() == "tcg"
     except OSError:
         return False

@@ -42,8 +42,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a marked test where the machine lacks what the mark stands for, and says what to install."""
     if item.get_closest_marker("root") and os.geteuid() != 0:
         pytest.skip("needs root")
-    for group in ("vm", "dpdk"):
-        if item.get_closest_marker(group) and (packages := missing_packages(group)):
+    for mark, group in (("vm", "vm"), ("vm_image", "vm"), ("dpdk", "dpdk")):
+        if item.get_closest_marker(mark) and (packages := missing_packages(group)):
             pytest.skip(f"missing here: {packages}")
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The demo: a host and a guest exchange messages."""
+"""Demo: a host and a guest exchange messages."""

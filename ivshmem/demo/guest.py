@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The demo's guest: it knows names and nothing else. Run in a VM or on an emulated bus by `ivshmem demo`.
+"""Guest side of the demo, started by `ivshmem demo` in a VM or on an emulated bus. It finds all objects by name.
 
-It prints one line of JSON: what it found, and what it saw go wrong.
+It prints one line of JSON: the devices and objects that it found, and the faults of messages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import eal
 
 BATCH = 64
-PATIENCE = 20.0  # seconds without a message after which the host is taken to be dead
+MESSAGE_TIMEOUT = 20.0  # seconds without a message until the host counts as dead
 
 
 def main() -> int:
@@ -45,7 +45,10 @@ def main() -> int:
 def exchange(
     control: np.ndarray[Any, Any], pool: eal.Mempool, to_guest: eal.Ring, to_host: eal.Ring
 ) -> tuple[list[str], int]:
-    """Checks every message, answers it, and puts its object back; until all have come that the control zone tells."""
+    """Check and answer each message and free its object, until the number of messages in `control` is reached.
+
+    Return the first 20 faults and the number of messages received.
+    """
     messages, size = int(control["messages"]), int(control["size"])
     headers = pool.view([("sequence", "<u8"), ("checksum", "<u4"), ("length", "<u4")])
     objects = pool.array
@@ -53,15 +56,15 @@ def exchange(
     answers = np.zeros(BATCH, [("sequence", "<u8"), ("checksum", "<u4"), ("fault", "<u4")])
     faults: list[str] = []
     received = expected = 0
-    patience = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + MESSAGE_TIMEOUT
     while received < messages and not control["host_done"]:
         n = to_guest.dequeue_burst(indices)
         if n == 0:
-            if not to_guest.wait(0.1) and time.monotonic() > patience:
-                faults.append(f"no message for {PATIENCE:g} s")
+            if not to_guest.wait(0.1) and time.monotonic() > deadline:
+                faults.append(f"no message for {MESSAGE_TIMEOUT:g} s")
                 break
             continue
-        patience = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + MESSAGE_TIMEOUT
         for i, index in enumerate(indices[:n].tolist()):
             header = headers[index]
             checksum = zlib.crc32(objects[index, 16 : 16 + size].data)
@@ -78,18 +81,18 @@ def exchange(
 
 def _fault(sequence: int, expected: int, checksum: int, header: Any) -> str:
     if sequence > expected:
-        return f"message {expected} is missing: {sequence} came"
+        return f"message {expected} is missing: {sequence} arrived"
     if sequence < expected:
-        return f"message {sequence} came after {expected - 1}"
+        return f"message {sequence} arrived after {expected - 1}"
     if checksum != header["checksum"]:
         return f"message {sequence} is corrupted"
     return ""
 
 
 def _send(ring: eal.Ring, answers: np.ndarray[Any, Any]) -> None:
-    done = 0
-    while done < len(answers):
-        done += ring.enqueue_burst(answers[done:])
+    sent = 0
+    while sent < len(answers):
+        sent += ring.enqueue_burst(answers[sent:])
 
 
 if __name__ == "__main__":

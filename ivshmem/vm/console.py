@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Guest output: what a guest's command prints, split at lines and at the marker that ends it."""
+"""GuestOutput: the output of a guest's command, split into lines, up to the marker with the exit status."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from pathlib import Path
 
 
 class GuestOutput:
-    """The guest's second serial port: a file that QEMU appends to, split at lines and at the marker."""
+    """Reads the file to which QEMU appends the output of the guest's second serial port.
+
+    `status` is None until the marker "TOKEN STATUS" has arrived.
+    """
 
     def __init__(self, path: Path, token: str) -> None:
         self.status: int | None = None
         self._path = path
         self._token = token.encode()
-        self._data = bytearray()  # all that was read; the command's output alone once status is known
-        self._next = 0  # offset of the first line that next_line has not returned
+        self._data = bytearray()  # everything read so far; without the marker once status is known
+        self._next = 0  # offset of the next line to return
 
     def read(self) -> bool:
-        """Take what is new; True if there was something."""
+        """Read new data; return True if there was any."""
         if self.status is not None or not self._path.exists():
             return False
         with open(self._path, "rb") as file:
             file.seek(len(self._data))
             new = file.read()
-        searched = max(0, len(self._data) - len(self._token) - 8)  # a marker may come in two pieces
+        searched = max(0, len(self._data) - len(self._token) - 8)  # the marker may arrive in two parts
         self._data += new
         self._take_marker(searched)
         return bool(new)
 
     def _take_marker(self, start: int) -> None:
-        # The marker need not begin a line: the command's last line may lack its newline.
+        # The marker may follow a last line without a newline.
         marker = self._data.find(self._token, start)
         end = self._data.find(b"\n", marker)
         if marker >= 0 and end >= 0:
@@ -37,7 +40,7 @@ class GuestOutput:
             del self._data[marker:]
 
     def next_line(self) -> str | None:
-        """The next line without its newline, or None when there is no whole one yet."""
+        """Return the next line without its newline; None if no complete line has arrived."""
         end = self._data.find(b"\n", self._next)
         if end < 0:
             if self.status is None or self._next == len(self._data):

@@ -19,7 +19,8 @@ import pytest
 
 import ivshmem
 from ivshmem.emulate.runner import guest_environment
-from ivshmem.vm.vm import VM, VmConfig
+from ivshmem.vm.config import VmConfig
+from ivshmem.vm.vm import VM
 from ivshmem.vmm.device import Device, merge
 
 SCRIPTS = Path(__file__).parents[1] / "guests"

@@ -11,7 +11,8 @@ import pytest
 
 import eal
 import ivshmem
-from ivshmem.vm.vm import VM, VmConfig
+from ivshmem.vm.config import VmConfig
+from ivshmem.vm.vm import VM
 from ivshmem.vmm.device import Device
 from ivshmem.vmm.qemu import device_args
 

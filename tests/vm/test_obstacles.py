@@ -16,8 +16,9 @@ import pytest
 import eal
 import ivshmem
 from ivshmem.hotplug.qmp import Qmp
+from ivshmem.vm.config import VmConfig
 from ivshmem.vm.image import cache_dir
-from ivshmem.vm.vm import VM, VmConfig
+from ivshmem.vm.vm import VM
 from ivshmem.vmm.device import Device
 from ivshmem.vmm.qemu import device_args
 

@@ -17,7 +17,8 @@ from eal.topology.placement.request import parse_spec
 from eal.topology.placement.solver import solve
 from eal.topology.placement.view_text import qemu_args, taskset
 from ivshmem.placement import check
-from ivshmem.vm.vm import VM, VmConfig, run
+from ivshmem.vm.config import VmConfig
+from ivshmem.vm.vm import VM, run
 
 pytestmark = [pytest.mark.vm]
 

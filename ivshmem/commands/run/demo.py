@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem demo`: a host and a guest exchange messages."""
+"""`ivshmem demo`: exchange messages between a host and a guest."""
 
 from __future__ import annotations
 
@@ -12,30 +12,34 @@ import click
 from ivshmem.cli_options import json_option, print_json
 
 if TYPE_CHECKING:
-    from ivshmem.demo.host import Report
+    from ivshmem.demo.result import DemoResult
 
 
 @click.command()
-@click.option("--vm", is_flag=True, help="In a real QEMU virtual machine instead of on an emulated bus.")
-@click.option("--messages", type=click.IntRange(1, 10**9), help="How many. [100000; with --vm 20000]")
-@click.option("--size", type=click.IntRange(1, 1 << 20), default=64, show_default=True, help="Bytes of a message.")
-@click.option("--file-prefix", metavar="PREFIX", help="The host's file_prefix. [one of its own]")
-@click.option("--fault", type=click.Choice(["corrupt", "drop", "swap"]), help="Spoil one message in flight.")
+@click.option("--vm", is_flag=True, help="Run the guest in a QEMU virtual machine instead of on an emulated bus.")
+@click.option(
+    "--messages", type=click.IntRange(1, 10**9), help="Number of messages. [default: 100000; with --vm 20000]"
+)
+@click.option(
+    "--size", type=click.IntRange(1, 1 << 20), default=64, show_default=True, help="Size of a message in bytes."
+)
+@click.option("--file-prefix", metavar="PREFIX", help="file_prefix of the host. [default: a new one]")
+@click.option("--fault", type=click.Choice(["corrupt", "drop", "swap"]), help="Inject a fault into one message.")
 @json_option
 def demo(vm: bool, messages: int | None, size: int, file_prefix: str | None, fault: str | None, as_json: bool) -> None:
     """Exchange messages between a host and a guest, and check every byte.
 
-    The host sends messages in objects of a mempool through a ring; the guest, which knows names and nothing else,
-    checks each one, answers through a second ring, and puts the objects back. The exit status is 1 if anything was
-    lost, reordered or corrupted.
+    The host writes messages to objects of a mempool and sends their indices through a ring. The guest finds the objects
+    by name, checks each message, answers through a second ring, and frees the object. The exit status is 1 if a message
+    was lost, reordered or corrupted.
 
     Example: ivshmem demo --vm --messages 50000 --size 256
     """
-    from ivshmem.demo import host as demo_module
+    from ivshmem.demo import host
 
     count = messages if messages is not None else 20_000 if vm else 100_000
     with _progress(count, as_json) as advance:
-        report = demo_module.run(
+        result = host.run(
             messages=count,
             size=size,
             vm=vm,
@@ -45,14 +49,17 @@ def demo(vm: bool, messages: int | None, size: int, file_prefix: str | None, fau
             on_progress=advance,
         )
     if as_json:
-        print_json(asdict(report))
+        print_json(asdict(result))
     else:
-        _print_end(report)
-    sys.exit(0 if report.ok else 1)
+        _print_end(result)
+    sys.exit(0 if result.ok else 1)
 
 
 def _progress(total: int, quiet: bool) -> Any:
-    """A context manager that gives a function to call with the number of answers; a bar where stderr is a terminal."""
+    """Return a context manager whose value is called with the number of answers received so far.
+
+    It draws a progress bar if stderr is a terminal and `quiet` is false.
+    """
     from contextlib import contextmanager
 
     from rich.console import Console
@@ -69,27 +76,27 @@ def _progress(total: int, quiet: bool) -> Any:
     return bar()
 
 
-def _print_start(report: Report) -> None:
+def _print_start(result: DemoResult) -> None:
     click.echo("created:")
-    for name, what in report.created.items():
+    for name, what in result.created.items():
         click.echo(f"  {name}: {what}")
-    click.echo(f"QEMU options:\n  {report.cmdline}")
+    click.echo(f"QEMU options:\n  {result.cmdline}")
 
 
-def _print_end(report: Report) -> None:
-    guest = report.guest
+def _print_end(result: DemoResult) -> None:
+    guest = result.guest
     if guest:
-        where = ", ".join(f"metadata {d['metadata']!r} on {d['address']}" for d in guest["devices"])
-        found = ", ".join([*guest["memzones"], *guest["rings"], *guest["mempools"]])
-        click.echo(f"the guest ({report.mode}) found {where}:\n  {found}")
+        devices = ", ".join(f"metadata {d['metadata']!r} on {d['address']}" for d in guest["devices"])
+        names = ", ".join([*guest["memzones"], *guest["rings"], *guest["mempools"]])
+        click.echo(f"the guest ({result.mode}) found {devices}:\n  {names}")
     click.echo(
-        f"{report.answered} of {report.messages} messages of {report.size} bytes in {report.seconds:.2f} s: "
-        f"{report.rate:,.0f} a second, {report.bytes_per_second / 1e6:,.1f} MB/s each way"
+        f"{result.answered} of {result.messages} messages of {result.size} bytes in {result.seconds:.2f} s: "
+        f"{result.rate:,.0f} messages/s, {result.bytes_per_second / 1e6:,.1f} MB/s in each direction"
     )
     click.echo(
-        f"lost {report.lost}, reordered {report.reordered}, corrupted {report.corrupted}; "
-        f"{report.pool_available} of {report.pool_size} objects back in the pool"
+        f"lost {result.lost}, reordered {result.reordered}, corrupted {result.corrupted}; "
+        f"{result.pool_available} of {result.pool_size} objects free in the pool"
     )
-    for fault in report.faults[:10]:
+    for fault in result.faults[:10]:
         click.echo(f"FAULT: {fault}")
-    click.echo("all is well" if report.ok else f"{len(report.faults)} faults")
+    click.echo("OK" if result.ok else f"{len(result.faults)} faults")
