@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `ivshmem` with its commands, each in a module of `ivshmem.commands`."""
+"""The command `ivshmem` and the list of its commands, each in a module of `ivshmem.commands`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ivshmem.commands.run.emulate import emulate
 
 
 class _Group(click.Group):
-    """Errors of ours and of the system become one line and exit status 1; a broken pipe is none."""
+    """Turns EalError and OSError into one line on stderr and exit status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -40,9 +40,9 @@ class _Group(click.Group):
         except EalError as error:
             raise click.ClickException(str(error)) from error
         except BrokenPipeError:
-            raise  # click itself ends quietly
+            raise  # click ends without a message
         except OSError as error:
-            if error.filename is None:  # what could not be written must not be tried again at exit
+            if error.filename is None:  # stdout cannot be written: prevent a second error in the flush at exit
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.ClickException(f"{error.filename or 'cannot write'}: {error.strerror}") from error
         return result
@@ -50,11 +50,11 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ivshmem")
-@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Print debug messages to stderr.")
 def cli(verbose: bool) -> None:
     """Share memory between this host and its virtual machines.
 
-    Exit status: 0 all is well, 1 it is not and stderr says why, 2 the command line makes no sense.
+    Exit status: 0 success, 1 error (the message is on stderr), 2 invalid usage.
     """
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
 
@@ -70,8 +70,8 @@ for _command in _COMMANDS:
 
 
 def main() -> None:
-    """The entry point of the installed command."""
+    """Entry point of the installed command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # a file_prefix, and so a path, may be any bytes
+            stream.reconfigure(errors="surrogateescape")  # a file_prefix, hence a path, may contain any bytes
     cli(prog_name="ivshmem")

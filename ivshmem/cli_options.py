@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What commands have in common: their options, JSON on stdout, and a console that people read."""
+"""Options, JSON output and console that several commands use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from eal.errors import EalError
-from eal.runtime import prefix_dir as runtime
+from eal.runtime import prefix_dir
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,19 +20,19 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def complete_metadata(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """The names of metadata that start so, of the prefix that was given if one was."""
+    """Return the names of metadata that start with `incomplete`, only of --file-prefix if it was given."""
     from ivshmem.inspect.prefixes import metadata_names
 
     try:
-        names = metadata_names(runtime.runtime_dir(), ctx.params.get("file_prefix"))
+        names = metadata_names(prefix_dir.runtime_dir(), ctx.params.get("file_prefix"))
     except EalError:
-        return []  # a shell that completes has no place for what is wrong
+        return []  # shell completion cannot show an error
     return [name for name in names if name.startswith(incomplete)]
 
 
 def complete_prefix(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     try:
-        return [d.prefix for d in runtime.prefixes(runtime.runtime_dir()) if d.prefix.startswith(incomplete)]
+        return [d.prefix for d in prefix_dir.prefixes(prefix_dir.runtime_dir()) if d.prefix.startswith(incomplete)]
     except EalError:
         return []
 
@@ -42,17 +42,17 @@ def metadata_argument(command: Command) -> Command:
 
 
 def metadata_arguments(metavar: str) -> Callable[[Command], Command]:
-    """One name or more, as `names`."""
+    """Return an argument `names` of at least one metadata name."""
     return click.argument("names", nargs=-1, required=True, metavar=metavar, shell_complete=complete_metadata)
 
 
 def prefix_option(command: Command) -> Command:
     return click.option(
-        "--file-prefix", metavar="PREFIX", help="Only this file_prefix.", shell_complete=complete_prefix
+        "--file-prefix", metavar="PREFIX", help="Only use this file_prefix.", shell_complete=complete_prefix
     )(command)
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
 
 
 def print_json(data: Any) -> None:
@@ -60,9 +60,9 @@ def print_json(data: Any) -> None:
 
 
 def console() -> Console:
-    """stdout for tables and colours."""
+    """Return a rich console on stdout, for tables and colours."""
     from rich.console import Console
 
-    # Where no terminal says how wide it is, nothing is cut: somebody may look for a name in it.
+    # Without a terminal there is no width: do not truncate names, which scripts may search for.
     width = None if sys.stdout.isatty() else 10_000
     return Console(highlight=False, soft_wrap=True, emoji=False, width=width)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The commands of `ivshmem`, one a module: the module's name is the command's, and so is the function in it."""
+"""Commands of `ivshmem`. Each module contains one command, a function with the same name; ivshmem.cli lists them."""

@@ -23,7 +23,7 @@ def inspection_lines(data: dict[str, Any]) -> Iterator[str]:
         )
     else:
         yield from _table_lines(data)
-    yield from (f"WRONG: {fault}" for fault in data["faults"])
+    yield from (f"FAULT: {fault}" for fault in data["faults"])
 
 
 def _table_lines(data: dict[str, Any]) -> Iterator[str]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eal.errors import InUse
-from eal.lifecycle import cleanup as leftovers
+from eal.lifecycle import cleanup
 from eal.metadata.records import Table
-from eal.runtime import prefix_dir as runtime
+from eal.runtime import prefix_dir
 from eal.runtime.lock_file import Lock, LockFile
 from eal.runtime.prefix_dir import PrefixDir
 from ivshmem.inspect.holders import find_holders, guests
@@ -30,22 +30,22 @@ def down(prefix: str, *, force: bool = False) -> Removed:
     Return an empty list of files if the file_prefix does not exist. Raises InUse with the names of the processes if a
     live process or VM holds one of the files, unless `force`.
     """
-    directory = PrefixDir(runtime.runtime_dir().absolute(), runtime.check_prefix(prefix))
+    directory = PrefixDir(prefix_dir.runtime_dir().absolute(), prefix_dir.check_prefix(prefix))
     if not directory.path.is_dir():
         return Removed(prefix, [])
-    runtime.check_private(directory.root)
+    prefix_dir.check_private(directory.root)
     lock = LockFile(directory.lock)
     try:
         with lock.change():
-            table = leftovers.last_table(directory)
-            files = [str(path) for path in leftovers.data_files(directory, table)]
+            table = cleanup.last_table(directory)
+            files = [str(path) for path in cleanup.data_files(directory, table)]
             held = _held_by(directory, lock, table, files)
             if held and not force:
                 raise InUse(
                     f"file_prefix {prefix!r} is in use, nothing was removed: it is held by {held}. Stop these "
                     "processes first, or use --force (they keep their mappings of the removed files)"
                 )
-            leftovers.remove(directory)
+            cleanup.remove(directory)
     finally:
         lock.close()
     return Removed(prefix, files, held)

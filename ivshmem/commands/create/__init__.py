@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Commands that create shares and give them to VMs."""
+"""Commands that create shared objects and pass metadata to VMs."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem cloud-hypervisor`: the option that gives a metadata to a Cloud Hypervisor VM, where there is one."""
+"""`ivshmem cloud-hypervisor`: print the option that passes metadata to a Cloud Hypervisor VM."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 
 import click
 
-from eal.runtime import prefix_dir as runtime
+from eal.runtime import prefix_dir
 from ivshmem.cli_options import json_option, metadata_argument, prefix_option, print_json
 
 
@@ -16,16 +16,16 @@ from ivshmem.cli_options import json_option, metadata_argument, prefix_option, p
 @prefix_option
 @json_option
 def cloud_hypervisor(name: str, file_prefix: str | None, as_json: bool) -> None:
-    """Print Cloud Hypervisor's option for the metadata NAME, or say why it has none.
+    """Print the Cloud Hypervisor option for the metadata NAME, or the reason why there is none.
 
-    It gives a VM one shared file, which the VM may write to; a metadata takes several, itself read-only.
+    Cloud Hypervisor passes a single, writable file to a VM; a metadata file needs several devices and is read-only.
 
     Example: ivshmem cloud-hypervisor vm0
     """
     from ivshmem.inspect.prefixes import find_metadata
     from ivshmem.vmm.cloud_hypervisor import args
 
-    words = args(find_metadata(runtime.runtime_dir(), name, file_prefix).devices(), f"metadata {name!r}")
+    words = args(find_metadata(prefix_dir.runtime_dir(), name, file_prefix).devices(), f"metadata {name!r}")
     if as_json:
         print_json(words)
     else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem cmdline`: the QEMU options that give metadata to a VM."""
+"""`ivshmem cmdline`: print the QEMU options that pass metadata to a VM."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import shlex
 
 import click
 
-from eal.runtime import prefix_dir as runtime
+from eal.runtime import prefix_dir
 from ivshmem.cli_options import json_option, metadata_arguments, prefix_option, print_json
 
 
 @click.command()
 @metadata_arguments("NAME...")
-@click.option("--plug", metavar="SIZE", help="Reserve room for so much to be plugged while the VM runs, such as 1G.")
+@click.option("--plug", metavar="SIZE", help="Reserve a window of SIZE, such as 1G, for hotplug.")
 @prefix_option
 @json_option
 def cmdline(names: tuple[str, ...], plug: str | None, file_prefix: str | None, as_json: bool) -> None:
-    """Print the QEMU options that give the metadata NAME... to one VM.
+    """Print the QEMU options that pass the metadata NAME... to one VM.
 
-    The options of one command make a whole VM. Those of several commands may follow each other if each names one
-    metadata.
+    Name all metadata of a VM in one command. The options of several commands may be concatenated if each command names
+    one metadata.
 
     Example: eval "qemu-system-x86_64 -m 512 $(ivshmem cmdline vm0)"
     """
@@ -28,7 +28,7 @@ def cmdline(names: tuple[str, ...], plug: str | None, file_prefix: str | None, a
     from ivshmem.vmm.device import merge
     from ivshmem.vmm.qemu import place_of, vm_args
 
-    found = [find_metadata(runtime.runtime_dir(), name, file_prefix) for name in names]
+    found = [find_metadata(prefix_dir.runtime_dir(), name, file_prefix) for name in names]
     devices = merge(device for one in found for device in one.devices())
     args = vm_args(devices, plug, place_of(*(one.file.info.uuid for one in found)))
     if as_json:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem libvirt`: what goes into a libvirt domain."""
+"""`ivshmem libvirt`: print the XML that passes metadata to a libvirt domain."""
 
 from __future__ import annotations
 
 import click
 
-from eal.runtime import prefix_dir as runtime
+from eal.runtime import prefix_dir
 from ivshmem.cli_options import json_option, metadata_arguments, prefix_option, print_json
 
 
@@ -14,10 +14,10 @@ from ivshmem.cli_options import json_option, metadata_arguments, prefix_option, 
 @prefix_option
 @json_option
 def libvirt(names: tuple[str, ...], file_prefix: str | None, as_json: bool) -> None:
-    """Print the XML that gives the metadata NAME... to a libvirt domain.
+    """Print the XML that passes the metadata NAME... to a libvirt domain.
 
-    Its two parts, <devices> and <qemu:commandline>, are children of <domain>; what is in <devices> goes into the
-    domain's own. With --json it is one string.
+    Its two elements, <devices> and <qemu:commandline>, are children of <domain>. Merge the content of <devices> into
+    that of the domain. With --json the XML is one string.
 
     Example: ivshmem libvirt vm0 > vm0-shares.xml
     """
@@ -26,7 +26,7 @@ def libvirt(names: tuple[str, ...], file_prefix: str | None, as_json: bool) -> N
     from ivshmem.vmm.libvirt import domain_xml
     from ivshmem.vmm.qemu import place_of
 
-    found = [find_metadata(runtime.runtime_dir(), name, file_prefix) for name in names]
+    found = [find_metadata(prefix_dir.runtime_dir(), name, file_prefix) for name in names]
     devices = merge(device for one in found for device in one.devices())
     xml = domain_xml(devices, place_of(*(one.file.info.uuid for one in found)))
     if as_json:

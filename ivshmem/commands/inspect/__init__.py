@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Commands that read and report."""
+"""Commands that read shared files and report their content."""

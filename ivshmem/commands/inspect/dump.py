@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem dump`: what is in a metadata."""
+"""`ivshmem dump`: print the content of a metadata file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import click
 
 from eal.errors import Corrupt
-from eal.runtime import prefix_dir as runtime
+from eal.runtime import prefix_dir
 from ivshmem.cli_options import json_option, metadata_argument, prefix_option, print_json
 
 
@@ -17,9 +17,9 @@ from ivshmem.cli_options import json_option, metadata_argument, prefix_option, p
 @prefix_option
 @json_option
 def dump(name: str, file_prefix: str | None, as_json: bool) -> None:
-    """Show what is in the metadata NAME, and how full it is.
+    """Show the segments and objects of the metadata NAME, and the free capacity.
 
-    The exit status is 1 if it is damaged; what can be told is shown all the same. See `inspect` for more.
+    If the file is damaged, the exit status is 1 and the readable part is shown. See `inspect` for details.
 
     Example: ivshmem dump vm0 --json
     """
@@ -28,13 +28,13 @@ def dump(name: str, file_prefix: str | None, as_json: bool) -> None:
     from ivshmem.inspect.text import inspection_lines
     from ivshmem.metadata.dump import dump_table, table_json
 
-    root = runtime.runtime_dir()
+    root = prefix_dir.runtime_dir()
     try:
         found = find_metadata(root, name, file_prefix)
         found.file.read()
     except Corrupt:
         broken = inspect_leniently(locate(root, name, file_prefix)).as_json()
-        if "segments" in broken:  # what can be told in spite of it
+        if "segments" in broken:  # the readable part
             print_json(broken) if as_json else click.echo("\n".join(inspection_lines(broken)))
         raise
     state = inspect_leniently(found.directory.metadata_link(name)).as_json()

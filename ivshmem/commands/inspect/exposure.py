@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem exposure`: what a VM reaches beyond its metadata."""
+"""`ivshmem exposure`: print the memory that a VM can access beyond its metadata."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from eal.runtime import prefix_dir as runtime
+from eal.runtime import prefix_dir
 from ivshmem.cli_options import json_option, metadata_argument, prefix_option, print_json
 
 
@@ -16,16 +16,16 @@ from ivshmem.cli_options import json_option, metadata_argument, prefix_option, p
 @prefix_option
 @json_option
 def exposure(name: str, file_prefix: str | None, as_json: bool) -> None:
-    """Show what a VM with the metadata NAME reaches beyond it.
+    """Show the memory that a VM with the metadata NAME can access beyond the listed objects.
 
-    A VM gets whole segments: with them every zone in these that is not in its metadata, and their free bytes.
+    A VM gets whole segments, hence also the memzones in them that its metadata does not list, and the free bytes.
 
     Example: ivshmem exposure vm0 --json
     """
     from ivshmem.inspect.prefixes import find_metadata
     from ivshmem.metadata.exposure import write_exposure
 
-    found = find_metadata(runtime.runtime_dir(), name, file_prefix).exposure()
+    found = find_metadata(prefix_dir.runtime_dir(), name, file_prefix).exposure()
     if as_json:
         print_json([segment.as_json() for segment in found])
     else:

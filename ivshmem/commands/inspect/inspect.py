@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem inspect`: what is in a file, with nobody alive."""
+"""`ivshmem inspect`: print the content of a file without attaching to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from eal.runtime import prefix_dir as runtime
+from eal.runtime import prefix_dir
 from ivshmem.cli_options import json_option, metadata_argument, prefix_option, print_json
 
 
@@ -16,18 +16,17 @@ from ivshmem.cli_options import json_option, metadata_argument, prefix_option, p
 @prefix_option
 @json_option
 def inspect(name: str, file_prefix: str | None, as_json: bool) -> None:
-    """Show what is in NAME: a metadata, a file_prefix (its registry), or the path of any file of theirs.
+    """Show the content of NAME: metadata, the registry of a file_prefix, or the path of a file.
 
-    Segments, participants, how full rings are and who is inside an end, who has what of a pool; read from the files
-    alone, which are not changed. The exit status is 1 if anything is damaged: then what can be told is shown, and what
-    is wrong.
+    Shows segments, participants, the fill level and sides of rings, and the owners of mempool objects. The files are
+    only read. If a file is damaged, the exit status is 1; the readable part and the faults are shown.
 
     Example: ivshmem inspect vm0 --json
     """
     from ivshmem.inspect.files import inspect_file, locate
     from ivshmem.inspect.text import inspection_lines
 
-    data = inspect_file(locate(runtime.runtime_dir(), name, file_prefix)).as_json()
+    data = inspect_file(locate(prefix_dir.runtime_dir(), name, file_prefix)).as_json()
     if as_json:
         print_json(data)
     else:

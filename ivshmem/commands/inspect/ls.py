@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem ls`: the prefixes and their objects."""
+"""`ivshmem ls`: list the prefixes and their objects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eal.runtime import prefix_dir as runtime
+from eal.runtime import prefix_dir
 from ivshmem.cli_options import console, json_option, prefix_option, print_json
 
 if TYPE_CHECKING:
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 @prefix_option
 @json_option
 def ls(file_prefix: str | None, as_json: bool) -> None:
-    """List prefixes with their objects and how full these are, alive or dead; all is read from files.
+    """List all prefixes, alive or dead, with their objects and fill levels. Files are only read.
 
-    The exit status is 1 if a file is damaged; what can be told is listed all the same.
+    If a file is damaged, the exit status is 1 and the readable part is listed.
 
     Example: ivshmem ls --file-prefix rte
     """
     from ivshmem.inspect.prefixes import prefix_states
 
-    states = prefix_states(runtime.runtime_dir(), file_prefix)
+    states = prefix_states(prefix_dir.runtime_dir(), file_prefix)
     data = [state.as_json() for state in states]
     if as_json:
         print_json(data)
     elif not states:
-        click.echo(f"nothing is shared in {runtime.runtime_dir()}")
+        click.echo(f"no prefixes in {prefix_dir.runtime_dir()}")
     for state, one in zip(states, data, strict=True) if not as_json else ():
         _print_state(state, one["files"])
     sys.exit(1 if any(file["faults"] for one in data for file in one["files"]) else 0)
@@ -47,15 +47,15 @@ def _print_state(state: PrefixState, files: list[dict[str, Any]]) -> None:
     metadata = ", ".join(state.directory.metadata_names()) or "none"
     out.print(Text.assemble((state.prefix, "bold"), f" ({state.status}{pid}), metadata: {metadata}"))
     if state.table is None:
-        out.print("  its registry cannot be read")
+        out.print("  registry cannot be read")
     else:
         _print_table(state.table, files[0])
     for fault in dict.fromkeys(fault for file in files for fault in file["faults"]):
-        out.print(f"  WRONG: {fault}", markup=False)
+        out.print(f"  FAULT: {fault}", markup=False)
 
 
 def _print_table(registry: Table, file: dict[str, Any]) -> None:
-    """The registry's objects; `file` is what was found in its segments."""
+    """Print the objects of a registry. `file` is the inspection of its segments, which has the fill levels."""
     from rich.table import Table as Rows
     from rich.text import Text
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem placement`: whether host apps, their VMs and their memory meet on one NUMA node."""
+"""`ivshmem placement`: check that host applications, their VMs and their memory are on one NUMA node."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from dataclasses import asdict
 
 import click
 
-from eal.runtime import prefix_dir as runtime
+from eal.runtime import prefix_dir
 from ivshmem.cli_options import json_option, prefix_option, print_json
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Compare what runs with the rules. [without --plan]")
-@click.option("--qmp", "sockets", multiple=True, metavar="SOCKET", help="QMP socket of a QEMU; may be repeated.")
-@click.option("--app", "apps", type=int, multiple=True, metavar="PID", help="A host app. [all that loaded eal]")
-@click.option("--plan", metavar="SPEC", help="Plan instead: see cpu-layout --help.")
+@click.option("--check", is_flag=True, help="Check the running processes. [default without --plan]")
+@click.option("--qmp", "sockets", multiple=True, metavar="SOCKET", help="QMP socket of a VM; may be repeated.")
+@click.option(
+    "--app",
+    "apps",
+    type=int,
+    multiple=True,
+    metavar="PID",
+    help="PID of a host application; may be repeated. [default: all that loaded eal]",
+)
+@click.option("--plan", metavar="SPEC", help="Compute a placement instead; see cpu-layout --help.")
 @prefix_option
 @json_option
 def placement(
@@ -27,10 +34,11 @@ def placement(
     file_prefix: str | None,
     as_json: bool,
 ) -> None:
-    """Check where host apps and their VMs run, and where their memory is.
+    """Check the CPUs and the NUMA nodes of host applications, their VMs and their memory.
 
-    Names each vCPU that is not pinned, each lcore that polls beside one on the same core, and each VM, app and segment
-    that do not meet on one NUMA node. The exit status is 1 if any rule is broken (or a plan does not fit).
+    Reports each vCPU that is not pinned, each lcore that shares a core with another polling lcore, and each VM,
+    application and segment that are not on one NUMA node. The exit status is 1 if a rule is violated (or --plan finds
+    no placement).
 
     Example: ivshmem placement --check --qmp /run/vm0.qmp
     """
@@ -40,10 +48,10 @@ def placement(
 
     if plan is not None:
         if check or sockets or apps:
-            raise click.UsageError("--plan goes without --check, --qmp and --app")
+            raise click.UsageError("--plan cannot be combined with --check, --qmp or --app")
         sys.exit(run_layout(["--plan", plan, *(["--json"] if as_json else [])]))
     if file_prefix is not None:
-        pids = [state.pid for state in prefix_states(runtime.runtime_dir(), file_prefix) if state.pid is not None]
+        pids = [state.pid for state in prefix_states(prefix_dir.runtime_dir(), file_prefix) if state.pid is not None]
         apps = (*apps, *pids)
     found = check_placement(sockets, apps or None)
     if as_json:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Commands that find faults and clean up."""
+"""Commands that diagnose this machine and remove stale files."""

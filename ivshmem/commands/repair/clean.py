@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem clean`: files of dead prefixes, and of emulators and VMs that were killed, are removed."""
+"""`ivshmem clean`: remove the files of dead prefixes and of killed emulators and VMs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from eal.runtime import prefix_dir as runtime
+from eal.runtime import prefix_dir
 from ivshmem.cli_options import json_option, prefix_option, print_json
 
 if TYPE_CHECKING:
@@ -17,21 +17,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @prefix_option
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("-n", "--dry-run", is_flag=True, help="List only.")
+@click.option("-y", "--yes", is_flag=True, help="Remove without confirmation.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only list the files.")
 @json_option
 def clean(file_prefix: str | None, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Remove the files of dead prefixes, and temporary folders of emulated guests and VMs whose owner was killed, after
-    listing them.
+    """List and remove the files of dead prefixes, and the scratch directories of killed `ivshmem emulate` and VMs.
 
-    Prefixes that are alive or kept are left alone. With --file-prefix no folder is removed.
+    Files of live and kept prefixes are not removed. With --file-prefix no scratch directory is removed.
 
     Example: ivshmem clean --yes
     """
     from ivshmem import scratch
     from ivshmem.inspect.prefixes import garbage, remove_garbage
 
-    pieces = garbage(runtime.runtime_dir(), file_prefix)
+    pieces = garbage(prefix_dir.runtime_dir(), file_prefix)
     folders = scratch.stale_folders() if file_prefix is None else []
     if as_json:
         found = [{"file_prefix": p.directory.prefix, "files": [str(f) for f in p.files]} for p in pieces]
@@ -56,6 +55,6 @@ def _list_garbage(pieces: list[Garbage], folders: list[Path]) -> None:
         for path in piece.files or [piece.directory.path]:
             click.echo(f"  {path}")
     if folders:
-        click.echo("of killed emulators and VMs:")
+        click.echo("scratch directories of killed emulators and VMs:")
     for folder in folders:
         click.echo(f"  {folder}")

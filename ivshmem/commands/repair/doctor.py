@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem doctor`: what keeps sharing from working here or makes it slow, and what to do about it."""
+"""`ivshmem doctor`: find problems that prevent or slow down sharing on this machine, and their remedies."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Examine this machine, a host or a guest.
+    """Diagnose this machine, a host or a guest.
 
-    Looks at the ivshmem devices and what is in them, lockdown, drivers, how BARs are cached and how fast they are,
-    hugepages, NUMA placement, the room in /dev/shm, the runtime directory, QEMU and KVM. Says what to do about each
-    thing that is wrong. The exit status is 1 if sharing cannot work, and 0 if it is merely slow.
+    Checks the ivshmem devices and their content, lockdown, drivers, memory type and speed of BARs, hugepages, NUMA
+    placement, free space in /dev/shm, the runtime directory, QEMU and KVM. Prints a remedy for each problem. The exit
+    status is 1 if sharing cannot work, 0 if it works, even slowly.
 
     Example: ivshmem doctor
     """
@@ -41,7 +41,7 @@ def _print(report: Report) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("", "check", "of what", "found")
+    table = Table("", "check", "subject", "value")
     for check in report.checks:
         mark = Text(check.verdict.upper(), _STYLES[check.verdict])
         table.add_row(mark, check.check, Text(check.subject), Text(check.value))
@@ -51,5 +51,5 @@ def _print(report: Report) -> None:
         if check.remedy:
             text = f"{check.verdict.upper()} {check.check}, {check.subject}: {check.remedy}"
             out.print(Text(text, _STYLES[check.verdict]))
-    state = "sharing works here" if report.ok else "something keeps sharing from working"
+    state = "sharing works" if report.ok else "sharing does not work"
     out.print(f"this is a {report.role}: {state}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem clean`: what dead prefixes left is listed, asked about, and removed; nothing else is touched."""
+"""`ivshmem clean`: list the files of dead prefixes and remove them after a confirmation; keep all other files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOST = """
 import sys, eal, ivshmem
 made = eal.init(file_prefix=sys.argv[1] + sys.argv[2], no_huge=True)
 ivshmem.metadata_create("of" + sys.argv[2]).add_memzone(eal.memzone_reserve("zone", 64))
-print("made", flush=True)
+print("ready", flush=True)
 sys.stdin.readline()
 made.detach() if sys.argv[3:] == ["keep"] else made.close()
 """
@@ -36,7 +36,7 @@ def clean(*words: str, answer: str = "") -> Result:
 
 @pytest.fixture
 def host(peer: Callable[..., Any], prefix: str) -> Iterator[Callable[..., Any]]:
-    """`host("x")`: a process of file_prefix PREFIX + "x" that has a zone in metadata "ofx"."""
+    """Return `host("x")`: start a process of file_prefix PREFIX + "x" with a memzone in metadata "ofx"."""
 
     def start(ending: str, *how: str) -> Any:
         process = peer(HOST, ending, *how)
@@ -49,7 +49,7 @@ def host(peer: Callable[..., Any], prefix: str) -> Iterator[Callable[..., Any]]:
 
 
 def files_of(runtime_dir: Path, prefix: str) -> set[str]:
-    """All that a prefix has: data files, registry, lock, names of metadata."""
+    """Return the data files of a prefix, its registry, its lock file and its links to metadata files."""
     home = runtime_dir / prefix
     inside = [path for path in home.rglob("*") if not path.is_dir() or path.is_symlink()]
     return {str(path) for path in [*Path("/dev/shm").glob(f"ivshmem.*.{prefix}.*"), *inside]}
@@ -57,31 +57,31 @@ def files_of(runtime_dir: Path, prefix: str) -> set[str]:
 
 @pytest.fixture
 def dead(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> set[str]:
-    """The files of a prefix that died."""
+    """Create a dead prefix and return its files."""
     host("dead").crash()
-    left = files_of(runtime_dir, f"{prefix}dead")
-    assert len(left) == 5  # segment, metadata, its name, registry, lock
-    return left
+    files = files_of(runtime_dir, f"{prefix}dead")
+    assert len(files) == 5  # segment, metadata file, link, registry, lock file
+    return files
 
 
 def listed(text: str) -> set[str]:
-    """The files in a listing."""
+    """Return the files that a listing names."""
     return {line.strip() for line in text.splitlines() if line.startswith("  ")}
 
 
 @pytest.mark.parametrize("words", [[], ["--yes"], ["--dry-run"], ["-y"], ["-n"]])
-def test_nothing_to_clean(runtime_dir: Path, words: list[str]) -> None:
+def test_clean_without_dead_prefix(runtime_dir: Path, words: list[str]) -> None:
     done = clean(*words)
     assert (done.exit_code, done.stdout, done.stderr) == (0, "nothing to clean\n", "")
 
 
-def test_nothing_to_clean_as_data(runtime_dir: Path) -> None:
+def test_clean_json_without_dead_prefix_is_an_empty_list(runtime_dir: Path) -> None:
     done = clean("--json")
     assert (done.exit_code, json.loads(done.stdout), done.stderr) == (0, [], "")
 
 
 @pytest.mark.parametrize("answer", ["y\n", "yes\n", "Y\n"])
-def test_it_lists_asks_and_removes(dead: set[str], runtime_dir: Path, prefix: str, answer: str) -> None:
+def test_confirmed_clean_lists_and_removes_files(dead: set[str], runtime_dir: Path, prefix: str, answer: str) -> None:
     done = clean(answer=answer)
     assert done.exit_code == 0
     assert done.stdout.splitlines()[0] == f"{prefix}dead (dead):"
@@ -93,7 +93,7 @@ def test_it_lists_asks_and_removes(dead: set[str], runtime_dir: Path, prefix: st
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", "", "no\n"])
-def test_any_other_answer_leaves_all(dead: set[str], runtime_dir: Path, prefix: str, answer: str) -> None:
+def test_declined_clean_removes_nothing(dead: set[str], runtime_dir: Path, prefix: str, answer: str) -> None:
     done = clean(answer=answer)
     assert done.exit_code == 1
     assert listed(done.stdout) == dead
@@ -101,8 +101,8 @@ def test_any_other_answer_leaves_all(dead: set[str], runtime_dir: Path, prefix: 
     assert files_of(runtime_dir, f"{prefix}dead") == dead
 
 
-def test_it_lists_before_it_asks(dead: set[str]) -> None:
-    """In a process of its own, whose standard input never answers."""
+def test_clean_lists_files_before_the_prompt(dead: set[str]) -> None:
+    """In a separate process, whose stdin stays open without an answer."""
     pipe = subprocess.PIPE
     with subprocess.Popen([IVSHMEM, "clean"], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout
@@ -112,25 +112,25 @@ def test_it_lists_before_it_asks(dead: set[str]) -> None:
 
 
 @pytest.mark.parametrize("words", [["--yes"], ["-y"], ["--yes", "--json"]])
-def test_yes_does_not_ask(dead: set[str], runtime_dir: Path, prefix: str, words: list[str]) -> None:
+def test_clean_with_yes_does_not_prompt(dead: set[str], runtime_dir: Path, prefix: str, words: list[str]) -> None:
     done = clean(*words)
     assert (done.exit_code, done.stderr) == (0, "")
     assert files_of(runtime_dir, f"{prefix}dead") == set()
 
 
 @pytest.mark.parametrize("words", [["--dry-run"], ["-n"], ["--dry-run", "--yes"]])
-def test_dry_run_only_lists(dead: set[str], runtime_dir: Path, prefix: str, words: list[str]) -> None:
+def test_clean_with_dry_run_removes_nothing(dead: set[str], runtime_dir: Path, prefix: str, words: list[str]) -> None:
     done = clean(*words)
     assert (done.exit_code, listed(done.stdout), done.stderr) == (0, dead, "")
     assert files_of(runtime_dir, f"{prefix}dead") == dead
 
 
-def test_json_is_the_list(dead: set[str], runtime_dir: Path, prefix: str) -> None:
+def test_clean_json_lists_the_same_files(dead: set[str], runtime_dir: Path, prefix: str) -> None:
     done = clean("--json", "--dry-run")
     (piece,) = json.loads(done.stdout)
     assert (piece["file_prefix"], set(piece["files"])) == (f"{prefix}dead", dead)
     assert files_of(runtime_dir, f"{prefix}dead") == dead
-    done = clean("--json", answer="n\n")  # it asks on stderr, so that stdout is JSON alone
+    done = clean("--json", answer="n\n")  # the prompt goes to stderr, so stdout is only JSON
     assert done.exit_code == 1
     assert json.loads(done.stdout) == [piece]
     assert files_of(runtime_dir, f"{prefix}dead") == dead
@@ -139,7 +139,7 @@ def test_json_is_the_list(dead: set[str], runtime_dir: Path, prefix: str) -> Non
     assert files_of(runtime_dir, f"{prefix}dead") == set()
 
 
-def test_the_living_and_the_kept_are_left_alone(
+def test_clean_keeps_files_of_live_and_kept_prefixes(
     dead: set[str], host: Callable[..., Any], runtime_dir: Path, prefix: str
 ) -> None:
     host("kept", "keep").end()
@@ -153,14 +153,14 @@ def test_the_living_and_the_kept_are_left_alone(
     assert files_of(runtime_dir, f"{prefix}alive") == set()
 
 
-def test_ones_own_prefix_is_alive(dead: set[str], primary: eal.Eal, runtime_dir: Path) -> None:
+def test_clean_keeps_files_of_calling_process(dead: set[str], primary: eal.Eal, runtime_dir: Path) -> None:
     eal.memzone_reserve("zone", 64)
     mine = files_of(runtime_dir, primary.file_prefix) - dead
     assert clean("--yes").exit_code == 0
     assert files_of(runtime_dir, primary.file_prefix) == mine
 
 
-def test_a_secondary_keeps_its_dead_primarys_files(
+def test_clean_keeps_files_of_dead_primary_with_live_secondary(
     host: Callable[..., Any], peer: Callable[..., Any], runtime_dir: Path, prefix: str
 ) -> None:
     process = host("x")
@@ -182,7 +182,9 @@ def test_a_secondary_keeps_its_dead_primarys_files(
     assert files_of(runtime_dir, f"{prefix}x") == set()
 
 
-def test_only_the_prefix_that_is_named(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
+def test_clean_with_file_prefix_removes_only_its_files(
+    host: Callable[..., Any], runtime_dir: Path, prefix: str
+) -> None:
     host("a").crash()
     host("b").crash()
     b = files_of(runtime_dir, f"{prefix}b")
@@ -193,8 +195,8 @@ def test_only_the_prefix_that_is_named(host: Callable[..., Any], runtime_dir: Pa
     assert clean("--yes", "--file-prefix", "another").stdout == "nothing to clean\n"
 
 
-def test_data_files_whose_folder_is_gone(dead: set[str], runtime_dir: Path, prefix: str) -> None:
-    """As after a reboot of a container that kept /dev/shm, or somebody's rm -r of the runtime directory."""
+def test_clean_removes_data_files_without_prefix_directory(dead: set[str], runtime_dir: Path, prefix: str) -> None:
+    """As after a reboot of a container that kept /dev/shm, or after rm -r of the runtime directory."""
     import shutil
 
     shutil.rmtree(runtime_dir / f"{prefix}dead")
@@ -206,7 +208,7 @@ def test_data_files_whose_folder_is_gone(dead: set[str], runtime_dir: Path, pref
     assert clean("--yes").stdout == "nothing to clean\n"
 
 
-def test_other_peoples_files_are_left_alone(dead: set[str], runtime_dir: Path, prefix: str) -> None:
+def test_clean_keeps_foreign_files(dead: set[str], runtime_dir: Path, prefix: str) -> None:
     directory = PrefixDir(runtime_dir / "elsewhere", f"{prefix}dead")
     foreign = Path("/dev/shm") / directory.file_name(uuid4().hex, "seg")
     foreign.touch()
@@ -217,7 +219,7 @@ def test_other_peoples_files_are_left_alone(dead: set[str], runtime_dir: Path, p
     assert (runtime_dir / "notes/draft").exists()
 
 
-def test_a_prefix_that_comes_alive_while_it_asks(
+def test_clean_keeps_prefix_that_starts_during_the_prompt(
     dead: set[str], host: Callable[..., Any], runtime_dir: Path, prefix: str
 ) -> None:
     pipe = subprocess.PIPE
@@ -235,7 +237,7 @@ def test_a_prefix_that_comes_alive_while_it_asks(
     alive.end()
 
 
-def test_a_prefix_starts_as_ever_after_it_was_cleaned(dead: set[str], prefix: str) -> None:
+def test_cleaned_prefix_can_start_again(dead: set[str], prefix: str) -> None:
     clean("--yes")
     with eal.init(file_prefix=f"{prefix}dead", proc_type="primary", no_huge=True):
         eal.memzone_reserve("zone", 64)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `ivshmem` as people and scripts run it: help, statuses, JSON, errors in a line, pipes."""
+"""The command `ivshmem`: help, exit status, JSON, one-line errors, pipes and terminals."""
 
 from __future__ import annotations
 
@@ -39,45 +39,45 @@ made.detach() if sys.argv[3:] == ["keep"] else made.close()
 
 @dataclass
 class Run:
-    """How a command ended."""
+    """Result of a command."""
 
     returncode: int
     stdout: str
     stderr: str
 
 
-def apart(*words: str, **how: Any) -> Run:
-    """Runs the installed command in a process of its own."""
+def run_process(*words: str, **how: Any) -> Run:
+    """Run the installed command in a separate process."""
     run = subprocess.run([IVSHMEM, *words], capture_output=True, text=True, timeout=60, **how)
     return Run(run.returncode, run.stdout, run.stderr)
 
 
-def here(*words: str) -> Run:
-    """Runs a command in this process, which takes a tenth of the time."""
+def run_here(*words: str) -> Run:
+    """Run a command in this process, ten times faster."""
     result = CliRunner().invoke(cli, words, prog_name="ivshmem", catch_exceptions=False)
     return Run(result.exit_code, result.stdout, result.stderr)
 
 
-def good(*words: str, run: Callable[..., Run] = here) -> str:
-    """What a command prints that must end well and say nothing on stderr."""
+def succeed(*words: str, run: Callable[..., Run] = run_here) -> str:
+    """Run a command, check that it succeeds without output on stderr, and return its stdout."""
     done = run(*words)
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
 
 
-def error_of(*words: str, status: int = 1, run: Callable[..., Run] = here) -> str:
-    """The one line on stderr of a command that must fail; stdout is empty."""
+def error_of(*words: str, status: int = 1, run: Callable[..., Run] = run_here) -> str:
+    """Run a command, check that it fails with one line on stderr and empty stdout, and return that line."""
     done = run(*words)
     assert (done.returncode, done.stdout) == (status, ""), done
     assert "Traceback" not in done.stderr
-    (line,) = done.stderr.splitlines()[-1:] if status == 2 else done.stderr.splitlines()  # 2: the usage comes first
+    (line,) = done.stderr.splitlines()[-1:] if status == 2 else done.stderr.splitlines()  # status 2: after the usage
     assert line.startswith("Error: "), line
     return line.removeprefix("Error: ")
 
 
 @pytest.fixture
 def host(peer: Callable[..., Any], prefix: str) -> Iterator[Callable[..., Any]]:
-    """`host("vm0")`: a process that has a metadata of that name with a zone and a ring in it."""
+    """Return `host("vm0")`: start a process with metadata of that name that lists a memzone and a ring."""
 
     def start(name: str, *how: str) -> Any:
         process = peer(HOST, name, *how)
@@ -94,15 +94,15 @@ def host(peer: Callable[..., Any], prefix: str) -> Iterator[Callable[..., Any]]:
 COMMANDS = sorted(cli.commands)
 
 
-def test_the_commands_of_the_plan_are_there() -> None:
+def test_group_has_the_documented_commands() -> None:
     assert {"ls", "dump", "cmdline", "emulate", "clean", "demo"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_an_example_that_can_be_copied(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_of_command_has_one_valid_example(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     for option in ("--help", "-h"):
-        text = good(command, option)
+        text = succeed(command, option)
         assert text.startswith(f"Usage: ivshmem {command} ")
         examples = re.findall(r"^  Example: (.*)$", text, re.MULTILINE)
         assert len(examples) == 1, text
@@ -112,38 +112,38 @@ def test_help_has_an_example_that_can_be_copied(command: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_says_what_it_does(command: str) -> None:
+def test_every_option_has_a_help_text(command: str) -> None:
     for parameter in cli.commands[command].params:
         assert not isinstance(parameter, click.Option) or parameter.help, f"{command} {parameter.name}"
 
 
-def test_help_of_the_whole() -> None:
-    text = good("--help")
-    assert good("-h") == text
+def test_help_lists_every_command() -> None:
+    text = succeed("--help")
+    assert succeed("-h") == text
     for command in COMMANDS:
         assert re.search(rf"^  {command} +[A-Z]", text, re.MULTILINE), command
     assert "Exit status" in text
 
 
-def test_version() -> None:
+def test_version_is_that_of_the_distribution() -> None:
     import importlib.metadata
 
-    assert good("--version", run=apart).split()[-1] == importlib.metadata.version("ivshmem")
+    assert succeed("--version", run=run_process).split()[-1] == importlib.metadata.version("ivshmem")
 
 
 # --- completion ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_can_complete(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shell_completion_returns_matching_commands(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_IVSHMEM_COMPLETE", f"{shell}_source")
-    script = good(run=apart)
+    script = succeed(run=run_process)
     assert f"_IVSHMEM_COMPLETE={shell}_complete" in script
     monkeypatch.setenv("_IVSHMEM_COMPLETE", f"{shell}_complete")
     monkeypatch.setenv("COMP_WORDS", "ivshmem cm")
     monkeypatch.setenv("COMP_CWORD", "cm" if shell == "fish" else "1")  # fish gives the word itself
-    assert "cmdline" in good(run=apart)
-    assert "clean" not in good(run=apart)
+    assert "cmdline" in succeed(run=run_process)
+    assert "clean" not in succeed(run=run_process)
 
 
 # --- exit statuses ------------------------------------------------------------------------------------------
@@ -164,31 +164,31 @@ def test_a_shell_can_complete(shell: str, monkeypatch: pytest.MonkeyPatch) -> No
         (["demo", "--fault", "flood"], "Invalid value for '--fault': 'flood' is not one of 'corrupt', 'drop', 'swap'."),
     ],
 )
-def test_words_that_make_no_sense_are_status_2(runtime_dir: Path, words: list[str], error: str) -> None:
+def test_invalid_usage_is_status_2(runtime_dir: Path, words: list[str], error: str) -> None:
     assert error_of(*words, status=2) == error
     assert list(runtime_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", ["dump", "cmdline"])
 @pytest.mark.parametrize("json_option", [[], ["--json"]])
-def test_an_unknown_name_is_status_1(runtime_dir: Path, command: str, json_option: list[str]) -> None:
+def test_unknown_metadata_name_is_status_1(runtime_dir: Path, command: str, json_option: list[str]) -> None:
     error = error_of(command, "vm0", *json_option)
     assert error == f"there is no metadata 'vm0' in {runtime_dir}; there are: none"
 
 
-def test_an_unknown_prefix_is_status_1(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
+def test_unknown_file_prefix_is_status_1(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
     host("vm0")
     assert error_of("ls", "--file-prefix", "x") == f"file_prefix 'x' has no files in {runtime_dir}"
     for command in ("dump", "cmdline"):
         error = error_of(command, "vm0", "--file-prefix", "x")
         assert error == f"there is no metadata 'vm0' of file_prefix 'x' in {runtime_dir}; there are: none"
-        assert good(command, "vm0", "--file-prefix", prefix)
+        assert succeed(command, "vm0", "--file-prefix", prefix)
 
 
 @pytest.mark.parametrize(
     "name", ["", "a/b", "../../etc/passwd", "two\nlines", "\x1b[31m", "x" * 1000, "--help", "-x", "[bold]", ":smile:"]
 )
-def test_any_name_that_is_not_there_is_one_line(runtime_dir: Path, name: str) -> None:
+def test_error_for_special_characters_in_name_is_one_line(runtime_dir: Path, name: str) -> None:
     for command in ("dump", "cmdline"):
         error = error_of(command, "--", name)
         assert error.startswith(f"there is no metadata {name!r} in ")
@@ -197,66 +197,65 @@ def test_any_name_that_is_not_there_is_one_line(runtime_dir: Path, name: str) ->
 # --- ls, dump, cmdline --------------------------------------------------------------------------------------
 
 
-def look_at(name: str, prefix: str) -> dict[str, Any]:
-    """What ls, dump and cmdline say, as data."""
-    (state,) = json.loads(good("ls", "--json", "--file-prefix", prefix, run=apart))
-    dump = json.loads(good("dump", name, "--json", run=apart))
-    return {"ls": state, "dump": dump, "cmdline": good("cmdline", name, run=apart).strip()}
+def collect(name: str, prefix: str) -> dict[str, Any]:
+    """Return the output of ls, dump and cmdline."""
+    (state,) = json.loads(succeed("ls", "--json", "--file-prefix", prefix, run=run_process))
+    dump = json.loads(succeed("dump", name, "--json", run=run_process))
+    return {"ls": state, "dump": dump, "cmdline": succeed("cmdline", name, run=run_process).strip()}
 
 
-def test_they_say_the_same_of_the_living_and_of_the_killed(
-    host: Callable[..., Any], runtime_dir: Path, prefix: str
-) -> None:
+def test_output_for_live_and_dead_host_is_equal(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
     process = host("vm0")
-    alive = look_at("vm0", prefix)
-    text = good("dump", "vm0")
+    alive = collect("vm0", prefix)
+    text = succeed("dump", "vm0")
     assert (alive["ls"]["status"], alive["ls"]["pid"], alive["ls"]["metadata"]) == ("alive", process.pid, ["vm0"])
     assert alive["cmdline"] == process.cmdline
-    assert json.loads(good("cmdline", "vm0", "--json")) == shlex.split(process.cmdline)
+    assert json.loads(succeed("cmdline", "vm0", "--json")) == shlex.split(process.cmdline)
     process.crash()
-    dead = look_at("vm0", prefix)
+    dead = collect("vm0", prefix)
     assert (dead["ls"]["status"], dead["ls"]["pid"]) == ("dead", None)
     assert {**dead, "ls": None} == {**alive, "ls": None}
     assert dead["ls"]["registry"] == alive["ls"]["registry"]
-    assert good("dump", "vm0") == text
+    assert succeed("dump", "vm0") == text
 
 
-def test_they_disturb_nobody(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
-    """A second primary is refused before, and after all of them looked, and what they looked at is as it was."""
+def test_read_only_commands_do_not_change_files_or_locks(
+    host: Callable[..., Any], runtime_dir: Path, prefix: str
+) -> None:
     process = host("vm0")
     files = {path: path.read_bytes() for path in Path("/dev/shm").glob(f"*.{prefix}.*")}
     for command in (["ls"], ["ls", "--json"], ["dump", "vm0"], ["cmdline", "vm0"], ["clean", "--yes"]):
-        good(*command, run=apart)
+        succeed(*command, run=run_process)
         with pytest.raises(eal.InUse, match=rf"live primary \(pid {process.pid}\)"):
             eal.init(file_prefix=prefix, proc_type="primary", no_huge=True)
     assert {path: path.read_bytes() for path in Path("/dev/shm").glob(f"*.{prefix}.*")} == files
     process.end()
 
 
-def test_ls_of_nothing(runtime_dir: Path) -> None:
-    assert good("ls") == f"nothing is shared in {runtime_dir}\n"
-    assert json.loads(good("ls", "--json")) == []
+def test_ls_without_prefixes(runtime_dir: Path) -> None:
+    assert succeed("ls") == f"no prefixes in {runtime_dir}\n"
+    assert json.loads(succeed("ls", "--json")) == []
 
 
-def test_ls_shows_names_whole(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a pipe too, where no terminal says how wide it is; and no name is taken for markup or an emoji."""
+def test_ls_does_not_truncate_or_interpret_names(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pipe, which has no width. A name is neither markup nor an emoji."""
     names = ["z" * 31, "[bold]x", "[red]", ":warning:", "back\\", "a  b", "ü" * 15]
     for name in names:
         eal.memzone_reserve(name, 64, group="g" * 31)
         ivshmem.metadata_create(name)
     for width in ("200", "40"):
         monkeypatch.setenv("COLUMNS", width)
-        text = good("ls", run=apart)
+        text = succeed("ls", run=run_process)
         for name in names:
-            assert text.count(name) == 2, (name, text)  # as a zone and as a metadata
+            assert text.count(name) == 2, (name, text)  # as a memzone and as metadata
         assert all(segment.path in text for segment in eal.segments())
 
 
-def test_ls_shows_every_object(primary: eal.Eal) -> None:
+def test_ls_lists_every_object(primary: eal.Eal) -> None:
     eal.memzone_reserve("zone", 3000)
     eal.ring_create("ring", 8)
     eal.mempool_create("pool", 8, 64)
-    rows = [re.findall(r"[^│\s]+", line) for line in good("ls").splitlines() if "│" in line]
+    rows = [re.findall(r"[^│\s]+", line) for line in succeed("ls").splitlines() if "│" in line]
     found = {(row[0], row[1]) for row in rows}
     assert found == {("memzone", "zone"), ("ring", "ring"), ("mempool", "pool")}
     (zone,) = (row for row in rows if row[1] == "zone")
@@ -265,41 +264,41 @@ def test_ls_shows_every_object(primary: eal.Eal) -> None:
     assert {row[1]: row[-2:] for row in rows if row[0] == "mempool"} == {"pool": ["0/8", "out"]}
 
 
-def test_ls_of_a_prefix_whose_registry_is_damaged(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
+def test_ls_of_damaged_registry_reports_fault(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
     host("vm0").crash()
     (runtime_dir / prefix / "registry").write_bytes(b"x" * 5000)
-    done = here("ls")
+    done = run_here("ls")
     assert (done.returncode, done.stderr) == (1, "")
-    first, second, *wrong = done.stdout.splitlines()
-    assert [first, second] == [f"{prefix} (dead), metadata: vm0", "  its registry cannot be read"]
-    assert all(line.startswith(f"  WRONG: registry {runtime_dir}") for line in wrong)
-    done = here("ls", "--json")
+    first, second, *faults = done.stdout.splitlines()
+    assert [first, second] == [f"{prefix} (dead), metadata: vm0", "  registry cannot be read"]
+    assert all(line.startswith(f"  FAULT: registry {runtime_dir}") for line in faults)
+    done = run_here("ls", "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)[0]["registry"] is None
     assert "no registry that can be read" in error_of("cmdline", "vm0")
-    assert "zone" in good("dump", "vm0")
+    assert "zone" in succeed("dump", "vm0")
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", b"\0" * 8192, b"IVSHMMET" + b"\xff" * 8192])
-def test_dump_of_what_is_damaged(host: Callable[..., Any], prefix: str, damage: bytes) -> None:
+def test_dump_of_damaged_metadata_is_an_error(host: Callable[..., Any], prefix: str, damage: bytes) -> None:
     host("vm0").crash()
     (path,) = Path("/dev/shm").glob(f"*.{prefix}.*.md")
     path.write_bytes(damage)
     for command in (["dump", "vm0"], ["dump", "vm0", "--json"], ["cmdline", "vm0"]):
         assert error_of(*command).startswith("metadata file ")
-    listed = here("ls")
+    listed = run_here("ls")
     assert listed.returncode == 1
-    assert "ring" in listed.stdout, "the registry is sound"
-    assert "WRONG: " in listed.stdout
+    assert "ring" in listed.stdout, "the registry is not damaged"
+    assert "FAULT: " in listed.stdout
 
 
-def test_the_example_of_cmdlines_help_works_in_a_shell(runtime_dir: Path, tmp_path: Path) -> None:
-    """Whatever is in the paths: two blanks, quotes, wildcards."""
+def test_example_of_cmdline_help_works_in_a_shell(runtime_dir: Path, tmp_path: Path) -> None:
+    """With paths that contain two blanks, quotes and wildcards."""
     name = "a  b,c='d' \"e\" $(f) * ?"
     with eal.init(file_prefix=name, no_huge=True):
         metadata = ivshmem.metadata_create("vm0")
         metadata.add_memzone(eal.memzone_reserve("zone", 64))
-        (example,) = re.findall(r"^  Example: (.*)$", good("cmdline", "--help"), re.MULTILINE)
+        (example,) = re.findall(r"^  Example: (.*)$", succeed("cmdline", "--help"), re.MULTILINE)
         qemu = tmp_path / "qemu-system-x86_64"
         qemu.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
         qemu.chmod(0o755)
@@ -309,18 +308,18 @@ def test_the_example_of_cmdlines_help_works_in_a_shell(runtime_dir: Path, tmp_pa
         assert json.loads(run.stdout) == ["-m", "512", *metadata.qemu_args()]
 
 
-def test_cmdline_of_several_metadata_is_a_whole_vm(primary: eal.Eal) -> None:
+def test_cmdline_of_several_metadata_equals_qemu_args(primary: eal.Eal) -> None:
     made = [ivshmem.metadata_create(name) for name in ("vm0", "vm1")]
     for metadata in made:
         metadata.add_memzone(eal.memzone_reserve(metadata.name, 64))
-    assert json.loads(good("cmdline", "vm1", "--json")) == made[1].qemu_args()
+    assert json.loads(succeed("cmdline", "vm1", "--json")) == made[1].qemu_args()
     words = ["cmdline", "vm0", "vm1", "--plug", "256M"]
-    assert json.loads(good(*words, "--json")) == ivshmem.qemu_args(*made, plug="256M")
-    assert shlex.split(good(*words)) == ivshmem.qemu_args(*made, plug="256M")
+    assert json.loads(succeed(*words, "--json")) == ivshmem.qemu_args(*made, plug="256M")
+    assert shlex.split(succeed(*words)) == ivshmem.qemu_args(*made, plug="256M")
     assert error_of("cmdline", "vm0", "--plug", "much") == "plug 'much': a size such as '1G' or '256M'"
 
 
-def test_cmdline_of_a_file_that_is_gone(primary: eal.Eal) -> None:
+def test_cmdline_with_missing_segment_file_is_an_error(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     metadata.add_memzone(eal.memzone_reserve("zone", 64))
     path = eal.segments()[0].path
@@ -331,7 +330,7 @@ def test_cmdline_of_a_file_that_is_gone(primary: eal.Eal) -> None:
     assert not Path(path).exists()
 
 
-def test_a_prefix_that_is_not_utf_8(runtime_dir: Path) -> None:
+def test_file_prefix_that_is_not_utf_8(runtime_dir: Path) -> None:
     name = "caf\udce9"  # "café" in Latin 1
     with eal.init(file_prefix=name, no_huge=True):
         metadata = ivshmem.metadata_create("vm0")
@@ -345,15 +344,15 @@ def test_a_prefix_that_is_not_utf_8(runtime_dir: Path) -> None:
             listed = subprocess.run([IVSHMEM, "ls", "--file-prefix", os.fsencode(name)], capture_output=True, env=env)
             assert listed.returncode == 0, listed.stderr
             assert b"caf\xe9" in listed.stdout
-            assert json.loads(good("ls", "--json"))[0]["file_prefix"] == name
+            assert json.loads(succeed("ls", "--json"))[0]["file_prefix"] == name
 
 
 # --- pipes and terminals ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["ls", "ls --json", "dump vm0", "dump vm0 --json", "cmdline vm0", "--help"])
-def test_a_reader_that_goes_away(primary: eal.Eal, command: str) -> None:
-    """As in `ivshmem ls | head -0`: no traceback, no complaint."""
+def test_closed_pipe_is_not_an_error(primary: eal.Eal, command: str) -> None:
+    """As in `ivshmem ls | head -0`."""
     metadata = ivshmem.metadata_create("vm0")
     for number in range(20):
         zone = eal.memzone_reserve(f"zone{number}", 64)
@@ -368,7 +367,7 @@ def test_a_reader_that_goes_away(primary: eal.Eal, command: str) -> None:
     assert subprocess.run(["sh", "-c", shell], stderr=subprocess.PIPE, text=True).stderr == ""
 
 
-def test_a_full_disk_is_told(primary: eal.Eal) -> None:
+def test_full_disk_is_an_error(primary: eal.Eal) -> None:
     ivshmem.metadata_create("vm0")
     for command in (["ls"], ["ls", "--json"], ["dump", "vm0"], ["cmdline", "vm0"]):
         with open("/dev/full", "w") as full:
@@ -378,9 +377,9 @@ def test_a_full_disk_is_told(primary: eal.Eal) -> None:
         assert "No space left on device" in run.stderr
 
 
-def test_no_colours_in_a_pipe_and_some_on_a_terminal(primary: eal.Eal) -> None:
+def test_output_is_coloured_only_on_a_terminal(primary: eal.Eal) -> None:
     ivshmem.metadata_create("vm0")
-    assert "\x1b" not in good("ls", run=apart)
+    assert "\x1b" not in succeed("ls", run=run_process)
     controller, terminal = pty.openpty()
     env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
     run = subprocess.run([IVSHMEM, "ls"], stdout=terminal, stderr=subprocess.PIPE, env=env, timeout=60)
@@ -391,9 +390,9 @@ def test_no_colours_in_a_pipe_and_some_on_a_terminal(primary: eal.Eal) -> None:
 
 
 @pytest.mark.parametrize("words", [["ls"], ["dump", "vm0"], ["cmdline", "vm0"], ["clean", "--dry-run"]])
-def test_json_is_alone_on_stdout(host: Callable[..., Any], prefix: str, words: list[str]) -> None:
+def test_stdout_with_json_option_is_only_json(host: Callable[..., Any], prefix: str, words: list[str]) -> None:
     process = host("vm0")
     if words[0] == "clean":
         process.crash()
     for more in ([], ["-v"]):
-        assert json.loads(good(*more, *words, "--json", run=apart))
+        assert json.loads(succeed(*more, *words, "--json", run=run_process))

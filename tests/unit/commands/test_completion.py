@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Shell completion: commands, options, and the names of metadata and prefixes that are there."""
+"""Shell completion: commands, options, and the names of existing metadata and prefixes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ivshmem.cli import cli
 
 
 def completed(*words: str) -> list[str]:
-    """What a shell offers for the last word."""
+    """Return the completions of the last word."""
     *before, last = words
     found = ShellComplete(cli, {}, "ivshmem", "_IVSHMEM_COMPLETE").get_completions(before, last)
     return [item.value for item in found]
 
 
-def test_commands_and_options() -> None:
+def test_completion_of_commands_and_options() -> None:
     assert {"up", "exposure", "libvirt"} <= set(completed(""))
     assert completed("cloud") == ["cloud-hypervisor"]
     assert completed("down", "--fo") == ["--force"]
@@ -29,7 +29,7 @@ NAMED = ["dump", "cmdline", "exposure", "libvirt", "cloud-hypervisor", "emulate"
 
 
 @pytest.mark.parametrize("command", NAMED)
-def test_names_of_metadata(command: str, primary: eal.Eal) -> None:
+def test_completion_of_metadata_names_and_prefixes(command: str, primary: eal.Eal) -> None:
     for name in ("vm0", "vm1", "other"):
         ivshmem.metadata_create(name)
     assert completed(command, "") == ["other", "vm0", "vm1"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `ivshmem` where it may not look or write: one line that says where and what to do, and status 1."""
+"""The command `ivshmem` without permissions: status 1, and one line with the path and the remedy."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ HOST = """
 import sys, eal, ivshmem
 made = eal.init(file_prefix=sys.argv[1], no_huge=True)
 ivshmem.metadata_create("vm0").add_memzone(eal.memzone_reserve("zone", 64))
-print("made", flush=True)
+print("ready", flush=True)
 sys.stdin.readline()
 """
 
 
 @pytest.fixture
 def host(peer: Callable[..., Any], prefix: str) -> Iterator[Callable[[], Any]]:
-    """`host()`: a process that has a metadata "vm0"."""
+    """Return `host()`: start a process that has metadata "vm0"."""
 
     def start() -> Any:
         process = peer(HOST)
@@ -41,7 +41,7 @@ def host(peer: Callable[..., Any], prefix: str) -> Iterator[Callable[[], Any]]:
 
 
 def error_of(*words: str) -> str:
-    """The one line on stderr of a command that must fail; stdout is empty."""
+    """Run a command, check that it fails with one line on stderr and empty stdout, and return that line."""
     done = CliRunner().invoke(cli, words, prog_name="ivshmem", catch_exceptions=False)
     assert (done.exit_code, done.stdout) == (1, ""), done
     (line,) = done.stderr.splitlines()
@@ -60,7 +60,7 @@ ALL = [
 
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
-def test_a_runtime_directory_that_others_may_write_to(runtime_dir: Path, words: list[str]) -> None:
+def test_runtime_directory_writable_by_others_is_refused(runtime_dir: Path, words: list[str]) -> None:
     runtime_dir.chmod(0o777)
     error = f"others may write to {runtime_dir}: chmod go-w it, or name another one by EAL_RUNTIME_DIR"
     assert error_of(*words) == error
@@ -68,14 +68,16 @@ def test_a_runtime_directory_that_others_may_write_to(runtime_dir: Path, words: 
 
 @pytest.mark.root
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
-def test_a_runtime_directory_of_another_user(host: Callable[[], Any], runtime_dir: Path, words: list[str]) -> None:
+def test_runtime_directory_of_another_user_is_refused(
+    host: Callable[[], Any], runtime_dir: Path, words: list[str]
+) -> None:
     host().crash()
     os.chown(runtime_dir, 65534, 65534)
     error = f"{runtime_dir} belongs to user 65534, not to 0: name another one by EAL_RUNTIME_DIR"
     assert error_of(*words) == error
 
 
-# The interpreter itself may lie where nobody else may look: everything is loaded before the user is changed.
+# The interpreter may be in a directory private to root: load all modules before changing the user.
 AS_NOBODY = """
 import importlib, os, sys
 for name in "inspect.prefixes metadata.dump vmm.qemu vmm.device emulate.runner demo.host cli metadata.metadata".split():
@@ -96,7 +98,7 @@ def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def reachable(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A runtime directory in whose parents everybody may look, unlike pytest's."""
+    """A runtime directory whose parents every user may search, unlike those of pytest."""
     with tempfile.TemporaryDirectory(prefix="ivshmem-test-") as folder:
         Path(folder).chmod(0o755)
         monkeypatch.setenv("EAL_RUNTIME_DIR", folder)
@@ -105,7 +107,9 @@ def reachable(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 @pytest.mark.root
 @pytest.mark.parametrize("words", [*ALL, ["demo", "--messages", "10"]], ids=" ".join)
-def test_as_a_user_who_may_not_look_there(host: Callable[[], Any], runtime_dir: Path, words: list[str]) -> None:
+def test_inaccessible_runtime_directory_is_refused(
+    host: Callable[[], Any], runtime_dir: Path, words: list[str]
+) -> None:
     host()
     run = as_nobody(*words)
     assert (run.returncode, run.stdout) == (1, "")
@@ -115,7 +119,9 @@ def test_as_a_user_who_may_not_look_there(host: Callable[[], Any], runtime_dir: 
 
 @pytest.mark.root
 @pytest.mark.parametrize("words", FEW, ids=" ".join)
-def test_as_a_user_to_whom_it_does_not_belong(host: Callable[[], Any], reachable: Path, words: list[str]) -> None:
+def test_runtime_directory_of_root_is_refused_for_another_user(
+    host: Callable[[], Any], reachable: Path, words: list[str]
+) -> None:
     host()
     run = as_nobody(*words)
     error = f"Error: {reachable} belongs to user 0, not to 65534: name another one by EAL_RUNTIME_DIR\n"
@@ -124,8 +130,10 @@ def test_as_a_user_to_whom_it_does_not_belong(host: Callable[[], Any], reachable
 
 @pytest.mark.root
 @pytest.mark.parametrize("words", FEW, ids=" ".join)
-def test_files_there_that_one_may_not_open(host: Callable[[], Any], reachable: Path, words: list[str]) -> None:
-    """What root left in a user's runtime directory: an error in one line."""
+def test_files_of_another_user_are_an_error_in_one_line(
+    host: Callable[[], Any], reachable: Path, words: list[str]
+) -> None:
+    """Files that root created in the runtime directory of a user."""
     host().crash()
     os.chown(reachable, 65534, 65534)
     run = as_nobody(*words)
@@ -133,7 +141,7 @@ def test_files_there_that_one_may_not_open(host: Callable[[], Any], reachable: P
     assert re.fullmatch("Error: .*Permission denied.*\n", run.stderr), run.stderr
 
 
-def test_a_runtime_directory_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runtime_directory_that_cannot_be_created_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("EAL_RUNTIME_DIR", str(tmp_path / "file" / "run"))
     error = error_of("demo", "--messages", "10")

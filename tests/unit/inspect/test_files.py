@@ -83,7 +83,7 @@ def inspected(path: Path, status: int = 0) -> dict[str, Any]:
     assert (text.exit_code, done.exit_code) == (status, status), (text.output, done.output)
     data: dict[str, Any] = json.loads(done.stdout)
     assert bool(data["faults"]) == bool(status)
-    assert text.stdout.count("WRONG: ") == len(data["faults"])
+    assert text.stdout.count("FAULT: ") == len(data["faults"])
     return data
 
 
