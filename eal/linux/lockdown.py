@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Kernel lockdown: whether the kernel keeps even root from its devices' memory."""
+"""Kernel lockdown: the mode that can prevent even root from mapping device memory."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 SECURITYFS = Path("/sys/kernel/security")
-HOW_TO_LIFT = "boot with lockdown=none on the kernel's command line (and without Secure Boot, which turns it on)"
+HOW_TO_LIFT = "boot with lockdown=none on the kernel command line and without Secure Boot, which enables lockdown"
 
 
 def lockdown(folder: Path = SECURITYFS) -> str | None:
-    """The mode in force: "none", "integrity" or "confidentiality"; None where the kernel does not say (securityfs is
-    not mounted, or the kernel has no lockdown).
+    """Return the mode: "none", "integrity" or "confidentiality".
+
+    None if the kernel does not report a mode: securityfs is not mounted, or the kernel does not support lockdown.
     """
     try:
         found = re.search(r"\[(\w+)\]", (folder / "lockdown").read_text())

@@ -48,18 +48,18 @@ def memory_types(start: int, length: int, pat_list: Path | None = None) -> set[s
     return found
 
 
-def map_write_back(start: int, length: int, *, writable: bool, hint: int = 0, what: str) -> Mapping:
-    """Map a physical range write-back through /dev/mem; `what` names it in messages.
+def map_write_back(start: int, length: int, *, writable: bool, hint: int = 0, label: str) -> Mapping:
+    """Map a physical range write-back through /dev/mem; `label` names it in messages.
 
     Raise Denied, NotFound or EalError with the reason if this is not possible, InUse while another process maps the
     range with another type. After an error nothing is mapped.
     """
     fd = _open_devmem(writable)
     try:
-        mapping = Mapping(fd, length, writable=writable, hint=hint, what=f"{DEVMEM} for {what}", offset=start)
+        mapping = Mapping(fd, length, writable=writable, hint=hint, label=f"{DEVMEM} for {label}", offset=start)
     except EalError as error:
         if error.code in (errno.EPERM, errno.EACCES):
-            reason = f"the kernel refuses {DEVMEM} for {what}: a driver has claimed it, or STRICT_DEVMEM is set"
+            reason = f"the kernel refuses {DEVMEM} for {label}: a driver has claimed it, or STRICT_DEVMEM is set"
             raise Denied(reason) from error
         raise
     finally:

@@ -103,7 +103,7 @@ def create_registry(path: Path, *, last_epoch: int) -> Registry:
             os.ftruncate(fd, REGISTRY_SIZE)
             for at in (0, HEADER_SIZE + table_room(REGISTRY_SIZE)):
                 os.pwrite(fd, bytes(HEADER_SIZE), at)  # on a disk, a first write through the mapping takes milliseconds
-            mapping = Mapping(fd, REGISTRY_SIZE, what=str(path))
+            mapping = Mapping(fd, REGISTRY_SIZE, label=str(path))
         finally:
             os.close(fd)
         return Registry(TableFile.format(mapping, REGISTRY_MAGIC, _NAME, uuid4(), epoch=next_epoch(last_epoch)))
@@ -121,7 +121,7 @@ def open_registry(path: Path, *, writable: bool = True) -> Registry:
         size = os.fstat(fd).st_size
         if size < 1:
             raise Corrupt(f"registry {path} is empty")
-        mapping = Mapping(fd, size, writable=writable, what=str(path))
+        mapping = Mapping(fd, size, writable=writable, label=str(path))
     finally:
         os.close(fd)
     return Registry(TableFile.open(mapping, REGISTRY_MAGIC, f"registry {path}"))

@@ -151,19 +151,19 @@ def create_segment(
     return Segment(record, mapping, record.path, socket_id=socket_id)
 
 
-def read_header(mapping: Mapping, what: str, length: int = 0) -> SegmentRecord:
-    """Return the record in a segment's header; `what` names the segment in messages. Raise Corrupt with the reason.
+def read_header(mapping: Mapping, label: str, length: int = 0) -> SegmentRecord:
+    """Return the record in a segment's header; `label` names the segment in messages. Raise Corrupt with the reason.
 
     `mapping` may contain the first page only; `length` is then the size in bytes of the whole file or BAR.
     """
     info = ffi.new("struct ivs_segment_info *")
     fault = lib.ivs_segment_check(mapping.pointer(), length or mapping.length, info)
     if fault:
-        raise Corrupt(f"{what}: segment with {fault_text(fault)}")
+        raise Corrupt(f"{label}: segment with {fault_text(fault)}")
     try:
         group = unpack_name(bytes(ffi.buffer(info.group)))
     except UnicodeDecodeError as error:
-        raise Corrupt(f"{what}: segment with a group name that is not UTF-8") from error
+        raise Corrupt(f"{label}: segment with a group name that is not UTF-8") from error
     return SegmentRecord(
         UUID(bytes=bytes(ffi.buffer(info.uuid))),
         info.size,
@@ -187,7 +187,7 @@ def open_segment(record: SegmentRecord) -> Segment:
         size = os.fstat(fd).st_size
         if size < record.size:
             raise Corrupt(f"segment file {record.path} must have {record.size} bytes, got {size}: it was truncated")
-        mapping = Mapping(fd, record.size, hint=record.host_address, what=record.path)
+        mapping = Mapping(fd, record.size, hint=record.host_address, label=record.path)
     finally:
         os.close(fd)
     try:

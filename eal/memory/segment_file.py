@@ -32,7 +32,7 @@ class Ownership:
     user: str | int | None = None
     group: str | int | None = None
 
-    def holds(self, path: Path) -> bool:
+    def matches(self, path: Path) -> bool:
         """Return whether a file already has this mode, user and group."""
         found = path.stat()
         user = pwd.getpwnam(self.user).pw_uid if isinstance(self.user, str) else self.user
@@ -40,16 +40,16 @@ class Ownership:
         owned = user in (None, found.st_uid) and group in (None, found.st_gid)
         return owned and found.st_mode & 0o777 == self.mode
 
-    def give(self, path: Path) -> None:
+    def apply_to(self, path: Path) -> None:
         """Apply to an existing file. Raise Denied, or NotFound for an unknown user or group."""
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            self.apply(fd, path)
+            self.apply_fd(fd, path)
         finally:
             os.close(fd)
 
-    def apply(self, fd: int, path: Path) -> None:
-        """Apply to an open file; `path` is for messages. Raise as `give`."""
+    def apply_fd(self, fd: int, path: Path) -> None:
+        """Apply to an open file; `path` is for messages. Raise as `apply_to`."""
         try:
             if self.user is not None or self.group is not None:
                 # shutil.chown takes names as well as numbers, os.fchown only numbers.
@@ -103,13 +103,13 @@ def create(
         raise Denied(f"cannot create {path}: {error.strerror}") from error
     try:
         os.ftruncate(fd, size)
-        mapping = Mapping(fd, size, hint=hint, what=str(path))
+        mapping = Mapping(fd, size, hint=hint, label=str(path))
         if bind is not None:
             numa.bind(mapping, bind, path)
         _allocate(backend, fd, mapping, progress)
         if bind is not None:
             numa.check_placement(mapping, backend.page_size, bind)
-        (ownership or Ownership()).apply(fd, path)
+        (ownership or Ownership()).apply_fd(fd, path)
         return mapping
     except BaseException as error:
         os.unlink(path)

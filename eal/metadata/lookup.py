@@ -16,18 +16,18 @@ from eal.runtime.prefix_dir import PrefixDir
 
 def open_metadata(path: Path, *, writable: bool = False) -> TableFile:
     """Map and validate a metadata file. Raise NotFound, Denied or Corrupt with the reason."""
-    what = f"metadata file {path}"
+    label = f"metadata file {path}"
     try:
         fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise NotFound(f"{what} does not exist") from error
+        raise NotFound(f"{label} does not exist") from error
     except OSError as error:
-        raise Denied(f"cannot open {what}: {error.strerror}") from error
+        raise Denied(f"cannot open {label}: {error.strerror}") from error
     try:
         size = os.fstat(fd).st_size
         if size < HEADER_SIZE:
-            raise Corrupt(f"{what} must have at least {HEADER_SIZE} bytes, got {size}: it was truncated")
-        return TableFile.open(Mapping(fd, size, writable=writable, what=what), METADATA_MAGIC, what)
+            raise Corrupt(f"{label} must have at least {HEADER_SIZE} bytes, got {size}: it was truncated")
+        return TableFile.open(Mapping(fd, size, writable=writable, label=label), METADATA_MAGIC, label)
     finally:
         os.close(fd)
 

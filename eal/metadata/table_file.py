@@ -46,12 +46,12 @@ class TableInfo:
 
 
 class TableFile:
-    """A mapped table file. `what` names it in messages, such as "metadata 'vm0'" or a device's address."""
+    """A mapped table file. `label` names it in messages, such as "metadata 'vm0'" or a device's address."""
 
-    def __init__(self, mapping: Mapping, info: TableInfo, what: str) -> None:
+    def __init__(self, mapping: Mapping, info: TableInfo, label: str) -> None:
         self.mapping = mapping
         self.info = info
-        self.what = what
+        self.label = label
         self._cached = Table(selector=-1)
 
     @classmethod
@@ -63,15 +63,15 @@ class TableFile:
         return cls(mapping, TableInfo(uuid, mapping.length, lib.IVS_TABLE_VERSION, name), repr(name))
 
     @classmethod
-    def open(cls, mapping: Mapping, magic: int, what: str) -> TableFile:
+    def open(cls, mapping: Mapping, magic: int, label: str) -> TableFile:
         """Validate the header of a mapped file. Raise Corrupt with the reason and, if readable, the name."""
         raw = ffi.new("struct ivs_table_info *")
         fault = lib.ivs_table_check_file(mapping.pointer(), mapping.length, magic, raw)
         name = ffi.string(raw.name).decode(errors="replace")
         if fault:
-            raise Corrupt(f"{what}{f' ({name!r})' if name else ''}: {_explain(fault, raw.version)}")
+            raise Corrupt(f"{label}{f' ({name!r})' if name else ''}: {_explain(fault, raw.version)}")
         info = TableInfo(UUID(bytes=bytes(ffi.buffer(raw.uuid))), raw.size, raw.version, name)
-        return cls(mapping, info, what)
+        return cls(mapping, info, label)
 
     @staticmethod
     def readable_name(mapping: Mapping, magic: int) -> str:
@@ -94,11 +94,11 @@ class TableFile:
         copy = _new_uncleared("unsigned char[]", table_room(self.info.size))
         length = lib.ivs_table_read(self.mapping.pointer(), self.info.size, copy)
         if length < 0:
-            raise Corrupt(f"{self.what} ({self.info.name!r}): {fault_text(-length)}")
+            raise Corrupt(f"{self.label} ({self.info.name!r}): {fault_text(-length)}")
         try:
             self._cached = decode(bytes(ffi.buffer(copy, length)))
         except Corrupt as error:
-            raise Corrupt(f"{self.what} ({self.info.name!r}): {error}") from error
+            raise Corrupt(f"{self.label} ({self.info.name!r}): {error}") from error
         return self._cached
 
     def publish(self, table: Table) -> Table:
@@ -111,9 +111,9 @@ class TableFile:
         if result < 0:
             room = table_room(self.info.size)
             if len(raw) <= room:
-                raise AssertionError(f"{self.what}: the C core refused the table {table}")
+                raise AssertionError(f"{self.label}: the C core refused the table {table}")
             raise NoMemory(
-                f"{self.what} is full: a table of {len(raw)} bytes ({len(table.entries)} objects) exceeds "
+                f"{self.label} is full: a table of {len(raw)} bytes ({len(table.entries)} objects) exceeds "
                 f"{room} bytes; create it with a larger capacity"
             )
         self._cached = replace(table, selector=lib.ivs_table_selector(self.mapping.pointer()))

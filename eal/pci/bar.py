@@ -73,7 +73,7 @@ class Bar:
         """
         length = self._whole_pages(length)
         try:
-            return Mapping(self._fd, length, writable=writable, hint=hint, what=f"BAR2 of {self.device.address}")
+            return Mapping(self._fd, length, writable=writable, hint=hint, label=f"BAR2 of {self.device.address}")
         except EalError as error:
             if error.code == errno.EINVAL and self.held_write_back():
                 return self.map_write_back(length, writable=writable, hint=hint)
@@ -83,7 +83,7 @@ class Bar:
         """The same through /dev/mem. Raises what eal.linux.memory_type.map_write_back does."""
         length = self._whole_pages(length)
         what = f"BAR2 of {self.device.address}"
-        return map_write_back(self.device.bar_start, length, writable=writable, hint=hint, what=what)
+        return map_write_back(self.device.bar_start, length, writable=writable, hint=hint, label=what)
 
     def held_write_back(self) -> bool:
         """Whether any process maps this BAR write-back now, as far as the kernel tells."""

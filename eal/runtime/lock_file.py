@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The lock file of a prefix: who is primary, who is there at all, and who may change the registry now."""
+"""Lock file of a prefix: record locks for the primary role, membership, and changes of the registry."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence,
 
 
 class Lock(IntEnum):
-    """The byte of the lock file that stands for each right."""
+    """The locks, as byte offsets in the lock file."""
 
-    CHANGE = 0  # held while the registry is changed
-    PRIMARY = 1  # held by the primary as long as it lives
-    MEMBER = 2  # shared by every process of the prefix as long as it lives
+    CHANGE = 0  # held during a change of the registry or a metadata file
+    PRIMARY = 1  # held by the primary until it ends
+    MEMBER = 2  # shared by all processes of the prefix until they end
 
 
 class LockFile:
-    """fcntl record locks on one file that this process opens once.
+    """fcntl record locks on a lock file that this process opens once.
 
-    fcntl locks, because they die with the process even while a forked child lives on; a file of its own, because
-    they are lost when any other descriptor of the same file is closed. Threads of one process share them, so a
-    thread lock stands before CHANGE.
+    fcntl locks end with the process, even if a forked child lives on; flock locks would not. The file has no other use,
+    because closing any other descriptor of it would drop the locks. All threads of a process share a record lock, so a
+    thread lock is acquired before CHANGE.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,16 +48,16 @@ class LockFile:
             raise Denied(f"cannot open lock file {self.path}: {error.strerror}") from error
 
     def is_current(self) -> bool:
-        """Whether the path still names the file that was opened: a closing primary removes it."""
+        """Return whether the path still refers to the open file; a closing primary removes the file."""
         try:
-            there = os.stat(self.path)
+            found = os.stat(self.path)
         except FileNotFoundError:
             return False
-        mine = os.fstat(self._fd)
-        return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+        opened = os.fstat(self._fd)
+        return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
 
-    def take(self, lock: Lock, *, shared: bool = False) -> bool:
-        """Takes a lock if nobody else holds it; False otherwise."""
+    def acquire(self, lock: Lock, *, shared: bool = False) -> bool:
+        """Acquire a lock without waiting. Return False if another process holds it."""
         try:
             fcntl.lockf(self._fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB, 1, lock)
         except OSError as error:
@@ -66,21 +66,23 @@ class LockFile:
             raise
         return True
 
-    def give(self, lock: Lock) -> None:
+    def release(self, lock: Lock) -> None:
+        """Release a lock."""
         fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, lock)
 
     def holder(self, lock: Lock) -> int | None:
-        """The pid of one other process that holds a lock, or None."""
+        """Return the pid of one other process that holds a lock, or None."""
         return _holder(self._fd, lock)
 
     @contextmanager
     def change(self) -> Iterator[None]:
-        """Alone among all threads and processes of the prefix while it lasts; may be nested."""
+        """Hold CHANGE in the block, against all other threads and processes of the prefix; may be nested.
+
+        Raise Closed if the lock file was closed, also while this thread waited for another one.
+        """
         with self._thread_lock:
             if self._fd < 0:
                 raise Closed("this Eal is closed, or belongs to the parent process: call eal.init() again")
-            if self._fd < 0:
-                raise Closed(f"lock file {self.path} was closed while this thread waited for it")
             if self._depth == 0:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, Lock.CHANGE)
             self._depth += 1
@@ -89,31 +91,31 @@ class LockFile:
             finally:
                 self._depth -= 1
                 if self._depth == 0 and self._fd >= 0:
-                    self.give(Lock.CHANGE)
+                    self.release(Lock.CHANGE)
 
     def close(self) -> None:
-        """Gives up every lock, when no thread holds CHANGE."""
+        """Release all locks, after waiting until no thread of this process holds CHANGE."""
         with self._thread_lock:
             self.abandon()
 
     def abandon(self) -> None:
-        """In a forked child, where a thread that is not there may hold the thread lock: lets go without asking."""
+        """Close the file without acquiring the thread lock: in a forked child, its holder may not exist."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 def _holder(fd: int, lock: Lock) -> int | None:
-    ask = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, lock, 1, 0)
-    kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, ask))
+    query = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, lock, 1, 0)
+    kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, query))
     return None if kind == fcntl.F_UNLCK else pid
 
 
 def holder_of(path: Path, lock: Lock) -> int | None:
-    """The pid of a process that holds a lock of the lock file at `path`, or None.
+    """Return the pid of a process that holds a lock of the lock file at `path`, or None.
 
-    For prefixes that this process has no Eal of: on its own lock file, opening and closing it here would lose
-    the locks (`ivshmem.inspect.prefixes` answers for its own).
+    Do not call it for a prefix of which this process has an Eal: closing the second descriptor would drop that Eal's
+    locks (`ivshmem.inspect.prefixes` uses the Eal instead).
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

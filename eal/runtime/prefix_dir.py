@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The runtime directory: where each prefix keeps its lock, its registry and the names of its metadata."""
+"""Runtime directory: lock file, registry and metadata links of each file_prefix (DPDK: rte_eal_get_runtime_dir)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from pathlib import Path
 from eal.errors import Denied, Invalid, InvalidType
 from eal.runtime.lock_file import Lock, holder_of
 
-PREFIX_LIMIT = 128  # bytes; a segment's file name carries it and may have 255
+PREFIX_LIMIT = 128  # bytes; the prefix is part of file names, which may have 255 bytes
+_REMEDY = "set EAL_RUNTIME_DIR to another directory"
 
 
 def runtime_dir() -> Path:
-    """$EAL_RUNTIME_DIR; else /run/ivshmem for root; else $XDG_RUNTIME_DIR/ivshmem; else a private folder in the
-    system's folder for temporary files. Not made yet.
+    """Return the runtime directory of this user, which may not exist.
+
+    The first of: $EAL_RUNTIME_DIR; /run/ivshmem for root; $XDG_RUNTIME_DIR/ivshmem; ivshmem-UID in the directory for
+    temporary files.
     """
-    if given := os.environ.get("EAL_RUNTIME_DIR"):
-        return Path(given)
+    if configured := os.environ.get("EAL_RUNTIME_DIR"):
+        return Path(configured)
     if os.geteuid() == 0:
         return Path("/run/ivshmem")
     if session := os.environ.get("XDG_RUNTIME_DIR"):
@@ -30,51 +33,50 @@ def runtime_dir() -> Path:
 
 
 def make_private(path: Path) -> Path:
-    """Makes a folder that nobody else can write to, or checks that it is one.
+    """Create a directory that only this user can write to, or check an existing one. Return the path.
 
-    Raises Denied for a folder of another user, one that others can write to, or one that cannot be made.
+    Raise Denied if the directory cannot be created, or as `check_private`.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise Denied(f"cannot make {path}: {error.strerror}; name another one by EAL_RUNTIME_DIR") from error
+        raise Denied(f"cannot create {path}: {error.strerror}; {_REMEDY}") from error
     return check_private(path)
 
 
 def check_private(path: Path) -> Path:
-    """Gives the folder back if nobody else can write to it. Raises Denied otherwise: what others planted there would
-    decide what is removed, or given to a VM.
+    """Return the path of a directory. Raise Denied if another user owns it or can write to it.
+
+    Files of another user in the directory could decide which files are removed, or which memory a VM gets.
     """
     try:
         found = os.lstat(path)
     except OSError as error:
-        raise Denied(f"cannot look at {path}: {error.strerror}; name another one by EAL_RUNTIME_DIR") from error
+        raise Denied(f"cannot read {path}: {error.strerror}; {_REMEDY}") from error
     if not stat.S_ISDIR(found.st_mode):
-        raise Denied(f"{path} is not a folder: remove it, or name another one by EAL_RUNTIME_DIR")
+        raise Denied(f"{path} must be a directory: remove the file, or {_REMEDY}")
     if found.st_uid != os.geteuid():
-        raise Denied(
-            f"{path} belongs to user {found.st_uid}, not to {os.geteuid()}: name another one by EAL_RUNTIME_DIR"
-        )
+        raise Denied(f"{path} must belong to user {os.geteuid()}, not to user {found.st_uid}: {_REMEDY}")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise Denied(f"others may write to {path}: chmod go-w it, or name another one by EAL_RUNTIME_DIR")
+        raise Denied(f"{path} must not be writable by other users: run chmod go-w {path}, or {_REMEDY}")
     return path
 
 
 def check_prefix(prefix: object) -> str:
-    """Gives a file_prefix back, or raises Invalid (InvalidType for what is no str)."""
+    """Return a file_prefix. Raise Invalid for an invalid one, InvalidType for no str."""
     if not isinstance(prefix, str):
-        raise InvalidType(f"file_prefix is a str, not {type(prefix).__name__}")
+        raise InvalidType(f"file_prefix must be a str, got {type(prefix).__name__}")
     size = len(os.fsencode(prefix))
     if not 1 <= size <= PREFIX_LIMIT:
-        raise Invalid(f"file_prefix {prefix!r} has {size} bytes: 1 to {PREFIX_LIMIT} are allowed")
+        raise Invalid(f"file_prefix must have 1 to {PREFIX_LIMIT} bytes, got {size}: {prefix!r}")
     if prefix in (".", "..") or any(c == "/" or ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in prefix):
-        raise Invalid(f"file_prefix {prefix!r} is no file name, or has a control character in it")
+        raise Invalid(f"file_prefix must be a file name without control characters, got {prefix!r}")
     return prefix
 
 
 @dataclass(frozen=True)
 class PrefixDir:
-    """The files of one prefix in a runtime directory."""
+    """The directory of one prefix in a runtime directory, and the files in it."""
 
     root: Path
     prefix: str
@@ -93,7 +95,7 @@ class PrefixDir:
 
     @property
     def bar_access(self) -> Path:
-        """How the prefix's processes map BARs: see eal.pci.bar_access."""
+        """The record of how the prefix's processes map BARs (`eal.pci.bar_access`)."""
         return self.path / "bar_access"
 
     @property
@@ -101,41 +103,45 @@ class PrefixDir:
         return self.path / "metadata"
 
     def metadata_link(self, name: str) -> Path:
-        """The link that names a metadata's file. The ending keeps names such as ".." from meaning a folder."""
+        """Return the path of the link to a metadata file. The suffix prevents special names such as ".."."""
         return self.metadata / f"{name}.md"
 
     def metadata_names(self) -> list[str]:
+        """Return the names of the prefix's metadata files, sorted."""
         try:
             return sorted(link.name[:-3] for link in self.metadata.iterdir() if link.name.endswith(".md"))
         except FileNotFoundError:
             return []
 
-    def make(self) -> None:
+    def create(self) -> None:
+        """Create the directories. Raise Denied as `make_private`."""
         make_private(self.root)
         make_private(self.path)
         make_private(self.metadata)
 
     def holder(self) -> int | None:
-        """The pid of a living process of the prefix, or None. Not for the prefix of this process's own Eal."""
+        """Return the pid of a live process of the prefix, or None. The restriction of `holder_of` applies."""
         return holder_of(self.lock, Lock.MEMBER)
 
-    def file_name(self, uuid: object, ending: str) -> str:
-        """The name of a segment's or metadata's file: it carries the uid, which runtime directory, the prefix
-        and the uuid, so that an orphan's owner is known.
+    def file_name(self, uuid: object, suffix: str) -> str:
+        """Return the name of a segment file or metadata file.
+
+        The name contains the user id, a tag of the runtime directory, the prefix and the uuid, so that cleanup can
+        attribute a stale file.
         """
-        return f"{file_stem(self.root)}.{self.prefix}.{uuid}.{ending}"
+        return f"{file_stem(self.root)}.{self.prefix}.{uuid}.{suffix}"
 
 
 def file_stem(root: Path) -> str:
-    """How the names of all files that belong to a runtime directory of this user start."""
+    """Return the common start of the names of all files that belong to a runtime directory of this user."""
     tag = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:8]
     return f"ivshmem.{os.geteuid()}.{tag}"
 
 
 def prefixes(root: Path) -> list[PrefixDir]:
-    """The prefixes that have files in a runtime directory, sorted by name; other folders there are nobody's business.
+    """Return the prefixes that have files in a runtime directory, sorted by name; other directories are ignored.
 
-    Raises Denied for a folder that is not private.
+    Raise Denied if the runtime directory is not private.
     """
     try:
         check_private(root)

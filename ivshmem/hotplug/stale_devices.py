@@ -88,7 +88,7 @@ class Wreck:
     def _open_segment(self, record: SegmentRecord, device: Given) -> Segment:
         path = self._open[device.path]
         with open(path, "r+b", buffering=0) as file:
-            return Segment(record, Mapping(file.fileno(), record.size, what=path), path, socket_id=record.socket_id)
+            return Segment(record, Mapping(file.fileno(), record.size, label=path), path, socket_id=record.socket_id)
 
 
 def _is_of(directory: PrefixDir, one: Given) -> bool:

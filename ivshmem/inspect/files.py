@@ -76,7 +76,7 @@ def _map(path: Path) -> Mapping:
             raise Corrupt(f"{path} is not a regular file: name a segment, a metadata or a registry")
         if state.st_size < HEADER_SIZE:
             raise Corrupt(f"{path} has {state.st_size} bytes, not even a header: it was truncated, or is not ours")
-        return Mapping(fd, state.st_size, writable=False, what=str(path))
+        return Mapping(fd, state.st_size, writable=False, label=str(path))
     finally:
         os.close(fd)
 
@@ -219,7 +219,7 @@ def _decode(image: bytearray, file: TableFile) -> Table:
     copy = bytearray(lib.ivs_table_room(file.info.size))
     length = lib.ivs_table_read(ffi.from_buffer(image), file.info.size, ffi.from_buffer(copy))
     if length < 0:
-        raise Corrupt(f"{file.what}: {fault_text(-length)}")
+        raise Corrupt(f"{file.label}: {fault_text(-length)}")
     return decode(bytes(copy[:length]))
 
 

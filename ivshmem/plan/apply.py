@@ -220,9 +220,9 @@ class _Update:
             planned[metadata_lookup(name).path] = self._plan.metadata[name]
         for path, owner in sorted(planned.items()):
             ownership = Ownership(owner.mode, owner.user, owner.user_group)
-            if not ownership.holds(Path(path)):
+            if not ownership.matches(Path(path)):
                 self._old_owners[path] = os.stat(path)
-                ownership.give(Path(path))
+                ownership.apply_to(Path(path))
                 self._log("changed", f"owner and mode of {path}")
 
     def _plan_vms(self) -> None:

@@ -148,10 +148,10 @@ def test_primary_and_secondary(nobody: User, prefix: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "uid", "said"),
     [
-        (0o700, 0, r"belongs to user 0, not to 65534"),
-        (0o755, 0, r"belongs to user 0, not to 65534"),
-        (0o777, NOBODY, "others may write to"),
-        (0o1777, 0, "belongs to user 0"),
+        (0o700, 0, "must belong to user 65534, not to user 0"),
+        (0o755, 0, "must belong to user 65534, not to user 0"),
+        (0o777, NOBODY, "must not be writable by other users"),
+        (0o1777, 0, "must belong to user 65534, not to user 0"),
     ],
 )
 def test_a_runtime_directory_that_is_not_safe(

@@ -62,7 +62,10 @@ ALL = [
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_runtime_directory_writable_by_others_is_refused(runtime_dir: Path, words: list[str]) -> None:
     runtime_dir.chmod(0o777)
-    error = f"others may write to {runtime_dir}: chmod go-w it, or name another one by EAL_RUNTIME_DIR"
+    error = (
+        f"{runtime_dir} must not be writable by other users: run chmod go-w {runtime_dir}, "
+        "or set EAL_RUNTIME_DIR to another directory"
+    )
     assert error_of(*words) == error
 
 
@@ -73,7 +76,7 @@ def test_runtime_directory_of_another_user_is_refused(
 ) -> None:
     host().crash()
     os.chown(runtime_dir, 65534, 65534)
-    error = f"{runtime_dir} belongs to user 65534, not to 0: name another one by EAL_RUNTIME_DIR"
+    error = f"{runtime_dir} must belong to user 0, not to user 65534: set EAL_RUNTIME_DIR to another directory"
     assert error_of(*words) == error
 
 
@@ -113,7 +116,7 @@ def test_inaccessible_runtime_directory_is_refused(
     host()
     run = as_nobody(*words)
     assert (run.returncode, run.stdout) == (1, "")
-    error = f"Error: cannot (look at|make) {runtime_dir}: Permission denied; name another one by EAL_RUNTIME_DIR\n"
+    error = f"Error: cannot (read|create) {runtime_dir}: Permission denied; set EAL_RUNTIME_DIR to another directory\n"
     assert re.fullmatch(error, run.stderr), run.stderr
 
 
@@ -124,7 +127,7 @@ def test_runtime_directory_of_root_is_refused_for_another_user(
 ) -> None:
     host()
     run = as_nobody(*words)
-    error = f"Error: {reachable} belongs to user 0, not to 65534: name another one by EAL_RUNTIME_DIR\n"
+    error = f"Error: {reachable} must belong to user 65534, not to user 0: set EAL_RUNTIME_DIR to another directory\n"
     assert (run.returncode, run.stdout, run.stderr) == (1, "", error)
 
 
@@ -145,4 +148,4 @@ def test_runtime_directory_that_cannot_be_created_is_an_error(tmp_path: Path, mo
     (tmp_path / "file").touch()
     monkeypatch.setenv("EAL_RUNTIME_DIR", str(tmp_path / "file" / "run"))
     error = error_of("demo", "--messages", "10")
-    assert error == f"cannot make {tmp_path}/file/run: Not a directory; name another one by EAL_RUNTIME_DIR"
+    assert error == (f"cannot create {tmp_path}/file/run: Not a directory; set EAL_RUNTIME_DIR to another directory")

@@ -299,7 +299,7 @@ def test_a_runtime_directory_that_others_can_write_to(runtime_dir: Path, mode: i
     """Whoever can plant a registry there decides what is removed, or given to a VM."""
     runtime_dir.chmod(mode)
     for look in (prefix_states, garbage, lambda root: find_metadata(root, "vm0")):
-        with pytest.raises(eal.Denied, match=f"others may write to {runtime_dir}: chmod go-w it"):
+        with pytest.raises(eal.Denied, match=f"{runtime_dir} must not be writable by other users: run chmod go-w"):
             look(runtime_dir)
 
 
@@ -307,16 +307,16 @@ def test_a_runtime_directory_that_others_can_write_to(runtime_dir: Path, mode: i
 def test_a_runtime_directory_of_another_user(runtime_dir: Path) -> None:
     os.chown(runtime_dir, 65534, 65534)
     for look in (prefix_states, garbage, lambda root: find_metadata(root, "vm0")):
-        with pytest.raises(eal.Denied, match=f"{runtime_dir} belongs to user 65534, not to 0"):
+        with pytest.raises(eal.Denied, match=f"{runtime_dir} must belong to user 0, not to user 65534"):
             look(runtime_dir)
 
 
 def test_a_runtime_directory_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for look in (prefix_states, garbage, lambda root: find_metadata(root, "vm0")):
-        with pytest.raises(eal.Denied, match="is not a folder"):
+        with pytest.raises(eal.Denied, match="must be a directory"):
             look(tmp_path / "file")
-        with pytest.raises(eal.Denied, match=r"cannot look at .*: Not a directory"):
+        with pytest.raises(eal.Denied, match=r"cannot read .*: Not a directory"):
             look(tmp_path / "file" / "below")
 
 

@@ -58,10 +58,10 @@ def test_map_write_back_with_missing_or_unreadable_devmem_raises(
 ) -> None:
     monkeypatch.setattr(memory_type, "DEVMEM", tmp_path / "mem")
     with pytest.raises(eal.NotFound, match="this kernel has no"):
-        memory_type.map_write_back(0, 4096, writable=True, what="a BAR")
+        memory_type.map_write_back(0, 4096, writable=True, label="a BAR")
     (tmp_path / "mem").mkdir()
     with pytest.raises(eal.Denied, match="run as root"):
-        memory_type.map_write_back(0, 4096, writable=True, what="a BAR")
+        memory_type.map_write_back(0, 4096, writable=True, label="a BAR")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_map_write_back_checks_type_by_list_or_else_by_latency(
     monkeypatch.setattr(memory_type, "memory_types", lambda start, length: listed)
     monkeypatch.setattr(memory_type, "measure", lambda mapping: speed)
     if error is None:
-        assert memory_type.map_write_back(4096, 4096, writable=True, what="a BAR").length == 4096
+        assert memory_type.map_write_back(4096, 4096, writable=True, label="a BAR").length == 4096
     else:
         with pytest.raises(error, match=message):
-            memory_type.map_write_back(4096, 4096, writable=True, what="a BAR")
+            memory_type.map_write_back(4096, 4096, writable=True, label="a BAR")

@@ -176,7 +176,7 @@ def make(primary: eal.Eal, kind: str, name: object) -> object:
 @pytest.mark.parametrize("name", BAD_NAMES)
 @pytest.mark.parametrize("kind", ["memzone", "array", "ring", "mempool"])
 def test_a_name_that_cannot_be(primary: eal.Eal, kind: str, name: object) -> None:
-    with pytest.raises(eal.Invalid, match=r"name of a|name '") as caught:
+    with pytest.raises(eal.Invalid, match="name must") as caught:
         make(primary, kind, name)
     assert isinstance(caught.value, TypeError) == (not isinstance(name, str))
     assert primary.segments() == []
@@ -188,14 +188,14 @@ def test_names_are_limited_in_bytes(primary: eal.Eal, kind: str, limit: int, let
     size = len(letter.encode())
     longest = letter * (limit // size) + "y" * (limit % size)
     assert make(primary, kind, longest).name == longest  # type: ignore[attr-defined]
-    with pytest.raises(eal.Invalid, match=f"{limit + 1} bytes: 1 to {limit} are allowed"):
+    with pytest.raises(eal.Invalid, match=f"must have 1 to {limit} bytes, got {limit + 1}"):
         make(primary, kind, longest + "y")
 
 
 @pytest.mark.parametrize("name", ["RG_x", "MP_x", "RG_", "MP_"])
 def test_names_of_rings_and_pools_are_kept_for_them(primary: eal.Eal, name: str) -> None:
     for kind in ("memzone", "array"):
-        with pytest.raises(eal.Invalid, match="RG_ and MP_ are kept"):
+        with pytest.raises(eal.Invalid, match="must not start with RG_ or MP_"):
             make(primary, kind, name)
 
 
@@ -221,7 +221,7 @@ def test_one_name_for_a_zone_a_ring_and_a_pool(primary: eal.Eal) -> None:
 @pytest.mark.parametrize("name", [None, 5, b"z"])
 def test_a_lookup_takes_a_str(primary: eal.Eal, name: object) -> None:
     for lookup in (primary.memzone_lookup, primary.ring_lookup, primary.mempool_lookup):
-        with pytest.raises(TypeError, match="is a str"):
+        with pytest.raises(TypeError, match="name must be a str"):
             lookup(name)  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from eal.runtime.lock_file import Lock, LockFile
 locks = LockFile(Path(sys.argv[2]))
-print(locks.take(Lock[sys.argv[3]], shared=sys.argv[4] == "shared"))
+print(locks.acquire(Lock[sys.argv[3]], shared=sys.argv[4] == "shared"))
 sys.stdin.readline()
 """
 
@@ -31,15 +31,15 @@ def test_a_lock_is_one_process_s(locks: LockFile, peer: object) -> None:
     assert other.hear() == "True"
     assert locks.holder(Lock.PRIMARY) == other.pid
     assert locks.holder(Lock.MEMBER) is None
-    assert locks.take(Lock.PRIMARY) is False
-    assert locks.take(Lock.MEMBER, shared=True) is True
+    assert locks.acquire(Lock.PRIMARY) is False
+    assert locks.acquire(Lock.MEMBER, shared=True) is True
     other.crash()
     assert locks.holder(Lock.PRIMARY) is None
-    assert locks.take(Lock.PRIMARY) is True
+    assert locks.acquire(Lock.PRIMARY) is True
 
 
 def test_members_share(locks: LockFile, peer: object) -> None:
-    assert locks.take(Lock.MEMBER, shared=True)
+    assert locks.acquire(Lock.MEMBER, shared=True)
     other = peer(HOLD, locks.path, "MEMBER", "shared")  # type: ignore[operator]
     assert other.hear() == "True"
     assert locks.holder(Lock.MEMBER) == other.pid
@@ -54,7 +54,7 @@ def test_a_killed_process_holds_nothing_though_its_fork_lives(locks: LockFile, p
         from pathlib import Path
         from eal.runtime.lock_file import Lock, LockFile
         locks = LockFile(Path(sys.argv[2]))
-        assert locks.take(Lock.PRIMARY)
+        assert locks.acquire(Lock.PRIMARY)
         child = os.fork()
         if child == 0:
             time.sleep(60)
@@ -66,10 +66,10 @@ def test_a_killed_process_holds_nothing_though_its_fork_lives(locks: LockFile, p
     )
     child = int(other.hear())
     try:
-        assert not locks.take(Lock.PRIMARY)
+        assert not locks.acquire(Lock.PRIMARY)
         other.crash()
         os.kill(child, 0)
-        assert locks.take(Lock.PRIMARY)
+        assert locks.acquire(Lock.PRIMARY)
     finally:
         os.kill(child, 9)
 

@@ -30,7 +30,7 @@ def test_every_dtype_comes_back(dtype: np.dtype) -> None:
 
 
 def test_what_is_too_long_to_describe() -> None:
-    with pytest.raises(Invalid, match="16384 are allowed"):
+    with pytest.raises(Invalid, match="must have at most 16384 bytes"):
         dtypes.describe([(f"field{number}", "u1") for number in range(2000)])
 
 
