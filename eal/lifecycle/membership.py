@@ -89,14 +89,14 @@ def join(directory: PrefixDir, proc_type: str, *, recover: bool) -> Membership:
     With `recover`, a new primary adopts the objects of a dead one. Raise InUse, NotFound, Denied or Corrupt.
     """
     for _ in range(_JOIN_ATTEMPTS):
-        directory.make()
+        directory.create()
         with ExitStack() as on_failure:
             locks = LockFile(directory.lock)
             on_failure.callback(locks.close)
             with locks.change():
                 if locks.is_current():
                     role, registry = _take_role(directory, locks, proc_type, recover=recover)
-                    locks.take(Lock.MEMBER, shared=True)
+                    locks.acquire(Lock.MEMBER, shared=True)
                     on_failure.pop_all()
                     return Membership(directory, locks, role, registry)
     raise InUse(
@@ -121,7 +121,7 @@ def _take_role(directory: PrefixDir, locks: LockFile, proc_type: str, *, recover
         if not kept:
             raise NotFound(f"file_prefix {directory.prefix!r} has no primary; start one first")
         return "secondary", open_registry(directory.registry)
-    locks.take(Lock.PRIMARY)
+    locks.acquire(Lock.PRIMARY)
     if directory.registry.exists() and (recover or (kept and proc_type == "auto")):
         registry = open_registry(directory.registry)
         registry.raise_epoch()

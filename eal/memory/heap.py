@@ -67,7 +67,7 @@ class Heap:
     choose_backend: Callable[[], Backend]  # called once, for the first segment
     base: int  # address of the first segment
     lock: Callable[[], AbstractContextManager[None]]  # returns a context manager that holds the CHANGE lock
-    insists: bool  # whether the page kind was requested; otherwise tmpfs replaces missing hugepages
+    pages_chosen: bool  # by options of eal.init; otherwise tmpfs replaces missing hugepages
     segments: dict[UUID, Segment] = field(default_factory=dict)  # mapped by this process
 
     @cached_property
@@ -146,7 +146,7 @@ class Heap:
         try:
             return create(backend)
         except NoMemory as error:
-            if self.insists or not backend.huge:
+            if self.pages_chosen or not backend.huge:
                 raise
             log.warning("falling back to tmpfs (%s), which costs TLB misses: %s", hugepages.SHM_DIR, error)
         return create(hugepages.tmpfs())
