@@ -227,7 +227,6 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     concatenated  concatenate the options of the metadata files instead of planning them together
 
     Every guest is ended after the test.
-
     """
     with contextlib.ExitStack() as undo:
 
@@ -257,7 +256,6 @@ def plug_guest(tmp_path: Path) -> Iterator[Callable[..., VmGuest]]:
     """`plug_guest(script, *metadata, plug="1G")` starts tests/guests/`script`.py in a VM with these metadata files and
     room to plug this size through the QMP socket `qmp`; `qemu_args` replaces the options. Every VM is ended after the
     test.
-
     """
     with contextlib.ExitStack() as undo:
 

@@ -63,8 +63,7 @@ def test_bar_access_maps_the_memory_type_that_the_kernel_lists(primary: eal.Eal)
     assert "the processor caches BARs all the same: a load takes" in auto["choice"]["why"]
     assert auto["during"] == {"first": UNCACHED, "second": UNCACHED}
 
-    # While another process maps the BAR through sysfs, /dev/mem silently returns uncached memory. This must be
-    # detected.
+    # While another process maps the BAR through sysfs, /dev/mem silently returns uncached memory: detect this.
     assert held["during"] == {"first": UNCACHED, "second": WRITE_BACK}
     (address, reason), *others = held["choice"]["fallbacks"].items()
     assert (address, others) == (held["addresses"]["first"], [])

@@ -69,10 +69,8 @@ class Flow:
 
 
 class Hot:
-    """Create a metadata file to plug, with a zone, a ring and a pool. The names are the same each time; `number`
-    selects
-    segment and content.
-
+    """A metadata file to plug, with a memzone, a ring and a mempool. The names are always the same; `number` selects
+    the segment and the content.
     """
 
     def __init__(self, number: int) -> None:
@@ -90,7 +88,7 @@ class Hot:
         self.more: list[eal.Memzone] = []
 
     def check(self, told: dict[str, Any]) -> None:
-        """Return the guest's report on its content."""
+        """Compare the guest's report with the content."""
         assert told["metadata"] == "hot"
         assert told["content"] == {
             "zone": zlib.crc32(self.zone.buf),

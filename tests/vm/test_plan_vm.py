@@ -98,8 +98,8 @@ def test_new_objects_reach_a_running_vm(vm: Any, up: Callable[..., Result]) -> N
     far = [("near", "base"), ("far", "further")]
     refused = up(*far)
     assert refused.exit_code == 1
-    assert "metadata 'vm0' cannot get an object in a further segment: it is held by qemu" in refused.stderr
-    assert "`ivshmem plug vm0 --qmp SOCKET` makes it known to a VM" in refused.stderr
+    assert "metadata file 'vm0' cannot get an object in a further segment: it is held by qemu" in refused.stderr
+    assert "to update a running VM, use `ivshmem plug vm0 --qmp SOCKET`" in refused.stderr
 
     assert run("plug", "vm0", "--qmp", str(vm.qmp)).exit_code == 0
     assert given(vm) == before

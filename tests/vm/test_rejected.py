@@ -67,7 +67,7 @@ def damaged() -> Iterator[tuple[str, bytes, str, str]]:
     newer = content_of(metadata_of("newer"))
     struct.pack_into("<I", newer, VERSION, 2)
     seal_header(newer, FILE_CRC)
-    yield "newer version", bytes(newer), "newer", "version 2"
+    yield "newer version", bytes(newer), "newer", "got 2"
 
     bad_table = content_of(metadata_of("bad_table"))
     bad_table[slot_in_force(bad_table) + 70] ^= 1

@@ -21,10 +21,9 @@ RESTARTS = {True: 20, False: 5}  # in a VM, and on the emulated bus
 
 # One run of the host application. Its start-up code is the same each time and finds the existing objects.
 #
-# Message k is element k of the ring `down`, returns as element k of `up`, and is then recorded in the book, which is in
-# no
-# metadata file. Committed elements stay in the rings, so the indices of the rings show a new run where the last one
-# stopped; only elements that it had dequeued have to be searched for.
+# Message k is element k of the ring `down`, returns as element k of `up`, and is then counted in `book`, which no
+# metadata file lists. Committed elements stay in the rings, so the indices of the rings tell a new run where the last
+# one stopped; it only has to search for elements that the last run had dequeued.
 HOST = """
 import json, sys, time
 import numpy as np
