@@ -78,12 +78,12 @@ uint64_t ivs_time_atomics(void *word, uint32_t rounds);
 /* map.h */
 int64_t ivs_map(int fd, uint64_t offset, uint64_t length, int writable, uint64_t hint);
 int ivs_unmap(uint64_t address, uint64_t length);
-int ivs_map_nothing(uint64_t address, uint64_t length, int writable);
+int ivs_map_anonymous(uint64_t address, uint64_t length, int writable);
 int ivs_map_move(uint64_t from, uint64_t length, uint64_t to);
 int ivs_populate(uint64_t address, uint64_t length, uint64_t page_size);
 int ivs_bind(uint64_t address, uint64_t length, int node);
 int ivs_node_of(uint64_t address);
-int64_t ivs_count_elsewhere(uint64_t address, uint64_t length, uint64_t page_size, int node);
+int64_t ivs_count_remote_pages(uint64_t address, uint64_t length, uint64_t page_size, int node);
 void ivs_zero(void *base, uint64_t offset, uint64_t length);
 
 /* segment.h */
@@ -120,12 +120,12 @@ int ivs_participant_guard(void *base, int slot, uint64_t owner, uint32_t share);
 int ivs_participant_beat(void *base, int slot, uint64_t owner);
 int ivs_participant_acknowledge(void *base, int slot, uint64_t owner, uint32_t announcement);
 
-/* guard.h */
-#define IVS_NEWS_GONE ...
-#define IVS_NEWS_LEAVING ...
-#define IVS_NEWS_TABLE ...
-#define IVS_NEWS_RETIRED ...
-struct ivs_watched {
+/* hotplug_poll.h */
+#define IVS_EVENT_GONE ...
+#define IVS_EVENT_LEAVING ...
+#define IVS_EVENT_TABLE ...
+#define IVS_EVENT_RETIRED ...
+struct ivs_polled_share {
     const void *file;
     uint8_t uuid[16];
     uint64_t selector;
@@ -134,9 +134,9 @@ struct ivs_watched {
     int32_t slot;
     uint32_t n_segments;
     const void *const *segments;
-    uint32_t news;
+    uint32_t events;
 };
-uint32_t ivs_guard_look(struct ivs_watched *shares, uint32_t n);
+uint32_t ivs_hotplug_poll(struct ivs_polled_share *shares, uint32_t n);
 
 /* table.h */
 struct ivs_table_info {

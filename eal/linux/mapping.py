@@ -84,7 +84,7 @@ class Mapping:
         base, already = self._pinned(), self.detached
         self.detached = True  # before the pages change, so that a thread that reads zeros also finds this flag
         if base is not None and not already:
-            result = lib.ivs_map_nothing(self.address, self.length, int(self.writable))
+            result = lib.ivs_map_anonymous(self.address, self.length, int(self.writable))
             if result < 0:
                 self.detached = False
                 raise from_errno(result, f"cannot detach {self._label}: {os.strerror(-result)}")

@@ -41,7 +41,7 @@ def bind(mapping: Mapping, node: int, path: Path) -> None:
 
 def check_placement(mapping: Mapping, page_size: int, node: int) -> None:
     """Raise NoMemory if any allocated page of a mapping is on another NUMA node: the kernel may ignore the binding."""
-    remote = lib.ivs_count_elsewhere(mapping.address, mapping.length, page_size, node)
+    remote = lib.ivs_count_remote_pages(mapping.address, mapping.length, page_size, node)
     if remote < 0:
         raise from_errno(remote, f"cannot read the NUMA nodes of the pages: {os.strerror(-remote)}")
     if remote:

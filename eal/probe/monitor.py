@@ -131,31 +131,31 @@ class HotplugMonitor:
         """Beats for every share, and sees to those that have news."""
         if self._shares is not self._prober.findings.shares:
             self._list_shares()
-        if lib.ivs_guard_look(self._looked, len(self._shares)) == 0:
+        if lib.ivs_hotplug_poll(self._looked, len(self._shares)) == 0:
             return
         for number, share in enumerate(self._shares):
-            self._see_to(share, self._looked[number].news)
+            self._see_to(share, self._looked[number].events)
 
     def _see_to(self, share: Share, news: int) -> None:
         prober = self._prober
         if share not in prober.findings.shares:
             return  # it went with another one
-        if news & lib.IVS_NEWS_GONE:
+        if news & lib.IVS_EVENT_GONE:
             log.warning("metadata %r: device %s shows something else", share.name, share.address)
             prober.devices.forget(share.device)
             prober.lose([share.device])
-        elif news & lib.IVS_NEWS_LEAVING:
+        elif news & lib.IVS_EVENT_LEAVING:
             prober.let_go(share)
         else:
-            if news & lib.IVS_NEWS_RETIRED and not share.stale:
+            if news & lib.IVS_EVENT_RETIRED and not share.stale:
                 prober.retire(share, "its host retired the segments: it has ended, or started afresh")
-            if news & lib.IVS_NEWS_TABLE and self._watches and (self._retry or not share.unused):
+            if news & lib.IVS_EVENT_TABLE and self._watches and (self._retry or not share.unused):
                 prober.grow(share)
 
     def _list_shares(self) -> None:
         """Lists where to look, once for each change of the shares."""
         self._shares = self._prober.findings.shares
-        self._looked = ffi.new("struct ivs_watched[]", max(len(self._shares), 1))
+        self._looked = ffi.new("struct ivs_polled_share[]", max(len(self._shares), 1))
         self._keep = []
         for looked, share in zip(self._looked, self._shares, strict=False):
             file = share.file.mapping.pointer()

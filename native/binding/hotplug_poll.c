@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* guard.c: one look at every share of a process. One call, since each call from Python gives the GIL away. */
+/* hotplug_poll.c: polls all shares in a single call, because each call from Python releases the GIL. */
 #include "hotplug_poll.h"
 
 #include <string.h>
@@ -7,35 +7,36 @@
 #include "segment.h"
 #include "table.h"
 
-static uint32_t look(const struct ivs_watched *w)
+static uint32_t poll_share(const struct ivs_polled_share *share)
 {
-    const struct ivs_table_file *file = (const struct ivs_table_file *)w->file;
-    uint32_t news = 0;
+    const struct ivs_table_file *file = (const struct ivs_table_file *)share->file;
+    uint32_t events = 0;
 
-    if (w->page != NULL)
-        (void)ivs_participant_beat(w->page, w->slot, w->owner);
-    /* A mapping of a device that is gone shows zeros, then the next device. No VM may write a metadata. */
+    if (share->page != NULL)
+        (void)ivs_participant_beat(share->page, share->slot, share->owner);
+    /* The mapping of a removed device reads as zeros, and later as the next device at that address. A VM cannot change
+     * the identity itself: its mapping of a metadata file is read-only. */
     if (atomic_load_explicit(&file->magic, memory_order_relaxed) != IVS_METADATA_MAGIC ||
-        memcmp(file->uuid, w->uuid, sizeof(w->uuid)) != 0)
-        return IVS_NEWS_GONE;
+        memcmp(file->uuid, share->uuid, sizeof(share->uuid)) != 0)
+        return IVS_EVENT_GONE;
     if (ivs_table_leaving(file) != 0)
-        news |= IVS_NEWS_LEAVING;
-    if (ivs_table_selector(file) != w->selector)
-        news |= IVS_NEWS_TABLE;
-    for (uint32_t i = 0; i < w->n_segments; i++) {
-        const struct ivs_segment *s = (const struct ivs_segment *)w->segments[i];
+        events |= IVS_EVENT_LEAVING;
+    if (ivs_table_selector(file) != share->selector)
+        events |= IVS_EVENT_TABLE;
+    for (uint32_t i = 0; i < share->n_segments; i++) {
+        const struct ivs_segment *s = (const struct ivs_segment *)share->segments[i];
         if (atomic_load_explicit(&s->magic, memory_order_relaxed) == IVS_SEGMENT_MAGIC && ivs_segment_retired(s))
-            news |= IVS_NEWS_RETIRED;
+            events |= IVS_EVENT_RETIRED;
     }
-    return news;
+    return events;
 }
 
-uint32_t ivs_guard_look(struct ivs_watched *shares, uint32_t n)
+uint32_t ivs_hotplug_poll(struct ivs_polled_share *shares, uint32_t n)
 {
-    uint32_t found = 0;
+    uint32_t with_events = 0;
     for (uint32_t i = 0; i < n; i++) {
-        shares[i].news = look(&shares[i]);
-        found += shares[i].news != 0;
+        shares[i].events = poll_share(&shares[i]);
+        with_events += shares[i].events != 0;
     }
-    return found;
+    return with_events;
 }

@@ -1,30 +1,30 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* guard.h: one look at every share of a process, as its guard takes it twenty times a second. */
-#ifndef IVS_GUARD_H
-#define IVS_GUARD_H
+/* hotplug_poll.h: the hotplug monitor's poll of all shares of a process, about 20 times per second. */
+#ifndef IVS_HOTPLUG_POLL_H
+#define IVS_HOTPLUG_POLL_H
 
 #include "layout.h"
 
-/* What a look may find; several at once. */
-#define IVS_NEWS_GONE 1u     /* another file is there, or nothing: the device went without a word */
-#define IVS_NEWS_LEAVING 2u  /* an unplug is announced */
-#define IVS_NEWS_TABLE 4u    /* another table is in force than `selector` says */
-#define IVS_NEWS_RETIRED 8u  /* a segment bears the retired mark */
+/* Events that a poll may report; any combination. */
+#define IVS_EVENT_GONE 1u    /* no metadata file, or another one, is mapped: the device was removed without notice */
+#define IVS_EVENT_LEAVING 2u /* an unplug is announced */
+#define IVS_EVENT_TABLE 4u   /* the current table's selector differs from `selector` */
+#define IVS_EVENT_RETIRED 8u /* a segment is retired */
 
-/* One share. All of it is the caller's own memory but what the pointers lead to. */
-struct ivs_watched {
-    const void *file; /* the metadata's header page */
+/* One share. The struct is private memory; its pointers point into shared memory. */
+struct ivs_polled_share {
+    const void *file; /* the metadata file's header page */
     uint8_t uuid[16];
     uint64_t selector;
-    void *page;     /* the header page of the segment in which the guard stands; NULL: it stands in none */
-    uint64_t owner; /* the guard's slot there is `owner`'s */
+    void *page;     /* header page of the segment that contains the monitor slot; NULL: no slot */
+    uint64_t owner; /* the monitor slot's owner word */
     int32_t slot;
     uint32_t n_segments;
-    const void *const *segments; /* where each of them begins */
-    uint32_t news;               /* out: IVS_NEWS_* */
+    const void *const *segments; /* the segments' header pages */
+    uint32_t events;             /* out: IVS_EVENT_* */
 };
 
-/* Gives one heartbeat for each share and looks for news of it. Returns how many have some. */
-uint32_t ivs_guard_look(struct ivs_watched *shares, uint32_t n);
+/* Sends a heartbeat per share and sets its `events`. Returns the number of shares with events. */
+uint32_t ivs_hotplug_poll(struct ivs_polled_share *shares, uint32_t n);
 
 #endif

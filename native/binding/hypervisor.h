@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* hypervisor.h: what this machine runs on. */
+/* hypervisor.h: identifies the hypervisor by CPUID. */
 #ifndef IVS_HYPERVISOR_H
 #define IVS_HYPERVISOR_H
 
-/* The hypervisor's signature as the processor tells it, "KVMKVMKVM" or "TCGTCGTCGTCG" for instance; "" on bare metal,
- * and where processors have no such instruction. */
+/* Writes the hypervisor's CPUID signature, such as "KVMKVMKVM" or "TCGTCGTCGTCG"; "" on bare metal and on processors
+ * other than x86. */
 void ivs_hypervisor(char name[13]);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* latency.c: a load and an atomic addition, timed. */
+/* latency.c: measures dependent loads and atomic additions. */
 #include "latency.h"
 
 #include <stdatomic.h>
@@ -15,7 +15,7 @@ static uint64_t now(void)
 
 uint64_t ivs_time_loads(const void *word, uint32_t rounds)
 {
-    /* The compiler does not know that this is 0, so that each address depends on the value loaded before. */
+    /* Volatile: the compiler cannot see that the mask is 0, so each address depends on the previous load. */
     volatile uintptr_t zero = 0;
     const uintptr_t mask = zero, base = (uintptr_t)word;
     uint64_t value = *(const volatile uint64_t *)base;
@@ -28,13 +28,13 @@ uint64_t ivs_time_loads(const void *word, uint32_t rounds)
 
 uint64_t ivs_time_atomics(void *word, uint32_t rounds)
 {
-    /* Read where the compiler cannot see it: an addition of a known 0 may become a mere fence. */
+    /* Volatile: the compiler may turn the addition of a known 0 into a fence. */
     volatile uint32_t zero = 0;
-    const uint32_t nothing = zero;
+    const uint32_t addend = zero;
     _Atomic uint32_t *counter = word;
     uint64_t start = now();
 
     for (uint32_t i = 0; i < rounds; i++)
-        atomic_fetch_add(counter, nothing);
+        atomic_fetch_add(counter, addend);
     return now() - start;
 }

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* latency.h: how long a load and an atomic addition take at an address, which tells cached memory from uncached. */
+/* latency.h: measures the latency of loads and atomic additions, which distinguishes cached from uncached memory. */
 #ifndef IVS_LATENCY_H
 #define IVS_LATENCY_H
 
 #include <stdint.h>
 
-/* Nanoseconds that `rounds` loads of an aligned 64-bit word take, each begun when the one before it is done. */
+/* Returns the nanoseconds that `rounds` dependent loads of an aligned 64-bit word take. */
 uint64_t ivs_time_loads(const void *word, uint32_t rounds);
 
-/* The same for additions of 0 to an aligned 32-bit word, which nobody who uses the word can see. */
+/* Returns the nanoseconds that `rounds` atomic additions of 0 to an aligned 32-bit word take. */
 uint64_t ivs_time_atomics(void *word, uint32_t rounds);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* map.c: the system calls that Python's mmap module does not reach. */
+/* mmap.c: the system calls that Python's mmap module does not offer. */
 #define _GNU_SOURCE
 #include "mmap.h"
 
@@ -13,7 +13,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-/* Of linux/mempolicy.h, which not every system installs. */
+/* From linux/mempolicy.h, which not every system installs. */
 #define MPOL_BIND_ 2
 #define MPOL_F_NODE_ 1ul
 #define MPOL_F_ADDR_ 2ul
@@ -30,7 +30,7 @@ int64_t ivs_map(int fd, uint64_t offset, uint64_t length, int writable, uint64_t
 
     if (hint != 0) {
         at = mmap(pointer(hint), length, prot, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, (off_t)offset);
-        /* a kernel before 4.17 takes the flag for a mere hint and may map elsewhere: that is as good as no hint */
+        /* A kernel before 4.17 treats the flag as a plain hint and may map at another address, which is allowed too. */
         if (at == MAP_FAILED && errno != EEXIST && errno != ENOMEM && errno != EINVAL && errno != EPERM)
             return -errno;
     }
@@ -44,7 +44,7 @@ int ivs_unmap(uint64_t address, uint64_t length)
     return munmap(pointer(address), length) == 0 ? 0 : -errno;
 }
 
-int ivs_map_nothing(uint64_t address, uint64_t length, int writable)
+int ivs_map_anonymous(uint64_t address, uint64_t length, int writable)
 {
     int prot = PROT_READ | (writable ? PROT_WRITE : 0);
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
@@ -63,7 +63,7 @@ int ivs_populate(uint64_t address, uint64_t length, uint64_t page_size)
         return 0;
     if (errno != EINVAL)
         return -errno;
-    /* a kernel before 5.14; the caller reserved the pages (mmap of hugetlbfs, fallocate), so touching is safe */
+    /* Kernel before 5.14: write to each page. The caller has reserved the pages, so there is no SIGBUS. */
     for (uint64_t at = 0; at < length; at += page_size) {
         volatile unsigned char *byte = (volatile unsigned char *)pointer(address + at);
         *byte = *byte;
@@ -79,7 +79,7 @@ int ivs_bind(uint64_t address, uint64_t length, int node)
     if (node < 0 || (unsigned)node >= bits * 16)
         return -EINVAL;
     mask[(unsigned)node / bits] = 1ul << ((unsigned)node % bits);
-    /* the kernel reads one bit fewer than it is told */
+    /* + 1: the kernel reads one bit fewer than maxnode. */
     long result = syscall(SYS_mbind, pointer(address), length, MPOL_BIND_, mask, bits * 16 + 1, 0);
     return result == 0 ? 0 : -errno;
 }
@@ -91,31 +91,31 @@ int ivs_node_of(uint64_t address)
     return result == 0 ? node : -errno;
 }
 
-/* The node of one page; a hugetlbfs page is not always known to move_pages. */
+/* move_pages reports no node for some hugetlbfs pages: ask get_mempolicy about those. */
 static int node_of_page(uint64_t address, int status)
 {
     return status >= 0 ? status : ivs_node_of(address);
 }
 
-int64_t ivs_count_elsewhere(uint64_t address, uint64_t length, uint64_t page_size, int node)
+int64_t ivs_count_remote_pages(uint64_t address, uint64_t length, uint64_t page_size, int node)
 {
     enum { BATCH = 512 };
     void *pages[BATCH];
     int status[BATCH];
-    int64_t elsewhere = 0;
+    int64_t remote = 0;
 
     for (uint64_t at = 0; at < length;) {
         unsigned long count = 0;
         for (uint64_t next = at; count < BATCH && next < length; next += page_size)
             pages[count++] = pointer(address + next);
-        /* without target nodes it moves nothing and says where each page is */
+        /* Without target nodes, move_pages only reports the node of each page. */
         if (syscall(SYS_move_pages, 0, count, pages, NULL, status, 0) < 0)
             return -errno;
         for (unsigned long i = 0; i < count; i++)
-            elsewhere += node_of_page(address + at + i * page_size, status[i]) != node;
+            remote += node_of_page(address + at + i * page_size, status[i]) != node;
         at += count * page_size;
     }
-    return elsewhere;
+    return remote;
 }
 
 void ivs_zero(void *base, uint64_t offset, uint64_t length)
