@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What every test may use: a prefix and a runtime directory of its own, hugepages, and --no-skips."""
+"""Fixtures and options of all tests: file prefix, runtime directory, peer processes, hugepages, --no-skips."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MIB = 1 << 20
 
 @pytest.hookimpl(tryfirst=True)  # before pytest's own -m is applied
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """VMs and hugepages belong to the whole machine, so their tests run one at a time."""
+    """Mark tests with VMs or hugepages as serial, because they compete for resources of the whole machine."""
     for item in items:
         if "hugepages" in getattr(item, "fixturenames", ()):
             item.add_marker("hugepages")
@@ -39,17 +39,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a marked test where the machine lacks what the mark stands for, and says what to install."""
+    """Skip a marked test if this machine does not meet the mark's requirement; the reason names the packages."""
     if item.get_closest_marker("root") and os.geteuid() != 0:
-        pytest.skip("needs root")
+        pytest.skip("requires root")
     for mark, group in (("vm", "vm"), ("vm_image", "vm"), ("dpdk", "dpdk")):
         if item.get_closest_marker(mark) and (packages := missing_packages(group)):
-            pytest.skip(f"missing here: {packages}")
+            pytest.skip(f"not installed: {packages}")
 
 
 @functools.cache
 def missing_packages(group: str) -> str:
-    """The packages of a group of tools/needs.sh that are missing, and the command for them; "" if none."""
+    """Return the missing packages of a group of tools/needs.sh and the command that installs them; "" if none."""
     needs = subprocess.run([ROOT / "tools" / "needs.sh", "missing", group], capture_output=True, text=True)
     return needs.stdout.strip()
 
@@ -62,50 +62,50 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # With xdist the workers' reports all come to the controller, so it alone keeps count.
+    # With xdist the controller receives the reports of all workers.
     if config.getoption("--no-skips") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(NoSkips(), "no-skips")
 
 
 class NoSkips:
-    """Notes each test or module that did not run in earnest, and makes the run fail for it."""
+    """Records each skipped or xfailed test and each skipped module, and fails the run if there are any."""
 
     def __init__(self) -> None:
-        self.faults: list[str] = []
+        self.skipped: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.note(report)
+        self.record(report)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        self.note(report)
+        self.record(report)
 
-    def note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+    def record(self, report: pytest.TestReport | pytest.CollectReport) -> None:
         if hasattr(report, "wasxfail"):
-            self.faults.append(f"{report.nodeid}: expected to fail: {report.wasxfail or 'no reason given'}")
+            self.skipped.append(f"{report.nodeid}: expected to fail: {report.wasxfail or 'no reason given'}")
         elif report.skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-            self.faults.append(f"{report.nodeid}: {reason}")
+            self.skipped.append(f"{report.nodeid}: {reason}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if self.faults and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        if self.skipped and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self.faults:
-            terminalreporter.section("not run, which --no-skips makes a failure", red=True)
-            for fault in self.faults:
-                terminalreporter.line(fault)
+        if self.skipped:
+            terminalreporter.section("skipped or xfailed, which fails the run with --no-skips", red=True)
+            for line in self.skipped:
+                terminalreporter.line(line)
 
 
-# --- one Eal, one prefix, one runtime directory a test ------------------------------------------------------
+# --- Eal, prefix and runtime directory of a test ------------------------------------------------------------
 
 serial_numbers = itertools.count()
 
 
 def close_current_eal() -> None:
-    """Closes the Eal of this process, if a test has left one. A test that never imported eal pays nothing."""
-    if "eal.lifecycle.startup" not in sys.modules:  # then no Eal was ever made
+    """Close this process's Eal if the test has left one open. Does not import eal itself, to keep other tests fast."""
+    if "eal.lifecycle.startup" not in sys.modules:  # no test has called eal.init yet
         return
     import eal
 
@@ -125,8 +125,8 @@ def _closed_eal() -> Iterator[None]:
 
 @pytest.fixture
 def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A file_prefix that nothing else uses. No file of it may be left in /dev/shm when the test ends, unless
-    the test is marked `leaves_files`.
+    """Return a unique file_prefix. The test fails if it leaves files of the prefix in /dev/shm, unless it is marked
+    `leaves_files`.
     """
     name = f"t{os.getpid():x}n{next(serial_numbers)}"
     yield name
@@ -137,12 +137,12 @@ def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     if not request.node.get_closest_marker("leaves_files"):
-        assert not left, f"the test left files of its prefix: {left}"
+        assert not left, f"test left files of its prefix: {left}"
 
 
 @pytest.fixture
 def runtime_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A runtime directory of the test's own, which child processes inherit as $EAL_RUNTIME_DIR."""
+    """Return a new runtime directory, which child processes inherit as $EAL_RUNTIME_DIR."""
     directory = tmp_path / "run"
     directory.mkdir(mode=0o700)
     monkeypatch.setenv("EAL_RUNTIME_DIR", str(directory))
@@ -153,7 +153,7 @@ def runtime_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Peer(subprocess.Popen[str]):
-    """A Python process that runs a script of a test and talks to it line by line."""
+    """A Python process that runs a script of a test and exchanges lines with the test over stdin and stdout."""
 
     def __init__(self, script: str, *arguments: object) -> None:
         command = [sys.executable, "-P", "-c", textwrap.dedent(script), *map(str, arguments)]
@@ -167,9 +167,9 @@ class Peer(subprocess.Popen[str]):
         return self.stderr_file.read()
 
     def hear(self, timeout: float = 30) -> str:
-        """The next line of its standard output. Fails with its standard error where there is none."""
+        """Return the next line of the process's stdout. If there is none, fail with the process's stderr."""
         assert self.stdout is not None
-        assert select.select([self.stdout], [], [], timeout)[0], f"silent for {timeout} s; {self.error()}"
+        assert select.select([self.stdout], [], [], timeout)[0], f"no output within {timeout} s; {self.error()}"
         line = self.stdout.readline()
         assert line, f"ended with status {self.wait(timeout)}: {self.error()}"
         return line.rstrip("\n")
@@ -179,7 +179,7 @@ class Peer(subprocess.Popen[str]):
         self.stdin.write(line + "\n")
 
     def end(self, timeout: float = 60) -> str:
-        """Closes its standard input and waits until it ends well; gives what it still had to say."""
+        """Close the process's stdin, wait for exit status 0, and return the rest of its stdout."""
         try:
             out, _ = self.communicate(timeout=timeout)
         finally:
@@ -188,34 +188,34 @@ class Peer(subprocess.Popen[str]):
         return out
 
     def crash(self) -> None:
-        """SIGKILL, and it is gone."""
+        """Send SIGKILL and wait for the process to end."""
         self.kill()
         self.wait()
 
 
 @pytest.fixture
 def peer(runtime_dir: Path, prefix: str) -> Iterator[Callable[..., Peer]]:
-    """`peer(script, ...)` starts a process of the test's own prefix: sys.argv[1] is that, then the arguments.
+    """Return a function that starts a Peer. The script's sys.argv[1] is the test's prefix, followed by the arguments.
 
-    None outlives the test.
+    All peers are killed when the test ends.
     """
-    with contextlib.ExitStack() as undo:
+    with contextlib.ExitStack() as cleanup:
 
         def start(script: str, *arguments: object) -> Peer:
-            started = undo.enter_context(Peer(script, prefix, *arguments))
-            undo.callback(started.kill)
-            return started
+            process = cleanup.enter_context(Peer(script, prefix, *arguments))
+            cleanup.callback(process.kill)
+            return process
 
         yield start
 
 
 @pytest.fixture
 def primary(runtime_dir: Path, prefix: str) -> Iterator[eal.Eal]:
-    """This process as primary of the test's own prefix, on tmpfs."""
+    """Initialize this process as the primary process of the test's prefix, without hugepages."""
     import eal
 
-    with eal.init(["--no-pci"], file_prefix=prefix, proc_type="primary", no_huge=True) as made:
-        yield made
+    with eal.init(["--no-pci"], file_prefix=prefix, proc_type="primary", no_huge=True) as app:
+        yield app
 
 
 # --- hugepages ----------------------------------------------------------------------------------------------
@@ -223,53 +223,53 @@ def primary(runtime_dir: Path, prefix: str) -> Iterator[eal.Eal]:
 
 @pytest.fixture
 def hugepages(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """`hugepages(count, page_size=2 MiB)`: a private hugetlbfs that has exactly so many pages, all free.
+    """Return a function (count, page_size=2 MiB) that mounts a hugetlbfs with exactly `count` free pages.
 
-    Gives the mount point. Mount and pages are taken back when the test ends, however it ends.
+    The function returns the mount point. The mount is removed and the pages are released when the test ends.
     """
-    with contextlib.ExitStack() as undo:
+    with contextlib.ExitStack() as cleanup:
         numbers = itertools.count()
 
-        def take(count: int, page_size: int = 2 * MIB) -> Path:
+        def mount(count: int, page_size: int = 2 * MIB) -> Path:
             if os.geteuid() != 0:
-                pytest.skip("hugepages need root")
-            raise_free_pages(undo, count, page_size)
-            return mount_hugetlbfs(undo, tmp_path / f"huge{next(numbers)}", count, page_size)
+                pytest.skip("hugepages require root")
+            raise_free_pages(cleanup, count, page_size)
+            return mount_hugetlbfs(cleanup, tmp_path / f"huge{next(numbers)}", count, page_size)
 
-        yield take
+        yield mount
 
 
-def raise_free_pages(undo: contextlib.ExitStack, count: int, page_size: int) -> None:
-    """Makes the kernel hold `count` pages that nobody has asked for; `undo` puts its number of pages back."""
+def raise_free_pages(cleanup: contextlib.ExitStack, count: int, page_size: int) -> None:
+    """Raise nr_hugepages until `count` unreserved pages are free; `cleanup` restores the old value."""
     pool = Path(f"/sys/kernel/mm/hugepages/hugepages-{page_size // 1024}kB")
     if not pool.is_dir():
-        pytest.skip(f"this kernel has no hugepages of {page_size // MIB} MiB")
+        pytest.skip(f"kernel does not support hugepages of {page_size // MIB} MiB")
 
     def read(name: str) -> int:
         return int((pool / f"{name}_hugepages").read_text())
 
     before = read("nr")
-    lacking = count - (read("free") - read("resv"))
-    if lacking > 0:
-        undo.callback((pool / "nr_hugepages").write_text, str(before))
-        (pool / "nr_hugepages").write_text(str(before + lacking))
-        if (got := read("nr") - before) < lacking:
-            pytest.skip(f"the kernel gave {got} of {lacking} hugepages of {page_size // MIB} MiB")
+    missing = count - (read("free") - read("resv"))
+    if missing > 0:
+        cleanup.callback((pool / "nr_hugepages").write_text, str(before))
+        (pool / "nr_hugepages").write_text(str(before + missing))
+        if (got := read("nr") - before) < missing:
+            pytest.skip(f"kernel allocated {got} of {missing} hugepages of {page_size // MIB} MiB")
 
 
-def mount_hugetlbfs(undo: contextlib.ExitStack, directory: Path, count: int, page_size: int) -> Path:
+def mount_hugetlbfs(cleanup: contextlib.ExitStack, directory: Path, count: int, page_size: int) -> Path:
     directory.mkdir()
     total = count * page_size
-    # min_size: the pages are this mount's from now on, whatever else the machine does. size: and no more.
+    # min_size reserves the pages for this mount; size prevents the mount from using more.
     options = f"pagesize={page_size // MIB}M,size={total},min_size={total}"
     mount = ["mount", "-t", "hugetlbfs", "-o", options, "none", str(directory)]
     done = subprocess.run(mount, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"no hugetlbfs can be mounted here: {done.stderr.strip()}")
-    undo.callback(unmount, directory)
+        pytest.skip(f"cannot mount hugetlbfs: {done.stderr.strip()}")
+    cleanup.callback(unmount, directory)
     return directory
 
 
 def unmount(directory: Path) -> None:
-    # Lazily: a mapping that a failed test still holds must not keep the mount.
+    # --lazy: a failed test can still have mappings of the mount.
     subprocess.run(["umount", "--lazy", directory], check=True)

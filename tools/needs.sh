@@ -1,33 +1,33 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-3-Clause
-# Names what this machine lacks, with the command that installs it.
+# List missing packages, with the command that installs them.
 #
-#   needs.sh build            what building takes; exit 1 if anything is missing. $PYTHON is the interpreter.
-#   needs.sh missing GROUP    the missing packages of a group, on one line; exit 1 if there are any.
-#   needs.sh install GROUP    as root with apt: installs what is missing. Elsewhere: names it. Never fails.
+#   needs.sh build            list missing build requirements; exit 1 if there are any. $PYTHON is the interpreter.
+#   needs.sh missing GROUP    print the missing packages of a group on one line; exit 1 if there are any.
+#   needs.sh install GROUP    as root with apt, install the missing packages; otherwise list them. Always exit 0.
 #
-# GROUP is vm (QEMU guests), dpdk (programs compiled against DPDK) or tests (those, and what else tests use).
+# GROUP is vm (QEMU guests), dpdk (programs compiled against DPDK) or tests (vm, dpdk and other test requirements).
 set -eu
-PATH=$PATH:/usr/sbin:/sbin # depmod is there, and is not on every user's PATH
+PATH=$PATH:/usr/sbin:/sbin # depmod is in sbin, which is not in every user's PATH
 python=${PYTHON:-python3}
 
-packages() { # Debian's names
+packages() { # Debian package names
     case $1 in
     vm) echo qemu-system-x86 busybox-static kmod cpio ;;
     dpdk) echo libdpdk-dev pkg-config ;;
     tests) echo "$(packages vm) $(packages dpdk) python3-venv libudev1 udev umockdev util-linux hwloc libvirt-clients libxml2-utils zsh fish" ;;
-    *) echo "needs.sh: no group $1; there are vm, dpdk and tests" >&2; exit 2 ;;
+    *) echo "needs.sh: GROUP must be vm, dpdk or tests, got $1" >&2; exit 2 ;;
     esac
 }
 
-is_there() { # looks for what the package brings, so that a build of one's own counts too
+is_installed() { # checks for the package's files, because they can also come from a local build
     case $1 in
     qemu-system-x86) command -v qemu-system-x86_64 ;;
     busybox-static) command -v busybox && ! ldd "$(command -v busybox)" ;;
     kmod) command -v depmod ;;
     cpio | pkg-config | zsh | fish) command -v "$1" ;;
     libdpdk-dev) pkg-config --exists libdpdk ;;
-    python3-venv) /usr/bin/python3 -ISc 'import ensurepip' ;; # for a venv that a plain user can read
+    python3-venv) /usr/bin/python3 -ISc 'import ensurepip' ;; # for a venv that non-root users can read
     libvirt-clients) command -v virt-xml-validate ;;
     libxml2-utils) command -v xmllint ;;
     udev) test -x /lib/systemd/systemd-udevd && command -v udevadm ;;
@@ -40,7 +40,7 @@ is_there() { # looks for what the package brings, so that a build of one's own c
 
 missing() {
     for package in $(packages "$1"); do
-        is_there "$package" || printf '%s ' "$package"
+        is_installed "$package" || printf '%s ' "$package"
     done
 }
 
@@ -65,7 +65,7 @@ fedora_name() {
     esac
 }
 
-install_command() { # of Debian's package names
+install_command() { # takes Debian package names
     is_root || printf 'sudo '
     if has_apt; then
         echo "apt-get install $*"
@@ -76,10 +76,10 @@ install_command() { # of Debian's package names
     fi
 }
 
-lacks() { # lacks WHAT PACKAGE...: one line of the list
-    what=$1
+report_missing() { # report_missing REQUIREMENT PACKAGE...: print one line of the list
+    requirement=$1
     shift
-    echo "  $what: $(install_command "$@")"
+    echo "  $requirement: $(install_command "$@")"
 }
 
 # --- build --------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ ask_python() { "$python" -ISc "import os, sys, sysconfig; $1" 2>/dev/null; }
 
 newer_python() {
     for name in python3.14 python3.13 python3.12 python3.11; do
-        # Run, not only looked for: pyenv has a python3.12 on PATH that says it is not chosen.
+        # Run the interpreter: pyenv has python3.12 in PATH even if it is not selected, and then it fails.
         "$name" -ISc 'import venv' >/dev/null 2>&1 && echo "$name" && return
     done
     return 0
@@ -96,36 +96,36 @@ newer_python() {
 
 check_python() {
     if ! command -v "$python" >/dev/null 2>&1; then
-        lacks "Python 3.11 or later ($python is not there)" python3 python3-dev python3-venv
+        report_missing "Python 3.11 or later ($python not found)" python3 python3-dev python3-venv
         return
     fi
     if ! ask_python 'sys.exit(sys.version_info < (3, 11))'; then
         found=$(newer_python)
         if [ -n "$found" ]; then
-            echo "  Python 3.11 or later ($python is older, or does not run): make PYTHON=$found"
+            echo "  Python 3.11 or later ($python is older or does not run): make PYTHON=$found"
         else
-            lacks "Python 3.11 or later ($python is older, or does not run)" python3.11 python3.11-dev python3.11-venv
+            report_missing "Python 3.11 or later ($python is older or does not run)" python3.11 python3.11-dev python3.11-venv
         fi
         return
     fi
     version=$(ask_python 'print("python%d.%d" % sys.version_info[:2])')
     ask_python 'sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
-        lacks "Python.h of $(command -v "$python")" "$version-dev"
-    ask_python 'import ensurepip, venv' || lacks "venv and ensurepip of $(command -v "$python")" "$version-venv"
+        report_missing "Python.h of $(command -v "$python")" "$version-dev"
+    ask_python 'import ensurepip, venv' || report_missing "venv and ensurepip of $(command -v "$python")" "$version-venv"
 }
 
 check_programs() {
-    command -v git >/dev/null 2>&1 || lacks git git
-    command -v make >/dev/null 2>&1 || lacks make make
-    # Debian's gcc comes without the C library's headers.
+    command -v git >/dev/null 2>&1 || report_missing git git
+    command -v make >/dev/null 2>&1 || report_missing make make
+    # Debian's gcc does not depend on the headers of the C library.
     echo '#include <stdio.h>' | ${CC:-cc} -x c -fsyntax-only - >/dev/null 2>&1 ||
-        lacks 'a C compiler with the headers of the C library' gcc libc6-dev
+        report_missing 'a C compiler with the headers of the C library' gcc libc6-dev
 }
 
 check_build() {
-    lacking=$(check_programs && check_python)
-    [ -z "$lacking" ] && return
-    printf '%s\n' 'This machine cannot build ivshmem yet. What is missing, and what installs it:' "$lacking" >&2
+    missing=$(check_programs && check_python)
+    [ -z "$missing" ] && return
+    printf '%s\n' 'Missing build requirements, and the commands that install them:' "$missing" >&2
     exit 1
 }
 
@@ -137,29 +137,29 @@ apt_install() {
 }
 
 install_group() {
-    lacking=$(missing "$1")
-    [ -n "$lacking" ] || return 0
+    missing_packages=$(missing "$1")
+    [ -n "$missing_packages" ] || return 0
     if is_root && has_apt; then
-        echo "installing $lacking"
-        # The package lists are asked for only when they are missing or out of date.
-        # shellcheck disable=SC2086 # a list of words
-        apt_install $lacking >/dev/null 2>&1 || { apt-get update -q && apt_install $lacking; } || true
-        lacking=$(missing "$1")
-        [ -n "$lacking" ] || return 0
+        echo "installing $missing_packages"
+        # Update the package lists only if they are missing or out of date.
+        # shellcheck disable=SC2086 # word splitting intended
+        apt_install $missing_packages >/dev/null 2>&1 || { apt-get update -q && apt_install $missing_packages; } || true
+        missing_packages=$(missing "$1")
+        [ -n "$missing_packages" ] || return 0
     fi
     # shellcheck disable=SC2086
-    echo "Missing here: $lacking
-  $(install_command $lacking)
-What needs them is skipped, and says so." >&2
+    echo "Missing packages: $missing_packages
+  $(install_command $missing_packages)
+Tests that require them are skipped with a message." >&2
 }
 
 case ${1-} in
 build) check_build ;;
 install) install_group "$2" ;;
 missing)
-    lacking=$(missing "$2")
+    missing_packages=$(missing "$2")
     # shellcheck disable=SC2086
-    [ -z "$lacking" ] || { echo "$lacking($(install_command $lacking))"; exit 1; }
+    [ -z "$missing_packages" ] || { echo "$missing_packages($(install_command $missing_packages))"; exit 1; }
     ;;
 *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -60,7 +60,7 @@ def measure(zones: int, segments: int, guest: Any) -> dict[str, Any]:
 def show(guest: str, found: dict[str, Any]) -> None:
     ratio = found["init"] / found["direct"]
     print(
-        f"{guest:8} {found['zones']:5} {found['segments']:8} {found['by_hand']:8.2f} {found['init']:8.2f} {ratio:6.2f} "
+        f"{guest:8} {found['zones']:5} {found['segments']:8} {found['direct']:8.2f} {found['init']:8.2f} {ratio:6.2f} "
         f"{found['memzones']:9.2f} {found['memory']['VmRSS']:8} {found['memory']['RssAnon']:8}",
         flush=True,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The examples in README and docs run as they stand there."""
+"""The examples in README and docs run unchanged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(code: str, folder: Path | None = None) -> str:
     return done.stdout
 
 
-# C programs, by the file that the Python examples beside them compile.
+# C programs of the guide, by the file name that its Python examples compile.
 C_BLOCKS = {"double.c": re.findall(r"^```c\n(.*?)^```$", (ROOT / "docs/guide.md").read_text(), re.M | re.S)[0]}
 
 EXAMPLES = [
@@ -43,18 +43,18 @@ EXAMPLES = [
 
 @pytest.mark.usefixtures("runtime_dir")
 @pytest.mark.parametrize("code", EXAMPLES)
-def test_an_example_runs(code: str, tmp_path: Path) -> None:
+def test_example_runs(code: str, tmp_path: Path) -> None:
     for program, text in C_BLOCKS.items():
         (tmp_path / program).write_text(text)
     run(code, folder=tmp_path)
 
 
-def test_there_are_examples_to_run() -> None:
+def test_docs_contain_examples() -> None:
     assert len(EXAMPLES) >= 4
 
 
 @pytest.mark.usefixtures("runtime_dir")
-def test_the_host_and_guest_of_the_readme_meet(tmp_path: Path) -> None:
+def test_readme_host_and_guest_exchange_messages(tmp_path: Path) -> None:
     (host,) = blocks(ROOT / "README.md", "host")
     (guest,) = blocks(ROOT / "README.md", "guest")
     script = tmp_path / "guest.py"
@@ -71,7 +71,7 @@ def test_the_host_and_guest_of_the_readme_meet(tmp_path: Path) -> None:
     assert "-device ivshmem-plain" in output
 
 
-def test_every_relative_link_leads_somewhere() -> None:
+def test_relative_links_point_to_existing_files() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"

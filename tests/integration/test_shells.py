@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Completion in real shells: the script that each of them is given completes commands, options and names."""
+"""Completion of commands, options and metadata names in bash, fish and zsh."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import ivshmem
 
 BIN = Path(sys.executable).parent
 
-# What each shell offers for the last word of its arguments, one a line.
+# Each script prints the completions of the last word of its arguments, one per line.
 BASH = """
 eval "$(_IVSHMEM_COMPLETE=bash_source ivshmem)"
 complete -p ivshmem >&2
@@ -58,31 +58,31 @@ def _names(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
 def shell(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is missing here: apt-get install {name}")
+        pytest.skip(f"{name} is not installed: apt-get install {name}")
     return found
 
 
-def offered(*words: str) -> list[str]:
+def completions(*words: str) -> list[str]:
     done = subprocess.run(words, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
-    return sorted(line.split("\t")[0] for line in done.stdout.splitlines())  # fish: with what it is, behind a tab
+    return sorted(line.split("\t")[0] for line in done.stdout.splitlines())  # fish adds a tab and a description
 
 
-def test_bash() -> None:
+def test_bash_completes_commands_options_and_names() -> None:
     for words, expected in CASES:
-        assert offered(shell("bash"), "--norc", "-c", BASH, "bash", *words) == [expected]
-    assert offered(shell("bash"), "--norc", "-c", BASH, "bash", "ivshmem", "unplug", "vm") == ["vm0", "vm1"]
+        assert completions(shell("bash"), "--norc", "-c", BASH, "bash", *words) == [expected]
+    assert completions(shell("bash"), "--norc", "-c", BASH, "bash", "ivshmem", "unplug", "vm") == ["vm0", "vm1"]
 
 
-def test_fish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))  # where fish keeps what it has seen
+def test_fish_completes_commands_options_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # fish stores its history there
     for words, expected in CASES:
-        assert offered(shell("fish"), "--no-config", "-c", FISH, " ".join(words)) == [expected]
-    assert offered(shell("fish"), "--no-config", "-c", FISH, "ivshmem unplug vm") == ["vm0", "vm1"]
+        assert completions(shell("fish"), "--no-config", "-c", FISH, " ".join(words)) == [expected]
+    assert completions(shell("fish"), "--no-config", "-c", FISH, "ivshmem unplug vm") == ["vm0", "vm1"]
 
 
 class Terminal:
-    """A zsh at a terminal: it completes nowhere else."""
+    """An interactive zsh on a pseudo-terminal; zsh completes only there."""
 
     def __init__(self, home: Path) -> None:
         self._master, slave = pty.openpty()
@@ -94,16 +94,16 @@ class Terminal:
         os.close(slave)
 
     def type(self, text: str, until: str) -> str:
-        """Types, and gives what the terminal shows until some text has come."""
+        """Type the text and return the terminal's output up to and including `until`."""
         os.write(self._master, text.encode())
-        shown = ""
+        output = ""
         deadline = time.monotonic() + 20
-        while until not in shown:
+        while until not in output:
             left = deadline - time.monotonic()
-            assert left > 0, f"no {until!r} in {shown!r}"
+            assert left > 0, f"no {until!r} in {output!r}"
             if select.select([self._master], [], [], left)[0]:
-                shown += os.read(self._master, 65536).decode(errors="replace")
-        return shown
+                output += os.read(self._master, 65536).decode(errors="replace")
+        return output
 
     def close(self) -> None:
         self._zsh.kill()
@@ -118,10 +118,10 @@ def zsh(tmp_path: Path) -> Iterator[Terminal]:
     terminal.close()
 
 
-def test_zsh(zsh: Terminal) -> None:
+def test_zsh_completes_commands_options_and_names(zsh: Terminal) -> None:
     zsh.type(ZSH, "set up\r\n")
     for words, expected in CASES:
         *before, last = words
-        # Erased again, so that nothing runs; then the word stands there as if it had been typed.
+        # ^U erases the line, so that no command runs.
         zsh.type(" ".join([*before, last]) + "\t", expected.removeprefix(last))
         zsh.type("\x15print erased\r", "\nerased")
