@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Doctor: everything that would keep sharing from working or make it slow, on a host or in a guest."""
+"""Doctor: all checks for problems that prevent sharing or make it slow, on a host or in a guest."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ KVM = Path("/dev/kvm")
 KVM_GET_API_VERSION, KVM_API = 0xAE00, 12
 QEMU = "qemu-system-x86_64"
 OLDEST_QEMU = (7, 2)
-_SAMPLES = 16  # pages of a segment that are asked for their node
+_SAMPLES = 16  # pages of a segment whose node is checked
 
 
 @dataclass(frozen=True)
 class Report:
-    """All checks. `role` is "guest" where the machine has ivshmem devices, else "host"."""
+    """All checks. `role` is "guest" if the machine has ivshmem devices, otherwise "host"."""
 
     role: str
     checks: list[Check]
@@ -49,9 +49,9 @@ class Report:
 
 
 def examine(sysfs_root: str | os.PathLike[str] | None = None) -> Report:
-    """Looks at this machine, or at the devices of a tree that stands for /sys ($EAL_SYSFS_ROOT too).
+    """Check this machine, or the devices of another sysfs tree (also $EAL_SYSFS_ROOT).
 
-    What such a tree leaves out is read in /sys itself.
+    Files that the tree does not have are read in /sys.
     """
     root = Path(sysfs_root or os.environ.get("EAL_SYSFS_ROOT") or SYSFS)
     devices = scan(sysfs_root)
@@ -61,15 +61,15 @@ def examine(sysfs_root: str | os.PathLike[str] | None = None) -> Report:
     return Report("guest" if devices else "host", checks)
 
 
-# --- prefixes ---------------------------------------------------------------------------------------------------
+# --- prefixes -----------------------------------------------------------------------------------------------
 
 
 def prefix_checks() -> Iterator[Check]:
-    """Prefixes of this user: whether each lives, and whether the pages of its segments are on the node they should."""
+    """Check the prefixes of this user: whether each is alive, and whether its segments are on their node."""
     try:
         states = prefix_states(runtime.runtime_dir())
     except Denied:
-        return  # the check of the runtime directory says so
+        return  # reported by the check of the runtime directory
     for state in states:
         yield _prefix(state)
         for record in state.table.segments if state.table else ():
@@ -81,13 +81,13 @@ def _prefix(state: PrefixState) -> Check:
     value = f"{state.status}, {len(segments)} segments of {sum(s.size for s in segments) >> 20} MiB"
     measured = {"status": state.status, "pid": state.pid, "segments": len(segments)}
     if state.status == "dead":
-        remedy = "ivshmem clean gives its memory back; eal.init(recover=True) takes it up again"
+        remedy = "`ivshmem clean` frees its memory; eal.init(recover=True) continues with it"
         return Check("prefix", state.prefix, value, Verdict.WARN, remedy, measured)
     return Check("prefix", state.prefix, value, measured=measured)
 
 
 def _place(record: SegmentRecord) -> Check:
-    """On which NUMA nodes the pages of a segment are, by a sample of them."""
+    """Return the NUMA nodes of a sample of a segment's pages."""
     subject = f"segment {str(record.uuid)[:8]}"
     try:
         segment = open_segment(record)
@@ -108,16 +108,16 @@ def _place(record: SegmentRecord) -> Check:
         "bound to none" if wanted == SOCKET_ID_ANY else f"bound to {wanted}"
     )
     if wanted != SOCKET_ID_ANY and nodes != {wanted}:
-        remedy = f"make it again while node {wanted} has enough free pages (ivshmem.placement says who is where)"
+        remedy = f"create it again while node {wanted} has enough free pages (`ivshmem placement` shows the users)"
         return Check("numa", subject, where, Verdict.FAIL, remedy, measured)
     return Check("numa", subject, where, measured=measured)
 
 
-# --- QEMU and KVM -----------------------------------------------------------------------------------------------
+# --- QEMU and KVM -------------------------------------------------------------------------------------------
 
 
 def qemu() -> Check:
-    """Whether there is a QEMU, and not too old a one."""
+    """Check that a recent QEMU is installed."""
     install = "apt-get install qemu-system-x86 (dnf install qemu-system-x86-core)"
     path = shutil.which(QEMU)
     if path is None:
@@ -128,31 +128,31 @@ def qemu() -> Check:
         return Check("qemu", path, f"does not run: {error}", Verdict.WARN, install)
     found = re.search(r"version (\d+)\.(\d+)(\S*)", said)
     if found is None:
-        return Check("qemu", path, "tells no version", Verdict.WARN, install)
+        return Check("qemu", path, "reports no version", Verdict.WARN, install)
     version = (int(found[1]), int(found[2]))
     measured = {"path": path, "version": f"{found[1]}.{found[2]}{found[3]}"}
     if version < OLDEST_QEMU:
-        remedy = "7.2 or later is what this is made for: " + install
+        remedy = "install QEMU 7.2 or later: " + install
         return Check("qemu", path, measured["version"], Verdict.FAIL, remedy, measured)
     return Check("qemu", path, measured["version"], measured=measured)
 
 
 def kvm(path: Path = KVM) -> Check:
-    """Whether VMs of this user run on the processor itself, or are emulated."""
+    """Check whether VMs of this user use KVM or are emulated."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         remedy = (
-            "modprobe kvm_intel (or kvm_amd), or turn virtualization on in the firmware; VMs are emulated meanwhile"
+            "modprobe kvm_intel (or kvm_amd), or enable virtualization in the firmware; until then VMs are emulated"
         )
         return Check("kvm", str(path), "not there", Verdict.WARN, remedy)
     except OSError as error:
-        remedy = "add this user to group kvm; VMs are emulated meanwhile"
+        remedy = "add this user to group kvm; until then VMs are emulated"
         return Check("kvm", str(path), f"cannot be opened: {error.strerror}", Verdict.WARN, remedy)
     try:
         version = fcntl.ioctl(fd, KVM_GET_API_VERSION)
     except OSError as error:
-        return Check("kvm", str(path), f"is no KVM: {error.strerror}", Verdict.WARN, "rm it, and modprobe kvm")
+        return Check("kvm", str(path), f"is not KVM: {error.strerror}", Verdict.WARN, "rm it, and modprobe kvm")
     finally:
         os.close(fd)
     measured = {"api": version}
@@ -161,13 +161,13 @@ def kvm(path: Path = KVM) -> Check:
             "kvm", str(path), f"API version {version}", Verdict.WARN, "use a kernel of 2.6.22 or later", measured
         )
     if _guests_do_not_boot():
-        remedy = "VMs are emulated; a host that is a VM itself has to allow nesting, or run on the metal"
+        remedy = "VMs are emulated; enable nested virtualization on the host of this machine, or use bare metal"
         return Check("kvm", str(path), "opens, but no guest booted with it", Verdict.WARN, remedy, measured)
     return Check("kvm", str(path), "can be opened", measured=measured)
 
 
 def _guests_do_not_boot() -> bool:
-    """Whether `ivshmem.vm.vm` has tried KVM since this machine booted, in vain."""
+    """Return whether `ivshmem.vm` has tried KVM without success since this machine booted."""
     try:
         return result_file().read_text() == "tcg"
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Checks: the result of one check of doctor, with verdict and remedy."""
+"""Checks: the result of one doctor check, with verdict and remedy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Verdict(StrEnum):
-    """FAIL: sharing does not work, or corrupts data. WARN: it is slow, or something is missing that helps."""
+    """FAIL: sharing does not work, or corrupts data. WARN: sharing is slow, or something helpful is missing."""
 
     OK = "ok"
     WARN = "warn"
@@ -18,8 +18,8 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One check of one thing: `value` is what was found, for people, and `measured` the same as numbers. A verdict
-    other than OK has a remedy.
+    """The check of one subject: `value` is the finding as text, `measured` the same as numbers. A verdict other than OK
+    has a remedy.
     """
 
     check: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Doctor's look at the ivshmem devices of this machine: what is in them, what stands in the way, how fast they are."""
+"""Doctor checks of the ivshmem devices of this machine: content, obstacles and speed."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from eal.text.sizes import KIB, MIB
 from eal.topology.model import Topology
 
 HOW_TO_GET_WRITE_BACK = (
-    "run the app as root with bar_access='devmem', and the device behind a bridge with a window above 4 GiB "
+    "run the application as root with bar_access='devmem', with the device behind a bridge with a window above 4 GiB "
     "(ivshmem.qemu_args(..., plug='1G'))"
 )
-HOW_TO_PLACE = "put the device behind a pxb-pcie with numa_node=N, N being the node of the host's pages"
+HOW_TO_PLACE = "put the device behind a pxb-pcie with numa_node=N, where N is the node of the host's pages"
 
 
 def device_checks(devices: list[IvshmemDevice], sys_folder: Path) -> Iterator[Check]:
-    """All that can be said of the devices, by the very probe that an app's `eal.init` makes.
+    """Return the checks of all devices, by the same probe as `eal.init`.
 
-    As there, a device of ours is enabled and stays so; a foreign one is left as it was found.
+    As in `init`, a device with this project's formats is enabled and stays so; a foreign one is restored.
     """
-    findings = Prober(lambda entries: None).probe(devices)
+    findings = Prober().probe(devices)
     segments = {s.path: s for share in findings.shares for s in share.segments}
     try:
         for device in devices:
@@ -66,12 +66,12 @@ def _content(device: IvshmemDevice, findings: Findings, segments: dict[str, Segm
         return Check("device", device.address, "foreign: left alone", measured=measured)
     segment = segments.get(device.resource_name)
     if segment is None:
-        remedy = "give the VM the metadata that names it too; a segment alone, or one that comes twice, is not used"
-        return Check("device", device.address, "a segment that is not used", Verdict.WARN, remedy, measured)
+        remedy = "plug the metadata file that lists it; a segment alone, or a second copy of one, is not used"
+        return Check("device", device.address, "unused segment", Verdict.WARN, remedy, measured)
     measured["uuid"] = str(segment.uuid)
     value = f"segment of group {segment.group!r}, {_size(segment.size)}"
     if segment.retired:
-        remedy = "the host started afresh: unplug its old metadata and plug the new one"
+        remedy = "the host made a fresh start: unplug its old metadata file and plug the new one"
         return Check("device", device.address, f"{value}, retired", Verdict.FAIL, remedy, measured)
     return Check("device", device.address, value, measured=measured)
 
@@ -84,11 +84,11 @@ def _driver(device: IvshmemDevice) -> Iterator[Check]:
 
 
 def _speed(device: IvshmemDevice, segment: Segment, sys_folder: Path) -> Check:
-    """The memory type of a BAR that is mapped as an app has it, and what an access costs."""
+    """Check the memory type of a BAR as an application maps it, and the latency of an access."""
     speed = measure(segment.mapping, None if segment.readonly else lib.IVS_SEGMENT_SCRATCH)
     pat_list = sys_folder / PAT_LIST.relative_to(SYSFS)
     types = memory_types(device.bar_start, device.bar_size, pat_list)
-    kind = ", ".join(sorted(types)) if types else "an ordinary file" if device.emulated else "type not told"
+    kind = ", ".join(sorted(types)) if types else "an ordinary file" if device.emulated else "unknown type"
     measured = {
         "types": sorted(types) if types else None,
         "load_ns": round(speed.load, 2),
@@ -103,7 +103,7 @@ def _speed(device: IvshmemDevice, segment: Segment, sys_folder: Path) -> Check:
 
 
 def _nodes(sys_folder: Path) -> list[int]:
-    """The NUMA nodes of a tree, or where it has devices alone, of this machine."""
+    """Return the NUMA nodes of the sysfs tree, or of this machine if the tree has only devices."""
     for tree in (sys_folder, None):
         try:
             return [node.node for node in Topology(tree).nodes]
@@ -113,7 +113,7 @@ def _nodes(sys_folder: Path) -> list[int]:
 
 
 def _place(device: IvshmemDevice, sys_folder: Path) -> Iterator[Check]:
-    """On which node a segment is, as far as this machine has several."""
+    """Check the NUMA node of a segment, on a machine with several nodes."""
     nodes = _nodes(sys_folder)
     measured = {"node": device.numa_node, "nodes": nodes}
     if len(nodes) > 1 and device.numa_node < 0:
@@ -124,21 +124,21 @@ def _place(device: IvshmemDevice, sys_folder: Path) -> Iterator[Check]:
 
 
 def _lockdown(devices: list[IvshmemDevice], sys_folder: Path) -> Check:
-    """Lockdown keeps BARs from being mapped; a machine without devices of ours does not mind."""
+    """Check kernel lockdown, which prevents mapping of BARs; irrelevant without ivshmem devices."""
     mode = lockdown(of_tree(sys_folder, "kernel/security/lockdown").parent)
     measured = {"mode": mode}
     own_tree = (sys_folder / "kernel/security/lockdown").exists()
     if mode in (None, "none") or not any(own_tree or not device.emulated for device in devices):
-        return Check("lockdown", "kernel", mode or "none that the kernel tells of", measured=measured)
+        return Check("lockdown", "kernel", mode or "not reported by the kernel", measured=measured)
     return Check("lockdown", "kernel", f"{mode}: BARs cannot be mapped", Verdict.FAIL, HOW_TO_LIFT, measured)
 
 
 def _fallbacks() -> Iterator[Check]:
-    """What the apps of this machine have found out when they mapped BARs."""
+    """Report the BAR access that the prefixes of this machine have chosen."""
     try:
         directories = runtime.prefixes(runtime.runtime_dir())
     except Denied:
-        return  # said elsewhere
+        return  # reported by another check
     for directory in directories:
         choice = read_choice(directory.bar_access)
         if choice.access == "auto":

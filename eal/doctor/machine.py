@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Doctor: what of this machine would keep sharing from working or make it slow; each check with value and remedy."""
+"""Doctor checks of this machine: obstacles to sharing and causes of slow sharing, each with value and remedy."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LITTLE_SHM = 64 * MIB
 
 
 def of_tree(sys_folder: Path, name: str) -> Path:
-    """A file of a tree that stands for /sys, or /sys's own where the tree leaves it out."""
+    """Return the path of a file in the sysfs tree, or in /sys if the tree does not have it."""
     return sys_folder / name if (sys_folder / name).exists() else SYSFS / name
 
 
 def machine_checks(sys_folder: Path) -> Iterator[Check]:
-    """What every machine has: pages, room, the runtime directory, and whether atomics are what they should be."""
+    """Return the checks that apply to every machine: pages, free space, the runtime directory, atomic instructions."""
     yield from hugepages(sys_folder)
     yield shared_memory()
     yield runtime_directory()
@@ -32,7 +32,7 @@ def machine_checks(sys_folder: Path) -> Iterator[Check]:
 
 
 def hugepages(sys_folder: Path) -> Iterator[Check]:
-    """Each size of hugepages: how many there are, how many are free, and where a file of them can be made."""
+    """Check each hugepage size: total and free pages, and a mount on which a file can be created."""
     pools = sorted(of_tree(sys_folder, "kernel/mm/hugepages").glob("hugepages-*kB"), key=lambda path: _kib(path.name))
     if not pools:
         yield Check("hugepages", "kernel", "this kernel has none", Verdict.WARN, "use a kernel with hugetlbfs")
@@ -42,7 +42,7 @@ def hugepages(sys_folder: Path) -> Iterator[Check]:
     found = [_pool(pool, mounts.get(_kib(pool.name) * KIB, [])) for pool in pools]
     usable = any(check.verdict == Verdict.OK for check in found)
     for check in found:
-        # One size that can be used is enough.
+        # One usable size is enough.
         if usable and check.verdict == Verdict.WARN and not check.measured["total"]:
             yield Check(check.check, check.subject, check.value, measured=check.measured)
         else:
@@ -54,15 +54,15 @@ def _pool(pool: Path, mounts: list[Path]) -> Check:
     writable = [str(folder) for folder in mounts if os.access(folder, os.W_OK)]
     size = _kib(pool.name) * KIB
     measured = {"page_size": size, "total": total, "free": free, "reserved": reserved, "mounts": writable}
-    where = f"at {', '.join(writable)}" if writable else "mounted nowhere that this user may write to"
+    where = f"at {', '.join(writable)}" if writable else "not mounted where this user may write"
     value = f"{free - reserved} of {total} free, {where}"
     subject = f"{size // MIB} MiB" if size >= MIB else f"{size // KIB} KiB"
     if free - reserved > 0 and writable:
         return Check("hugepages", subject, value, measured=measured)
     if total and not free - reserved:
-        remedy = "end what holds them, or raise nr_hugepages; until then segments lie on tmpfs, which costs TLB misses"
+        remedy = "end the processes that use them, or raise nr_hugepages; segments are on tmpfs, which costs TLB misses"
     else:
-        remedy = f"{HOW_TO_GET_HUGEPAGES}; without, segments lie on tmpfs, which costs TLB misses"
+        remedy = f"{HOW_TO_GET_HUGEPAGES}; until then segments are on tmpfs, which costs TLB misses"
     return Check("hugepages", subject, value, Verdict.WARN, remedy, measured)
 
 
@@ -71,7 +71,7 @@ def _kib(name: str) -> int:
 
 
 def shared_memory(folder: Path = SHM_DIR) -> Check:
-    """Room on the tmpfs, where segments lie without hugepages, and metadata always."""
+    """Check the free space of the tmpfs, which holds all metadata files, and segments without hugepages."""
     try:
         found = os.statvfs(folder)
     except OSError as error:
@@ -88,26 +88,26 @@ def shared_memory(folder: Path = SHM_DIR) -> Check:
 
 
 def runtime_directory() -> Check:
-    """Whether nobody else can write to the runtime directory."""
+    """Check that no other user can write to the runtime directory."""
     path = runtime_dir()
     try:
         check_private(path)
     except Denied as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            return Check("runtime directory", str(path), "not made yet")
+            return Check("runtime directory", str(path), "not created yet")
         return Check("runtime directory", str(path), "not private", Verdict.FAIL, str(error))
     return Check("runtime directory", str(path), "private")
 
 
 def hypervisor() -> str:
-    """What the processor says it runs on, such as "KVMKVMKVM" or "TCGTCGTCGTCG"; "" on bare metal."""
+    """Return the hypervisor's CPUID name, such as "KVMKVMKVM" or "TCGTCGTCGTCG"; "" on bare metal."""
     name = ffi.new("char[13]")
     lib.ivs_hypervisor(name)
     return bytes(ffi.string(name)).decode("ascii", "replace")
 
 
 def emulated_processor() -> Check:
-    """TCG with one processor emulates atomic instructions without atomicity: what is shared gets corrupted."""
+    """Check for TCG with one processor, whose atomic instructions are not atomic, so that shared data is corrupted."""
     name, cpus = hypervisor(), os.cpu_count() or 1
     runs_on = {"": "no hypervisor", "TCGTCGTCGTCG": "TCG", "KVMKVMKVM": "KVM"}.get(name, name)
     value = f"{cpus} CPU{'s' if cpus > 1 else ''}, {runs_on}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -16,13 +16,15 @@ from eal.memory import hugepages
 from eal.memory.heap import Heap, base_address
 from eal.memory.segment_file import Ownership
 from eal.memory.socket_id import SOCKET_ID_ANY
+from eal.metadata.records import Entry
 from eal.objects.table import ObjectTable
 from eal.objects.zones import ZoneTable
 from eal.pci.bar_access import BarAccess
 from eal.pci.bus import Bus
 from eal.probe.events import Event
 from eal.probe.monitor import HotplugMonitor
-from eal.probe.prober import Prober
+from eal.probe.prober import ProbeObserver, Prober
+from eal.probe.share import Share
 from eal.runtime.prefix_dir import PrefixDir, check_prefix, runtime_dir
 from eal.text.sizes import MIB
 
@@ -69,6 +71,25 @@ class Parts:
     resources: ExitStack
 
 
+class _EalObserver(ProbeObserver):
+    """Passes the prober's results to the registry check, the lookups and the watches of an Eal."""
+
+    def __init__(self, membership: Membership, zones: ZoneTable, monitor: LazyMonitor) -> None:
+        self._membership, self._zones, self._monitor = membership, zones, monitor
+
+    def find_in_use(self, entries: Iterable[Entry]) -> tuple[Entry, str] | None:
+        return self._membership.find_in_registry(entries)
+
+    def publish(self, shares: list[Share]) -> None:
+        self._zones.publish(shares)
+
+    def revoke(self, share: Share, code: int) -> None:
+        self._zones.revoke(share, code)
+
+    def report(self, event: Event) -> None:
+        self._monitor.report(event)
+
+
 def create_parts(options: Options) -> Parts:
     """Join the file_prefix, probe the PCI devices and allocate the requested memory.
 
@@ -95,13 +116,7 @@ def _connect_parts(options: Options, membership: Membership, monitor: LazyMonito
     )
     bus = Bus(options.sysfs_root)
     zones = ZoneTable()
-    prober = Prober(
-        membership.find_in_registry,
-        bar_access.map,
-        publish=zones.publish,
-        revoke=zones.revoke,
-        report=monitor.report,
-    )
+    prober = Prober(_EalObserver(membership, zones, monitor), bar_access.map)
     resources.callback(prober.close)
     if not options.no_pci:
         with _garbage_collector_off():

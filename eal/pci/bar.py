@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""BARs: mapping the memory of an ivshmem device, and leaving it as it was found where it is not ours."""
+"""BARs: map the memory of an ivshmem device, and restore the state of a foreign device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOW_TO_LET_USERS_IN = "run as root, or install the udev rule of docs/nonroot.md 
 
 
 class Bar:
-    """BAR2 of a device, opened. Raises an error that says what to do where it cannot be."""
+    """BAR2 of a device, opened. An error states the obstacle and the remedy."""
 
     def __init__(self, device: IvshmemDevice) -> None:
         self.device = device
@@ -32,15 +32,15 @@ class Bar:
             raise
         found = os.fstat(self._fd)
         self.size = found.st_size
-        self._block = found.st_blksize  # on hugetlbfs a page, and munmap takes no part of one
+        self._block = found.st_blksize  # a hugepage on hugetlbfs, where munmap needs whole pages
 
     def _open(self) -> int:
         try:
             return _open_resource(self.device.resource_name)
         except FileNotFoundError as error:
             raise Detached(
-                f"{self.device.address}: no BAR2 with an address: plugged where no window was large enough for it? "
-                "Boot the VM with ivshmem.qemu_args(..., plug=SIZE), which reserves one"
+                f"{self.device.address}: BAR2 has no address; the bridge window was probably too small for it. "
+                "Boot the VM with ivshmem.qemu_args(..., plug=SIZE), which reserves a window"
             ) from error
         except OSError as error:
             raise Denied(
@@ -48,28 +48,28 @@ class Bar:
             ) from error
 
     def _enable(self) -> None:
-        """The kernel leaves memory decoding of an unbound device off."""
+        """Enable memory decoding, which the kernel leaves off for an unbound device."""
         try:
             if int(self.device.read("enable")) == 0:
                 (self.device.path / "enable").write_text("1")
                 self._enabled_here = True
         except (FileNotFoundError, ValueError):
-            pass  # nothing to switch
+            pass  # already enabled
         except OSError as error:
             raise Denied(
                 f"{self.device.address}: cannot enable the device: {error.strerror}: {HOW_TO_LET_USERS_IN}"
             ) from error
 
     def restore(self) -> None:
-        """Puts the device back into the state it was found in."""
+        """Restore the state in which the device was found."""
         if self._enabled_here:
             (self.device.path / "enable").write_text("0")
             self._enabled_here = False
 
     def map(self, length: int, *, writable: bool, hint: int = 0) -> Mapping:
-        """Maps the first `length` bytes, or somewhat more, as the kernel does. Raises Corrupt where the BAR is smaller.
+        """Map at least the first `length` bytes through sysfs. Raise Corrupt if the BAR is smaller.
 
-        Where another process holds the BAR write-back, so does this mapping: the kernel allows one type at a time.
+        If another process maps the BAR write-back, so does this mapping: the kernel allows one memory type at a time.
         """
         length = self._whole_pages(length)
         try:
@@ -80,27 +80,29 @@ class Bar:
             raise _explain(self.device, error) from error
 
     def map_write_back(self, length: int, *, writable: bool, hint: int = 0) -> Mapping:
-        """The same through /dev/mem. Raises what eal.linux.memory_type.map_write_back does."""
+        """Map the BAR through /dev/mem. Raises the errors of eal.linux.memory_type.map_write_back."""
         length = self._whole_pages(length)
         what = f"BAR2 of {self.device.address}"
         return map_write_back(self.device.bar_start, length, writable=writable, hint=hint, label=what)
 
     def held_write_back(self) -> bool:
-        """Whether any process maps this BAR write-back now, as far as the kernel tells."""
+        """Return whether a process maps this BAR write-back, according to the kernel's PAT list."""
         return not self.device.emulated and WRITE_BACK in (memory_types(self.device.bar_start, self.size) or ())
 
     def _whole_pages(self, length: int) -> int:
         if length > self.size:
-            raise Corrupt(f"{self.device.address}: {length} bytes are needed, BAR2 has {self.size}: truncated?")
+            raise Corrupt(
+                f"{self.device.address}: {length} bytes are needed, but BAR2 has {self.size}: the file was truncated"
+            )
         return min(-(-length // self._block) * self._block, self.size)
 
     def close(self) -> None:
-        """Closes the file; mappings stay."""
+        """Close the file; mappings stay."""
         os.close(self._fd)
 
 
 def _open_resource(path: str) -> int:
-    """To be written, unless it is on a read-only mount: the memory of a read-only device of an emulated bus."""
+    """Open the file writable, or read-only on a read-only mount: a read-only device of an emulated bus."""
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
@@ -110,7 +112,7 @@ def _open_resource(path: str) -> int:
 
 
 def _explain(device: IvshmemDevice, error: EalError) -> EalError:
-    """The error that says what stands in the way of a mapping, where that can be told."""
+    """Return the error that names the obstacle to a mapping, if it is known."""
     if error.code == errno.EINVAL:
         if device.driver:
             return InUse(
@@ -119,10 +121,10 @@ def _explain(device: IvshmemDevice, error: EalError) -> EalError:
             )
         return InUse(
             f"{device.address}: BAR2 is claimed by a driver, or another process maps it write-back "
-            "(bar_access='devmem'): unbind the driver; run this process as root, which can follow the other one"
+            "(bar_access='devmem'): unbind the driver, or run this process as root, which can also use /dev/mem"
         )
     if error.code == errno.EPERM:
         mode = lockdown()
-        said = f"kernel lockdown {mode} forbids" if mode not in (None, "none") else "the kernel (lockdown?) forbids"
-        return Denied(f"{device.address}: {said} mapping BARs: {HOW_TO_LIFT}")
+        obstacle = f"kernel lockdown {mode} forbids" if mode not in (None, "none") else "the kernel (lockdown?) forbids"
+        return Denied(f"{device.address}: {obstacle} mapping BARs: {HOW_TO_LIFT}")
     return error

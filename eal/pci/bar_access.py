@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""BAR access: how the processes of one prefix map BARs that carry segments, chosen once and followed by all of them."""
+"""BAR access: how the processes of a prefix map BARs of segments, decided once and used by all of them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from eal.pci.bar import Bar
 log = logging.getLogger(__name__)
 
 SYSFS, DEVMEM, AUTO = "sysfs", "devmem", "auto"
-# A range that somebody holds is tried again, since another process may just be looking what is in it: so often in all,
-# and so many seconds apart.
+# A mapped range is tried again, because another process may just be classifying the device: number of attempts, and
+# seconds
+# between them.
 _GLANCES, _GLANCE = 20, 0.01
 
 
 @dataclass
 class Choice:
-    """What a prefix goes by: "sysfs", "devmem" or "auto" (not chosen yet), and why; by device, why a BAR is mapped
-    through sysfs all the same.
+    """The choice of a prefix: "sysfs", "devmem" or "auto" (not decided yet), the reason, and for each BAR that is
+    mapped
+    through sysfs although devmem was chosen, the reason.
     """
 
     access: str = AUTO
@@ -38,7 +40,7 @@ class Choice:
 
 
 def read_choice(path: Path) -> Choice:
-    """The choice that a prefix has recorded; the default one where there is none that can be read."""
+    """Return the recorded choice of a prefix; the default one if there is no readable record."""
     try:
         found = json.loads(path.read_bytes())
         return Choice(str(found["access"]), str(found["why"]), {str(k): str(v) for k, v in found["fallbacks"].items()})
@@ -49,18 +51,18 @@ def read_choice(path: Path) -> Choice:
 class BarAccess:
     """Maps segments as the prefix has chosen.
 
-    "auto" is decided when the first segment is mapped: devmem where the processor leaves its caches out, which is
-    measured, or where another process has the BAR write-back already; else sysfs.
+    "auto" is decided when the first segment is mapped: devmem if the measured latency shows an uncached BAR, or if
+    another process maps the BAR write-back; otherwise sysfs.
     """
 
     def __init__(
         self, path: Path, wish: str, *, primary: bool, lock: Callable[[], AbstractContextManager[None]]
     ) -> None:
-        """`path`: the prefix's record, which a primary begins anew. `lock`: alone among the prefix's processes."""
+        """`path` is the prefix's record, which a primary replaces; `lock` excludes the prefix's other processes."""
         self._path = path
         self._lock = lock
         self._glances = _GLANCES
-        self._known = AUTO  # the access once it is decided, which does not change
+        self._known = AUTO  # the decided access, which does not change
         if primary:
             with lock():
                 self._path.unlink(missing_ok=True)
@@ -71,17 +73,17 @@ class BarAccess:
 
     @property
     def choice(self) -> Choice:
-        """What holds for all processes of the prefix now."""
+        """The current choice of the prefix."""
         return read_choice(self._path)
 
     def map(self, bar: Bar, length: int, *, writable: bool, hint: int = 0) -> Mapping:
-        """Maps the first `length` bytes of a segment's BAR. Raises what Bar.map does."""
+        """Map the first `length` bytes of a segment's BAR. Raises the errors of Bar.map."""
         if self._known == AUTO:
             self._known = self._decided(bar).access
         if self._known == DEVMEM:
             try:
                 if bar.device.emulated:
-                    raise EalError("it is a file on an emulated bus")
+                    raise EalError("the device is a file on an emulated bus")
                 return self._map_write_back(bar, length, writable, hint)
             except EalError as error:
                 self._fall_back(bar, str(error))
@@ -100,7 +102,7 @@ class BarAccess:
         choice = self.choice
         if choice.access == AUTO:
             with self._lock():
-                choice = self.choice  # another process may have decided meanwhile
+                choice = self.choice  # another process may have decided in the meantime
                 if choice.access == AUTO:
                     choice = Choice(*_decide(bar))
                     log.info("bar_access is %s: %s", choice.access, choice.why)
@@ -120,19 +122,19 @@ class BarAccess:
 
 
 def _decide(bar: Bar) -> tuple[str, str]:
-    """The better access for the BARs of this machine, judged by one of them; and why."""
+    """Return the better access for the BARs of this machine, measured on one of them, and the reason."""
     if bar.device.emulated:
         return SYSFS, "an emulated bus"
     if bar.held_write_back():
-        return DEVMEM, f"another process has {bar.device.address} write-back already"
+        return DEVMEM, f"another process maps {bar.device.address} write-back"
     speed = measure(bar.map(HEADER_SIZE, writable=False))
     if not speed.uncached:
-        return SYSFS, f"the processor caches BARs all the same: {speed}"
+        return SYSFS, f"the processor caches BARs in spite of their memory type: {speed}"
     why = f"the processor does not cache BARs mapped through sysfs: {speed}"
     try:
         bar.map_write_back(HEADER_SIZE, writable=False)
-    except (Denied, NotFound) as error:  # holds for every BAR; other reasons are this one's own
-        log.warning("shared memory will be slow: %s; and %s", why, error)
+    except (Denied, NotFound) as error:  # this reason holds for every BAR, other reasons for this BAR only
+        log.warning("shared memory will be slow: %s; %s", why, error)
         return SYSFS, f"{why}; but {error}"
     except EalError:
         pass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The PCI bus over time: which ivshmem devices are there now, and when that may have changed."""
+"""The PCI bus: list the ivshmem devices, and wait for changes."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from eal.pci.device import SYSFS, IvshmemDevice, scan
 
 log = logging.getLogger(__name__)
 
-_SETTLED = 0.2  # seconds after which a folder's time stamp tells every later change from the last one
-_RELIST = 2.0  # seconds between looks at the bus where the kernel tells of changes, in case it lost one
+_SETTLED = 0.2  # seconds after which the timestamp of a directory distinguishes every later change
+_RELIST = 2.0  # seconds between two scans although the kernel reports changes, in case it lost an event
 
 
 class Bus:
-    """The ivshmem devices of this machine, or of a sysfs tree that is named."""
+    """The ivshmem devices of this machine, or of another sysfs tree."""
 
     def __init__(self, sysfs_root: str | os.PathLike[str] | None = None) -> None:
         self._root = sysfs_root or os.environ.get("EAL_SYSFS_ROOT")
         self._source: _Source | None = None
 
     def devices(self) -> list[IvshmemDevice]:
-        """All ivshmem devices now, sorted by address."""
+        """Return all current ivshmem devices, sorted by address."""
         return scan(self._root)
 
     def listen(self) -> None:
-        """From now on `wait` tells of changes. Look at `devices` after this, not before."""
+        """Start monitoring, so that `wait` reports changes. Call `devices` after this, not before."""
         if self._source is None:
             self._source = _Folder(Path(self._root)) if self._root else _kernel()
 
     def wait(self, timeout: float, bell: int) -> bool:
-        """Waits up to `timeout` seconds, or until the descriptor `bell` can be read. Whether to look at `devices`."""
+        """Wait up to `timeout` seconds, or until `bell` is readable. Return whether to call `devices`."""
         assert self._source is not None
         descriptors = [bell, *self._source.descriptors()]
         poll = select.poll()
@@ -45,22 +45,22 @@ class Bus:
         return self._source.changed()
 
     def close(self) -> None:
-        """Listens no more. In a forked child too: nothing of its parent's is touched."""
+        """Stop monitoring. Also in a forked child: nothing of the parent is changed."""
         self._source = None
 
 
 class _Source(Protocol):
-    """What tells that devices came or went."""
+    """A source of device changes."""
 
     def descriptors(self) -> list[int]:
-        """Those that can be read when something has changed."""
+        """Descriptors that become readable on a change."""
 
     def changed(self) -> bool:
-        """Whether anything may have changed since the last call."""
+        """Return whether the bus may have changed since the last call."""
 
 
 class _Folder:
-    """A folder of devices that no kernel stands behind: its time stamp tells."""
+    """The timestamp of a device directory that no kernel maintains."""
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "bus/pci/devices"
@@ -78,12 +78,12 @@ class _Folder:
         if stamp != self._last:
             self._last = stamp
             return True
-        # time stamps are some milliseconds coarse: what came right after the last look may bear the same one
+        # timestamps have a resolution of some milliseconds: a change just after the last scan may have the same one
         return abs(time.time_ns() - stamp[1]) < _SETTLED * 1e9
 
 
 class _Kernel:
-    """The kernel's own events, which come without udevd too."""
+    """The kernel's uevents, which need no udevd."""
 
     def __init__(self) -> None:
         import pyudev
@@ -101,14 +101,14 @@ class _Kernel:
         try:
             while self._monitor.poll(timeout=0) is not None:
                 told = True
-        except OSError as error:  # more events than its buffer holds
-            log.debug("events were lost (%s): looking at the bus", error)
+        except OSError as error:  # more events than the socket buffer holds
+            log.debug("uevents were lost (%s): scanning the bus", error)
             told = True
         return self._relist.changed() or told
 
 
 class _Relist:
-    """A list of the bus, compared now and then, or each time where nothing else tells."""
+    """A scan of the bus at intervals, or on each call where no other source exists."""
 
     def __init__(self, interval: float = _RELIST) -> None:
         self._interval = interval
@@ -136,5 +136,5 @@ def _kernel() -> _Source:
     try:
         return _Kernel()
     except (ImportError, OSError) as error:
-        log.warning("no events from the kernel (%s): looking at %s all the time instead", error, SYSFS)
+        log.warning("no uevents from the kernel (%s): scanning %s at each poll instead", error, SYSFS)
         return _Relist(0.1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PCI: the ivshmem devices of this machine, by pyudev, or from a sysfs tree that is named."""
+"""PCI devices: find the ivshmem devices of this machine by pyudev, or in another sysfs tree (DPDK: rte_pci_device)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SYSFS = Path("/sys")
 
 @dataclass(frozen=True)
 class IvshmemDevice:
-    """An ivshmem device: its PCI address, such as "0000:00:04.0", and its folder in sysfs."""
+    """An ivshmem device: its PCI address, such as "0000:00:04.0", and its directory in sysfs."""
 
     address: str
     path: Path
@@ -29,11 +29,13 @@ class IvshmemDevice:
 
     @property
     def resource_name(self) -> str:
-        """The same as text. (Making a Path of it would take a fifth of the time of opening it.)"""
+        """The path of the BAR2 file as text; creating a Path would take a fifth of the time of opening it."""
         return f"{self.path}/resource{MEMORY_BAR}"
 
     def read(self, name: str) -> str:
-        """What one of the small files in its folder says. Raises OSError. (A third of the time of Path.read_text.)"""
+        """Return the content of a small file in the device's directory; three times as fast as Path.read_text. Raise
+        OSError.
+        """
         fd = os.open(f"{self.path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             return os.read(fd, 4096).decode()
@@ -42,7 +44,7 @@ class IvshmemDevice:
 
     @property
     def numa_node(self) -> int:
-        """The NUMA node the device says it is on; -1 where it says nothing."""
+        """The NUMA node of the device; -1 if unknown."""
         try:
             return int(self.read("numa_node"))
         except (OSError, ValueError):
@@ -50,12 +52,12 @@ class IvshmemDevice:
 
     @property
     def bar_start(self) -> int:
-        """The physical address of BAR2; 0 where it has none."""
+        """The physical address of BAR2; 0 if it has none."""
         return self._bar()[0]
 
     @property
     def bar_size(self) -> int:
-        """Bytes of BAR2 by the device's `resource` file; 0 where it has none, or none with an address."""
+        """Bytes of BAR2 by the `resource` file; 0 if there is no BAR2 or no address is assigned."""
         return self._bar()[1]
 
     def _bar(self) -> tuple[int, int]:
@@ -76,15 +78,15 @@ class IvshmemDevice:
 
     @property
     def emulated(self) -> bool:
-        """Whether this is a folder that plays a device: its BAR has no physical address."""
+        """Whether the device is a directory on an emulated bus: its BAR has no physical address."""
         return not str(self.path).startswith(f"{SYSFS}/")
 
 
 def scan(sysfs_root: str | os.PathLike[str] | None = None) -> list[IvshmemDevice]:
-    """All ivshmem devices, sorted by address. (DPDK: rte_bus_scan.)
+    """Return all ivshmem devices, sorted by address (DPDK: rte_bus_scan).
 
-    Through pyudev where `sysfs_root` is None (and $EAL_SYSFS_ROOT is not set), or from that tree, which stands for
-    /sys: no udev looks there.
+    Uses pyudev if `sysfs_root` is None (and $EAL_SYSFS_ROOT is not set), otherwise reads that tree, which udev does not
+    know.
     """
     root = sysfs_root or os.environ.get("EAL_SYSFS_ROOT")
     found = _by_sysfs(Path(root)) if root else _by_pyudev()
@@ -96,7 +98,7 @@ def _by_pyudev() -> list[IvshmemDevice]:
         import pyudev
 
         context = pyudev.Context()
-    except ImportError as error:  # pyudev itself is there; it loads libudev.so.1
+    except ImportError as error:  # pyudev is installed, but libudev.so.1, which it loads, is not
         log.warning("libudev cannot be loaded (%s): reading %s instead", error, SYSFS)
         return _by_sysfs(SYSFS)
     return [IvshmemDevice(d.sys_name, Path(d.sys_path)) for d in context.list_devices(subsystem="pci")]

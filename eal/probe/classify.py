@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Devices: what each ivshmem device of this machine was found to carry; it is that until it goes."""
+"""Classification: the content of each ivshmem device of this machine, by magic; valid until the device is removed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable
+from enum import Enum
 from uuid import UUID
 
 from eal._native import ffi, lib
@@ -20,17 +21,17 @@ from eal.pci.device import IvshmemDevice
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 2.0  # seconds in which a device that cannot be read yet may become whole: the kernel tells of it early
+_PATIENCE = 2.0  # seconds that an unreadable device may take to appear completely: the kernel reports it early
 
 
 class ProbedDevice:
-    """A device that carries nothing of ours, or something that cannot be used: `fault` says why."""
+    """A foreign device, or one that cannot be used: `fault` states the reason."""
 
     def __init__(self, device: IvshmemDevice, *, fault: str = "", name: str = "") -> None:
         self.device = device
         self.serial = _serial(device)
         self.fault = fault
-        self.name = name  # of the metadata, where it can be read
+        self.name = name  # of the metadata file, if it is readable
         self.since = time.monotonic()
         self._bar: Bar | None = None
 
@@ -40,16 +41,16 @@ class ProbedDevice:
 
     @property
     def gone(self) -> bool:
-        """Whether it is not there any more, though nobody has told yet."""
+        """Return whether the device has been removed, even if no event was received."""
         return _serial(self.device) != self.serial
 
     @property
     def settled(self) -> bool:
-        """Whether a fault is there to stay."""
+        """Return whether the fault is permanent."""
         return time.monotonic() - self.since > _PATIENCE
 
     def bar(self, opened: Bar | None = None) -> Bar:
-        """Its memory; open until `close`."""
+        """Return the device's BAR, open until `close`."""
         if self._bar is None:
             self._bar = opened or Bar(self.device)
         return self._bar
@@ -61,8 +62,8 @@ class ProbedDevice:
 
 
 class SegmentDevice(ProbedDevice):
-    """A device that carries a segment. `home` is the address of the metadata with which it came, as far as can be
-    told: the device that goes when that is unplugged.
+    """A device that carries a segment. `home` is the address of the metadata file that it was plugged with, as far as
+    known: this device is removed when that metadata file is unplugged.
     """
 
     def __init__(self, device: IvshmemDevice, record: SegmentRecord) -> None:
@@ -71,7 +72,7 @@ class SegmentDevice(ProbedDevice):
         self.home = ""
 
     def takes_writes(self) -> bool:
-        """Whether writes reach the segment: QEMU drops them without a word where the device is read-only."""
+        """Return whether writes reach the segment: QEMU silently drops them if the device is read-only."""
         try:
             page: Mapping = self.bar().map(HEADER_SIZE, writable=True)
         except Denied:  # on an emulated bus
@@ -79,19 +80,26 @@ class SegmentDevice(ProbedDevice):
         return bool(lib.ivs_segment_takes_writes(page.pointer()))
 
 
-class MetadataDevice(ProbedDevice):
-    """A device that carries a metadata, taken up or not.
+class DeviceState(Enum):
+    """State of a device with a metadata file; eal.probe.prober has the table of transitions."""
 
-    `state` is "new", "accepted", "pending" (a segment is missing), "leaving" (its unplug is announced) or "rejected".
-    """
+    NEW = "new"
+    ACCEPTED = "accepted"
+    PENDING = "pending"
+    LEAVING = "leaving"
+    REJECTED = "rejected"
+
+
+class MetadataDevice(ProbedDevice):
+    """A device that carries a metadata file, accepted or not."""
 
     def __init__(self, device: IvshmemDevice) -> None:
         super().__init__(device)
-        self.state = "new"
-        self.let_go = False  # it was in use until its unplug was announced
+        self.state = DeviceState.NEW
+        self.released = False  # its share was in use until the unplug was announced
 
     def read(self) -> TableFile:
-        """The file on it, mapped and checked. Raises Corrupt with the reason."""
+        """Return the metadata file, mapped and validated. Raise Corrupt with the reason."""
         whole = self.bar().map(self.bar().size, writable=False)
         try:
             file = TableFile.open(whole, METADATA_MAGIC, f"metadata on device {self.address}")
@@ -103,96 +111,98 @@ class MetadataDevice(ProbedDevice):
 
 
 class DeviceTable:
-    """All devices that are known now, by address."""
+    """All known devices by address."""
 
     def __init__(self) -> None:
-        self.known: dict[str, ProbedDevice] = {}
+        self.devices: dict[str, ProbedDevice] = {}
         self._carriers: dict[UUID, list[SegmentDevice]] = {}
         self._forgot = False
 
     def update(self, there: Iterable[IvshmemDevice]) -> list[ProbedDevice]:
-        """Looks at the devices that came. Gives those that went; one whose slot was taken by another is among them.
+        """Classify new devices. Return the removed ones, including those whose slot now has another device.
 
-        A bad device gets a fault and never takes another one down with it.
+        A damaged device gets a fault and does not affect the others.
         """
         self._forgot = False
         now = {device.address: device for device in there}
         gone = []
-        for address, known in list(self.known.items()):
-            if address not in now or known.serial != _serial(now[address]):
-                gone.append(self.known.pop(address))
-                known.close()
-            elif known.fault and type(known) is ProbedDevice and not known.settled:
-                self.known[address] = self._look(now[address], known.since)
-        came = [device for address, device in sorted(now.items()) if address not in self.known]
-        for device in came:
-            self.known[device.address] = self._look(device)
-        _settle_homes([self.known[device.address] for device in came])
+        for address, probed in list(self.devices.items()):
+            if address not in now or probed.serial != _serial(now[address]):
+                gone.append(self.devices.pop(address))
+                probed.close()
+            elif probed.fault and type(probed) is ProbedDevice and not probed.settled:
+                self.devices[address] = self._probe(now[address], probed.since)
+        new = [device for address, device in sorted(now.items()) if address not in self.devices]
+        for device in new:
+            self.devices[device.address] = self._probe(device)
+        _assign_homes([self.devices[device.address] for device in new])
         self._carriers = {}
-        for _, known in sorted(self.known.items()):
-            if isinstance(known, SegmentDevice):
-                self._carriers.setdefault(known.record.uuid, []).append(known)
+        for _, probed in sorted(self.devices.items()):
+            if isinstance(probed, SegmentDevice):
+                self._carriers.setdefault(probed.record.uuid, []).append(probed)
         return gone
 
-    def _look(self, device: IvshmemDevice, since: float | None = None) -> ProbedDevice:
+    def _probe(self, device: IvshmemDevice, since: float | None = None) -> ProbedDevice:
         try:
             return _classify(device)
         except EalError as error:
-            known = ProbedDevice(device, fault=str(error))
+            probed = ProbedDevice(device, fault=str(error))
             if since is None:
                 log.warning("ivshmem device %s is not used: %s", device.address, error)
             else:
-                known.since = since
-            return known
+                probed.since = since
+            return probed
 
-    def forget(self, known: ProbedDevice) -> None:
-        """Has a device looked at anew, since it shows something else than it did."""
-        if self.known.get(known.address) is known:
-            del self.known[known.address]
-            known.close()
+    def forget(self, probed: ProbedDevice) -> None:
+        """Classify a device again, because its content has changed."""
+        if self.devices.get(probed.address) is probed:
+            del self.devices[probed.address]
+            probed.close()
             self._forgot = True
 
     @property
     def unsettled(self) -> bool:
-        """Whether there is a device that is to be looked at again."""
+        """Return whether a device has to be classified again."""
         return self._forgot or any(
-            known.fault and type(known) is ProbedDevice and not known.settled for known in self.known.values()
+            probed.fault and type(probed) is ProbedDevice and not probed.settled for probed in self.devices.values()
         )
 
     def metadata(self) -> list[MetadataDevice]:
-        return [known for _, known in sorted(self.known.items()) if isinstance(known, MetadataDevice)]
+        return [probed for _, probed in sorted(self.devices.items()) if isinstance(probed, MetadataDevice)]
 
     def carriers_of(self, segment: UUID) -> list[SegmentDevice]:
         return self._carriers.get(segment, [])
 
     def foreign(self) -> list[str]:
         return [
-            address for address, known in sorted(self.known.items()) if type(known) is ProbedDevice and not known.fault
+            address
+            for address, probed in sorted(self.devices.items())
+            if type(probed) is ProbedDevice and not probed.fault
         ]
 
     def close(self) -> None:
-        """Closes the file of every device; mappings stay."""
-        for known in self.known.values():
-            known.close()
+        """Close the file of every device; mappings stay."""
+        for probed in self.devices.values():
+            probed.close()
 
 
 def _classify(device: IvshmemDevice) -> ProbedDevice:
     bar = Bar(device)
     try:
-        known = _known_by_content(device, bar)
+        probed = _probe_content(device, bar)
     except BaseException:
         bar.close()
         raise
-    if type(known) is ProbedDevice:
+    if type(probed) is ProbedDevice:
         bar.restore()
         bar.close()
-        log.debug("ivshmem device %s carries nothing of ours: left alone", device.address)
+        log.debug("ivshmem device %s is foreign: left unchanged", device.address)
     else:
-        known.bar(bar)
-    return known
+        probed.bar(bar)
+    return probed
 
 
-def _known_by_content(device: IvshmemDevice, bar: Bar) -> ProbedDevice:
+def _probe_content(device: IvshmemDevice, bar: Bar) -> ProbedDevice:
     if bar.size < HEADER_SIZE:
         return ProbedDevice(device)
     head = bar.map(HEADER_SIZE, writable=False)
@@ -204,21 +214,21 @@ def _known_by_content(device: IvshmemDevice, bar: Bar) -> ProbedDevice:
     return ProbedDevice(device)
 
 
-def _settle_homes(came: list[ProbedDevice]) -> None:
-    """Of devices that came together each carrier belongs to the metadata that stands before it, as on the command
-    line; where the metadata came last, to that one.
+def _assign_homes(new: list[ProbedDevice]) -> None:
+    """Assign each new segment device to the metadata file before it, as on the command line; segment devices before the
+    first metadata file belong to that one.
     """
-    home = next((known.address for known in came if isinstance(known, MetadataDevice)), "")
-    for known in came:
-        if isinstance(known, MetadataDevice):
-            home = known.address
-        elif isinstance(known, SegmentDevice):
-            known.home = home
+    home = next((probed.address for probed in new if isinstance(probed, MetadataDevice)), "")
+    for probed in new:
+        if isinstance(probed, MetadataDevice):
+            home = probed.address
+        elif isinstance(probed, SegmentDevice):
+            probed.home = home
 
 
 def _serial(device: IvshmemDevice) -> tuple[int, ...]:
-    """What tells a device from another one in the same slot. The kernel numbers what it shows in /sys; on another file
-    system a number may come again, but not with the same time stamp. Empty where the device is gone.
+    """Return the identity of a device in a slot. The kernel does not reuse inode numbers in /sys; another file system
+    may, but not with the same timestamp. Empty if the device is gone.
     """
     try:
         number = os.stat(str(device.path)).st_ino

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Watches: how an app is told that metadata came, grew, or went while it runs."""
+"""Watches: report shares that are plugged, extended or removed while the application runs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ log = logging.getLogger(__name__)
 EventKind = Literal["plugged", "pending", "added", "unplugged", "rejected", "stale"]
 
 _KINDS = {kind: kind.name.lower() for kind in Kind}
-_JOIN = 2.0  # seconds that close() waits for a callback that is under way
+_JOIN = 2.0  # seconds that close() waits for a callback in progress
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a metadata: its name, and the PCI address of its device.
+    """A change of a share: its name, and the PCI address of its device.
 
-    - plugged: it came with all its segments; its `objects` can be looked up.
-    - pending: it, or its newer table, is there, but not all of its segments yet. `reason` names what is missing.
-    - added: there are more objects in it (`objects` are those), or it was taken up again after an unplug that did not
-      come to pass (`objects` are all).
-    - unplugged: it goes, announced, or is gone; its `objects` raise Detached, and `reason` says which.
-    - rejected: it cannot be used, for `reason`.
-    - stale: its host started afresh, and nobody serves its `objects` any more.
+    - plugged: the share is present with all its segments; lookups find its `objects`.
+    - pending: the metadata file, or its newer table, is present, but not all of its segments. `reason` names a missing
+      one.
+    - added: the share has more objects (`objects` are the new ones), or it was adopted again after an announced unplug
+      that did not take place (`objects` are all).
+    - unplugged: the share is about to be removed or was removed; its `objects` raise Detached, and `reason` says which.
+    - rejected: the share cannot be used, for `reason`.
+    - stale: its host made a fresh start or ended; no process serves its `objects`.
 
     `objects` are pairs of kind ("memzone", "ring", "mempool") and name.
     """
@@ -46,14 +47,15 @@ class Event:
 
 
 def names_of(entries: Iterable[Entry]) -> tuple[tuple[str, str], ...]:
-    """Objects as an event names them."""
+    """Return (kind, name) of each entry, as in `Event.objects`."""
     return tuple([(_KINDS[entry.kind], entry.name) for entry in entries])
 
 
 class Watch:
-    """Tells of events until it is closed: by a callback from a thread of its own, by `async for`, or both.
+    """A subscription to events until it is closed: by a callback in a thread of its own, by `async for`, or both.
 
-    A context manager. Several may be open at a time; each tells of everything.
+    A context manager. Several may be open at the same time; each receives every event.
+    (DPDK: rte_dev_event_callback_register.)
     """
 
     def __init__(
@@ -66,14 +68,14 @@ class Watch:
         self._lock = threading.Lock()
         self._waiting: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._loops: list[_Loop] = []
-        self._early: deque[Event] = deque(maxlen=4096)  # told before anybody iterates
+        self._early: deque[Event] = deque(maxlen=4096)  # events before the first `async for`
         self._thread: threading.Thread | None = None
         if callback is not None:
             self._thread = threading.Thread(target=self._call, name="eal-watch", daemon=True)
             self._thread.start()
 
-    def tell(self, event: Event) -> None:
-        """Passes an event on; never waits."""
+    def deliver(self, event: Event) -> None:
+        """Deliver an event; never blocks."""
         if self._callback is not None:
             self._waiting.put(event)
         with self._lock:
@@ -91,7 +93,7 @@ class Watch:
                 log.exception("the callback of a watch failed for %s", event)
 
     def __aiter__(self) -> AsyncIterator[Event]:
-        """Events from now on, and without a callback those since the watch was opened; ends when it is closed."""
+        """Yield events from now on, and without a callback those since the watch was opened; end when it is closed."""
         loop = _Loop()
         with self._lock:
             for event in self._early:
@@ -113,8 +115,8 @@ class Watch:
                     self._loops.remove(loop)
 
     def close(self) -> None:
-        """Ends it: no callback begins after this, and every `async for` ends. May be called twice, from a callback
-        too.
+        """Close the watch: no callback starts after this, and every `async for` ends. May be called twice, also from a
+        callback.
         """
         with self._lock:
             if self.closed:
@@ -128,7 +130,7 @@ class Watch:
             self._thread.join(_JOIN)
 
     def abandon(self) -> None:
-        """In a forked child: it tells of nothing."""
+        """Stop delivering events, in a forked child."""
         self.closed = True
         self._lock = threading.Lock()
 
@@ -142,7 +144,7 @@ class Watch:
 
 
 class _Loop:
-    """Events on their way to one `async for`, from whatever thread."""
+    """Events on their way from any thread to one `async for`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -152,7 +154,7 @@ class _Loop:
         try:
             self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
         except RuntimeError:
-            log.debug("a loop was closed before its watch was: %s is not heard there", event)
+            log.debug("event loop closed before its watch; event %s is not delivered", event)
 
     async def get(self) -> Event | None:
         return await self._queue.get()

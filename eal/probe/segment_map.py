@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Shared segments: those that this machine has mapped from devices, each once, and from which device."""
+"""Segment map: the segments that this machine has mapped from devices, one mapping each, and the device of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eal.linux.mapping import Mapping
 from eal.memory.segment import Segment
 from eal.metadata.records import SegmentRecord, Table
 from eal.probe.classify import DeviceTable, ProbedDevice, SegmentDevice
-from eal.probe.unplug_ack import give_up_slots
+from eal.probe.unplug_ack import release_slots
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class _Held:
 
 
 class SegmentMap:
-    """One mapping for each uuid, whoever needs it, from one of the devices that carry it."""
+    """One mapping per segment uuid, shared by all metadata files, from one of the devices that carry the segment."""
 
     def __init__(self, devices: DeviceTable, map_bar: Callable[..., Mapping]) -> None:
         self._devices = devices
@@ -34,14 +34,14 @@ class SegmentMap:
 
     @staticmethod
     def wanted_writable(tables: Iterable[Table]) -> set[UUID]:
-        """The segments that any of these tables gives to be written."""
+        """Return the uuids of the segments that one of these tables lists as writable."""
         return {record.uuid for table in tables for record in table.segments if not record.readonly}
 
     def is_there(self, uuid: UUID) -> bool:
         return bool(self._devices.carriers_of(uuid))
 
     def carrier(self, record: SegmentRecord, writable: bool) -> SegmentDevice:
-        """The device to map a segment from: where it comes twice and is written to, one that takes writes."""
+        """Return the device to map a segment from: if several carry it and it is written, one that is writable."""
         if (held := self._held.get(record.uuid)) is not None:
             return held.carrier
         carriers = self._devices.carriers_of(record.uuid)
@@ -50,7 +50,9 @@ class SegmentMap:
         return carriers[0]
 
     def map(self, record: SegmentRecord, writable: bool, name: str) -> Segment:
-        """The segment of a record of metadata `name`. Raises Corrupt where it is not what the record says."""
+        """Return the segment of a record of metadata file `name`. Raise Corrupt if its header does not match the
+        record.
+        """
         held = self._held.get(record.uuid)
         carrier = self.carrier(record, writable)
         if (carrier.record.size, carrier.record.group) != (record.size, record.group):
@@ -73,15 +75,15 @@ class SegmentMap:
     def mapped_from(self, uuid: UUID) -> SegmentDevice:
         return self._held[uuid].carrier
 
-    def settle_home(self, uuid: UUID, home: str) -> None:
-        """Carriers that came before any metadata came for the one that needs them first."""
+    def assign_home(self, uuid: UUID, home: str) -> None:
+        """Assign a segment device that was plugged before any metadata file to the first one that needs it."""
         for carrier in self._devices.carriers_of(uuid):
             carrier.home = carrier.home or home
 
-    # --- letting go ---------------------------------------------------------------------------------------
+    # --- release ----------------------------------------------------------------------------------------
 
     def lose(self, gone: Iterable[ProbedDevice]) -> set[UUID]:
-        """Devices are gone: segments are mapped from others that carry them, or detached. Gives the detached ones."""
+        """Handle removed devices: map their segments from other devices, or detach them. Return the detached ones."""
         lost = set()
         for uuid, held in list(self._held.items()):
             if held.carrier in gone and not self._move_elsewhere(held, self._devices.carriers_of(uuid)):
@@ -90,9 +92,9 @@ class SegmentMap:
                 lost.add(uuid)
         return lost
 
-    def let_go(self, segments: Iterable[Segment], needed: set[UUID], home: str) -> None:
-        """The metadata at `home` is about to go: its segments are detached, but for those that others need. These are
-        mapped from a device that stays, where there is another.
+    def release(self, segments: Iterable[Segment], needed: set[UUID], home: str) -> None:
+        """Detach the segments of the metadata file at `home`, which is about to be removed, except those that other
+        shares need. These are mapped from a device that stays, if there is one.
         """
         for segment in segments:
             held = self._held[segment.uuid]
@@ -102,7 +104,7 @@ class SegmentMap:
                 self._move_elsewhere(held, [c for c in self._devices.carriers_of(segment.uuid) if c.home != home])
 
     def drop_unused(self, used: Iterable[list[Segment]]) -> None:
-        """Detaches what none of these lists has."""
+        """Detach the segments that none of these lists contains."""
         kept = {segment.uuid for segments in used for segment in segments}
         for uuid, held in list(self._held.items()):
             if uuid not in kept:
@@ -113,9 +115,9 @@ class SegmentMap:
         del self._held[held.segment.uuid]
         if slots:
             try:
-                give_up_slots(held.carrier, slots)
+                release_slots(held.carrier, slots)
             except EalError as error:
-                log.warning("%s: slots of this process's threads stay taken: %s", held.carrier.address, error)
+                log.warning("%s: the slots of this process's threads stay in use: %s", held.carrier.address, error)
 
     def _move_elsewhere(self, held: _Held, carriers: Iterable[SegmentDevice]) -> bool:
         for carrier in carriers:
@@ -129,7 +131,7 @@ class SegmentMap:
         return False
 
     def _move(self, held: _Held, carrier: SegmentDevice, *, writable: bool) -> None:
-        """Maps a segment from another device, or to be written, under every view and thread."""
+        """Map a segment from another device, or writable, in place of the existing mapping and its views."""
         held.segment.mapping.replace(self._map_bar(carrier.bar(), held.segment.size, writable=writable))
         held.segment.path = carrier.device.resource_name
         held.segment.socket_id = carrier.device.numa_node

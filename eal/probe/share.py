@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Shares: metadata files accepted from PCI devices, and what else probing has found."""
+"""Shares: metadata files accepted from PCI devices, and the other results of probing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from eal.probe.unplug_ack import MonitorSlot
 
 @dataclass(eq=False)
 class Share:
-    """A metadata that was found and accepted: its name, the device it is on, and the segments it needs, mapped.
+    """An accepted metadata file: its name, the address of its device, and the segments it needs, mapped.
 
-    `stale` says why its host is taken to have started afresh, "" while it is not. `over` is the errno with which its
-    objects are refused, 0 while they are not.
+    `stale` is the reason why its host is considered restarted, "" if it is not. `over` is the errno with which its
+    objects are refused, 0 if they are not.
     """
 
     name: str
@@ -28,10 +28,10 @@ class Share:
     table: Table
     segments: list[Segment]
     device: MetadataDevice
-    guard: MonitorSlot | None = None
+    slot: MonitorSlot | None = None
     stale: str = ""
     over: int = 0
-    unused: str = ""  # why the newer table that is there is not gone by yet
+    unused: str = ""  # why the newer table has not been adopted
 
     def __post_init__(self) -> None:
         self.index = by_name(self.table)
@@ -43,14 +43,14 @@ class Share:
         return self.segments[entry.segment]
 
     def has(self, entry: Entry, segment: Segment) -> bool:
-        """Whether this very object is in it."""
+        """Return whether the share contains this object: same kind, name, segment and offset."""
         mine = self.find(entry.kind, entry.name)
         return mine is not None and self.segment_of(mine) is segment and mine.offset == entry.offset
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """A device whose content was refused: its PCI address, the metadata's name where readable, and the reason."""
+    """A rejected device: its PCI address, the name of the metadata file if readable, and the reason."""
 
     address: str
     name: str
@@ -59,7 +59,7 @@ class Rejection:
 
 @dataclass
 class Findings:
-    """What probing came to. `foreign` are the addresses of devices that carry nothing of ours."""
+    """Results of probing. `foreign` are the addresses of devices without this project's formats."""
 
     shares: list[Share] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
@@ -67,10 +67,10 @@ class Findings:
 
 
 def by_name(table: Table) -> dict[tuple[Kind, str], Entry]:
-    """The objects of a table by kind and name."""
+    """Return the entries of a table by kind and name."""
     return {(entry.kind, entry.name): entry for entry in table.entries}
 
 
 def place_of(table: Table, entry: Entry) -> tuple[UUID, int, int]:
-    """What makes an object of two tables the same object: segment, offset and length."""
+    """Return the identity of an object across tables: segment uuid, offset and length."""
     return table.segments[entry.segment].uuid, entry.offset, entry.length

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guard's slot: the place in a segment from which a process answers when a share of it is to be unplugged."""
+"""Monitor slot: the participant slot in which a process acknowledges the unplug of a share."""
 
 from __future__ import annotations
 
@@ -18,55 +18,56 @@ log = logging.getLogger(__name__)
 
 
 class MonitorSlot:
-    """A slot among a segment's participants, with a mapping of the header page that is its own: no view keeps that, and
-    it needs no right to open the device when the answer is due.
+    """A participant slot with its own mapping of the segment's header page: independent of all views, and usable
+    without the right to open the device when the acknowledgement is due.
     """
 
     def __init__(self, metadata: UUID, carrier: SegmentDevice) -> None:
-        """Takes a slot; `index` is -1 where there is none to be had, so that nobody waits for this process."""
+        """Claim a slot; `index` is -1 if none is available, and then no host waits for this process."""
         self.segment = carrier.record.uuid
         self.carrier = carrier
         self.owner = process.owner_word()
         self.page = carrier.bar().map(HEADER_SIZE, writable=True)
         self._forks = process.fork_count()
-        # A free slot first: objects in a dead participant's mempool caches are for threads that use the pools.
+        # Prefer a free slot: objects in the mempool cache of a dead participant's slot are for threads that use the
+        # pools.
         self.index = claim_free(self._base(), self.owner)
         if self.index < 0:
             self.index = adopt_dead(self._base(), self.owner)
         if self.index >= 0 and lib.ivs_participant_guard(self._base(), self.index, self.owner, share_word(metadata)):
-            self.index = -1  # writes do not get there, or a peer scribbles over the slots
+            self.index = -1  # writes are dropped, or a peer overwrites the slots
         if self.index < 0:
-            log.warning("%s: no slot to be had: its host will not wait for this process", carrier.address)
+            log.warning("%s: no free participant slot: an unplug will not wait for this process", carrier.address)
 
     def _base(self) -> Any:
         return self.page.pointer()
 
     def move(self, carrier: SegmentDevice) -> None:
-        """Stands in the same slot by way of another device of the segment."""
+        """Map the same slot through another device of the segment."""
         self.page.replace(carrier.bar().map(HEADER_SIZE, writable=True))
         self.carrier = carrier
 
     def acknowledge(self, announcement: int) -> None:
-        """Says that this process has let go. Nothing of the share is mapped then but this page."""
+        """Acknowledge that this process has detached. Only this page of the share is still mapped."""
         if self.index >= 0:
             lib.ivs_participant_acknowledge(self._base(), self.index, self.owner, announcement)
 
     def leave(self) -> None:
-        """Gives the slot up, and the page. Not in a forked child, where it is the parent's."""
+        """Release the slot and the page. In a forked child the slot belongs to the parent and is kept."""
         if self._forks == process.fork_count() and self.index >= 0:
             lib.ivs_participant_release(self._base(), self.index, self.owner)
         self.index = -1
         self.page.detach()
 
     def lose(self) -> None:
-        """The device is gone: nothing is written there any more."""
+        """Stop writing to the page, because the device was removed."""
         self.index = -1
         self.page.detach()
 
 
-def give_up_slots(carrier: SegmentDevice, slots: list[tuple[int, int]]) -> None:
-    """Frees slots, as (index, owner), of this process's threads in a segment that it has let go of already: none of
-    them can reach it any more. What they had cached stays for who takes the slot next.
+def release_slots(carrier: SegmentDevice, slots: list[tuple[int, int]]) -> None:
+    """Release slots, as (index, owner), of this process's threads in a segment that is already detached, so that no
+    thread can reach them. Cached objects stay for the next owner of the slot.
     """
     page: Mapping = carrier.bar().map(HEADER_SIZE, writable=True)
     for index, owner in slots:

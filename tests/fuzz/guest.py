@@ -25,7 +25,7 @@ ENOUGH = 64  # bytes of an element or object that are read: a peer may say that 
 
 def visit(root: Path, about: Set[str] = frozenset({""})) -> int:
     """Probes the bus and uses the objects of these names ("": all); gives the number of those that could be used."""
-    findings = Prober(lambda entries: None).probe(scan(root))
+    findings = Prober().probe(scan(root))
     used = 0
     for share in findings.shares:
         table_as_json(share.table)

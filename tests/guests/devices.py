@@ -27,7 +27,6 @@ def read(device: Path, name: str) -> str | None:
 def state(device: Path) -> dict[str, Any]:
     """Return the state that must not change for a foreign device. `command`: whether the device decodes accesses and
     may be bus master.
-
     """
     config = device / "config"
     return {

@@ -29,7 +29,6 @@ def error_of(call: Callable[..., Any], *arguments: Any) -> str:
 def overwrite(resource: str) -> str:
     """Map a BAR writable without any check of eal, and write to it; return the result. QEMU drops the writes, the
     emulated bus refuses the open.
-
     """
     with open(resource, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as bar:
         before = bar[:]

@@ -33,7 +33,6 @@ class Guest(ABC):
 
     `addresses` are the PCI addresses of the extra devices that it was given. `in_vm` is True where hardware enforces
     the rules, such as a read-only share.
-
     """
 
     in_vm: bool

@@ -119,7 +119,7 @@ def test_what_eal_init_would_refuse(bus: EmulatedBus) -> None:
     report = examine(bus.root)
     refused = of(report.checks, "device", METADATA)
     assert (refused.verdict, refused.value) == (Verdict.FAIL, "metadata 'camera' refused")
-    assert "give the VM all devices" in refused.remedy
+    assert "start the VM with all devices" in refused.remedy
     assert of(report.checks, "device", DEFAULT).verdict == Verdict.WARN  # nothing names it now
     assert not report.ok
 
@@ -278,7 +278,7 @@ def fake_qemu(folder: Path, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg)", "7.2.22", Verdict.OK),
         ("QEMU emulator version 10.0.0", "10.0.0", Verdict.OK),
         ("QEMU emulator version 6.2.0", "6.2.0", Verdict.FAIL),
-        ("hello", "tells no version", Verdict.WARN),
+        ("hello", "reports no version", Verdict.WARN),
     ],
 )
 def test_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, value: str, verdict: Verdict) -> None:
@@ -300,7 +300,7 @@ def test_kvm(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     other = whole.kvm(tmp_path / "file")
     assert other.verdict == Verdict.WARN
-    assert "is no KVM" in other.value
+    assert "is not KVM" in other.value
 
 
 # --- the command ------------------------------------------------------------------------------------------------

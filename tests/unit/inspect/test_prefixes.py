@@ -59,14 +59,14 @@ def data_files(prefix: str) -> set[Path]:
 
 
 def test_an_empty_world(runtime_dir: Path, tmp_path: Path) -> None:
-    for root in (runtime_dir, tmp_path / "not made yet"):
+    for root in (runtime_dir, tmp_path / "not created yet"):
         assert prefix_states(root) == []
         assert garbage(root) == []
         with pytest.raises(eal.NotFound, match=f"file_prefix 'x' has no files in {root}"):
             prefix_states(root, "x")
         with pytest.raises(eal.NotFound, match=r"there is no metadata 'vm0' in .*; there are: none"):
             find_metadata(root, "vm0")
-    assert not (tmp_path / "not made yet").exists()
+    assert not (tmp_path / "not created yet").exists()
 
 
 def test_alive_kept_and_dead(one_of_each: Any, runtime_dir: Path, prefix: str) -> None:

@@ -102,7 +102,7 @@ def test_numa_node(tmp_path: Path, text: str | None, node: int) -> None:
 
 def test_a_bar_without_an_address(tmp_path: Path) -> None:
     path = put(tmp_path, "0000:00:04.0", enable="0")
-    with pytest.raises(eal.Detached, match=r"0000:00:04\.0: no BAR2 with an address: plugged where no window"):
+    with pytest.raises(eal.Detached, match=r"0000:00:04\.0: BAR2 has no address; the bridge window"):
         Bar(IvshmemDevice("0000:00:04.0", path))
     assert (path / "enable").read_text() == "0"
 
@@ -112,7 +112,7 @@ def test_a_bar_is_enabled_and_put_back(tmp_path: Path) -> None:
     bar = Bar(IvshmemDevice("0000:00:04.0", path))
     assert (path / "enable").read_text() == "1"
     assert bytes(bar.map(4096, writable=False).view(0, 4)) == b"xxxx"
-    with pytest.raises(eal.Corrupt, match="8193 bytes are needed, BAR2 has 8192"):
+    with pytest.raises(eal.Corrupt, match="8193 bytes are needed, but BAR2 has 8192"):
         bar.map(8193, writable=False)
     bar.restore()
     assert (path / "enable").read_text() == "0"

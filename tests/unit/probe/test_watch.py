@@ -97,7 +97,7 @@ def test_what_init_rejected_for_a_segment_is_pending(lab: Any, guest: Callable[.
     lab.plug(metadata.path)
     with guest() as made:
         (found,) = made.rejections
-        assert "which no device carries" in found.reason
+        assert "but no device carries it" in found.reason
         with made.watch(heard := Heard()):
             assert heard.next("pending").reason == found.reason
             lab.plug(metadata.segments[0].path)
