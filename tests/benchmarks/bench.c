@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* bench.c: the benchmark program: reads its options, measures cells in rounds, prints a line a sample. run.py builds
- * and starts it and does the statistics. */
+/* bench.c: the benchmark program. It reads its options, measures all cells in rounds and prints a line per sample.
+ * run.py builds and runs it and computes the statistics. */
 #define _GNU_SOURCE
 #include "bench.h"
 
@@ -22,14 +22,14 @@ void *bench_memory(size_t bytes)
     return memset(memory, 0, whole);
 }
 
-static uint32_t round_now;
+static uint32_t current_round;
 
 void *bench_buffer(uint32_t thread, size_t bytes)
 {
     static unsigned char area[2][16384] __attribute__((aligned(4096)));
-    size_t offset = round_now * 11 % 64 * 64; /* all 64 lines of a page, neighbours far apart */
+    size_t offset = current_round * 11 % 64 * 64; /* visits all 64 lines of a page, with large steps */
     if (thread > 1 || offset + bytes > sizeof(area[0]))
-        bench_fail("no buffer of that size");
+        bench_fail("bench_buffer: thread or size out of range");
     return area[thread] + offset;
 }
 
@@ -38,16 +38,17 @@ static uint64_t wanted_ns(const struct bench_cell *cell, const struct bench_opti
     return cell->cores == BENCH_ONE_CORE ? options->one_core_ns : options->two_core_ns;
 }
 
-/* Doubles the work until DPDK takes an eighth of the wanted time, then extrapolates; all subjects do the same work. */
+/* Set cell->operations so that DPDK takes `wanted` ns: double it until a run takes an eighth of that, then extrapolate.
+ * All subjects run the same number of operations. */
 static void calibrate(struct bench_cell *cell, uint64_t wanted)
 {
-    uint64_t took = 0;
+    uint64_t duration = 0;
     for (cell->operations = 64;; cell->operations *= 2) {
-        took = cell->run(cell, BENCH_DPDK);
-        if (took >= wanted / 8 || cell->operations >= UINT64_C(1) << 32)
+        duration = cell->run(cell, BENCH_DPDK);
+        if (duration >= wanted / 8 || cell->operations >= UINT64_C(1) << 32)
             break;
     }
-    cell->operations = cell->operations * wanted / (took + 1) + 1;
+    cell->operations = cell->operations * wanted / (duration + 1) + 1;
 }
 
 void bench_measure(struct bench_cell *cells, uint32_t n, const struct bench_options *options)
@@ -57,11 +58,11 @@ void bench_measure(struct bench_cell *cells, uint32_t n, const struct bench_opti
     for (uint32_t i = 0; i < n; i++)
         calibrate(&cells[i], wanted_ns(&cells[i], options));
     for (uint32_t round = 0; round < options->rounds; round++) {
-        round_now = round;
+        current_round = round;
         for (uint32_t i = 0; i < n; i++) {
             double elements = (double)cells[i].operations * cells[i].elements_per_operation;
             for (uint32_t turn = 0; turn < BENCH_SUBJECTS; turn++) {
-                uint32_t subject = (turn + round) % BENCH_SUBJECTS; /* nobody is always first */
+                uint32_t subject = (turn + round) % BENCH_SUBJECTS; /* rotate the order */
                 uint64_t ns = cells[i].run(&cells[i], (enum bench_subject)subject);
                 printf("%s\t%s\t%u\t%.4f\n", cells[i].name, names[subject], round, (double)ns / elements);
             }
@@ -102,7 +103,7 @@ int main(int argc, char **argv)
     else if (strcmp(options.what, "mempool") == 0)
         bench_pool(&options);
     else
-        bench_fail("the first argument is ring or mempool");
+        bench_fail("first argument must be ring or mempool");
     bench_pair_end();
     return 0;
 }

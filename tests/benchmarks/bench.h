@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* bench.h: what all benchmarks share: options, the clock, two pinned threads, and how a sample is printed. */
+/* bench.h: interface of all benchmarks: options, cells, two pinned threads, memory. */
 #ifndef BENCH_H
 #define BENCH_H
 
@@ -15,21 +15,21 @@
 
 enum bench_cores { BENCH_ONE_CORE = 1, BENCH_TWO_CORES = 2 };
 
-/* The candidates of one comparison. DPDK runs twice: what it differs from itself is the noise. */
+/* The subjects of one comparison. DPDK runs twice: the ratio of DPDK to itself is the noise. */
 enum bench_subject { BENCH_OURS, BENCH_DPDK, BENCH_DPDK_AGAIN, BENCH_SUBJECTS };
 
 struct bench_options {
     const char *what;     /* "ring" or "mempool" */
     uint32_t rounds;      /* samples of each subject and cell */
-    uint64_t one_core_ns; /* wanted length of one sample */
+    uint64_t one_core_ns; /* target duration of one sample */
     uint64_t two_core_ns;
     uint32_t ring_count;
     bool constant_n; /* bulk sizes as compile-time constants */
     bool all;        /* every element size and bulk size */
-    int cpu[2];      /* cpu[1] is -1 where there is only one */
+    int cpu[2];      /* cpu[1] is -1 if the process may use one CPU only */
 };
 
-/* One thing that is measured. Runs `operations` operations and returns nanoseconds. */
+/* One measured combination of parameters. `run` runs `operations` operations and returns nanoseconds. */
 struct bench_cell {
     char name[64]; /* fields separated by tabs */
     uint64_t operations;
@@ -39,30 +39,31 @@ struct bench_cell {
     const void *detail;
 };
 
-/* Chooses operations for each cell, then measures all cells in rounds: so that what disturbs the machine for a second
- * hits a few samples of every cell, and not all samples of one. Prints a line a sample. */
+/* Calibrate the operations of each cell, then measure all cells in rounds and print a line per sample. With rounds, a
+ * disturbance of one second affects a few samples of every cell instead of all samples of one cell. */
 void bench_measure(struct bench_cell *cells, uint32_t n, const struct bench_options *options);
 
-/* Runs `first` on this thread and `second` on the other core from the same moment on. Returns nanoseconds from that
- * moment to the end of the later one. */
+/* Start `first` on this thread and `second` on the other core at the same time. Return the nanoseconds until both have
+ * ended. */
 typedef void (*bench_part)(void *argument);
 uint64_t bench_both(bench_part first, bench_part second, void *argument);
 
-/* Starts and ends the second thread, and pins both. */
+/* Start and stop the second thread. The start pins both threads. */
 void bench_pair_start(const struct bench_options *options);
 void bench_pair_end(void);
 
-/* Zeroed memory at a page boundary: all objects lie alike, so that none is lucky. Lives until the program ends. */
+/* Return zeroed memory that is never freed. Page alignment gives the objects of all subjects
+ * the same offset within a page. */
 void *bench_memory(size_t bytes);
 
-/* Where a thread keeps its objects during a sample: `bytes` bytes at another cache line of a page in each round, since how
- * an address falls on those of a ring or a pool changes what a copy costs. The two threads have different ones. */
+/* Return a thread's buffer for objects of a sample. Its cache line within a page changes in each round, because the
+ * cost of a copy depends on the address relative to those of the ring or pool. The threads have separate buffers. */
 void *bench_buffer(uint32_t thread, size_t bytes);
 
 void bench_ring(const struct bench_options *options);
 void bench_pool(const struct bench_options *options);
 
-/* Stops the program: a measured operation did what it should not. */
+/* Print the message and exit with status 1. */
 __attribute__((noreturn)) void bench_fail(const char *what);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* bench_pair.c: two threads on two cores that start a piece of work at the same moment. */
+/* bench_pair.c: two threads on two cores that start their work at the same time. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -9,8 +9,8 @@
 
 static struct {
     pthread_t thread;
-    pthread_barrier_t barrier; /* sleeps between samples, so that the other core is quiet for one-core samples */
-    _Atomic uint32_t arrived;  /* spins: both leave it within a cache line's flight */
+    pthread_barrier_t barrier; /* blocks between samples, so that the second core is idle in one-core samples */
+    _Atomic uint32_t arrived;  /* spin barrier: both threads leave it within one cache line transfer */
     _Atomic bool quit;
     bench_part part;
     void *argument;
@@ -24,13 +24,13 @@ static void pin(int cpu)
     CPU_ZERO(&set);
     CPU_SET(cpu, &set);
     if (pthread_setaffinity_np(pthread_self(), sizeof(set), &set) != 0)
-        bench_fail("cannot pin a thread to its core");
+        bench_fail("pthread_setaffinity_np failed");
 }
 
-static void meet(uint32_t so_many)
+static void spin_until(uint32_t threads)
 {
     atomic_fetch_add(&pair.arrived, 1);
-    while (atomic_load(&pair.arrived) < so_many)
+    while (atomic_load(&pair.arrived) < threads)
         ivs_pause();
 }
 
@@ -42,7 +42,7 @@ static void *second_thread(void *unused)
         pthread_barrier_wait(&pair.barrier);
         if (atomic_load(&pair.quit))
             return NULL;
-        meet(2);
+        spin_until(2);
         pair.part(pair.argument);
         pair.ended = ivs_now_ns();
         pthread_barrier_wait(&pair.barrier);
@@ -55,7 +55,7 @@ uint64_t bench_both(bench_part first, bench_part second, void *argument)
     pair.argument = argument;
     atomic_store(&pair.arrived, 0);
     pthread_barrier_wait(&pair.barrier);
-    meet(2);
+    spin_until(2);
     uint64_t begin = ivs_now_ns();
     first(argument);
     uint64_t end = ivs_now_ns();
@@ -71,7 +71,7 @@ void bench_pair_start(const struct bench_options *options)
         return;
     pthread_barrier_init(&pair.barrier, NULL, 2);
     if (pthread_create(&pair.thread, NULL, second_thread, NULL) != 0)
-        bench_fail("cannot start the second thread");
+        bench_fail("pthread_create failed");
 }
 
 void bench_pair_end(void)

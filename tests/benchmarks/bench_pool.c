@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* bench_pool.c: the cells of the mempool benchmark: with and without cache x bulk size x cores. */
+/* bench_pool.c: the cells of the mempool benchmark: cache or none x bulk size x cores. */
 #define _GNU_SOURCE
 #include <rte_eal.h>
 #include <rte_lcore.h>
@@ -16,17 +16,17 @@
 static const uint32_t bulks[BULKS] = {1, 4, 32};
 
 struct pools {
-    struct ivs_mempool *ours[2]; /* each thread's handle */
-    struct rte_mempool *dpdk[2]; /* two pools: DPDK, and DPDK again */
+    struct ivs_mempool *ours[2]; /* one handle per thread */
+    struct rte_mempool *dpdk[2]; /* one pool for BENCH_DPDK, one for BENCH_DPDK_AGAIN */
 };
 
 struct detail {
     struct pools *pools;
-    const struct pool_kernels *kernels[2]; /* ours, DPDK's */
+    const struct pool_kernels *kernels[2]; /* ivs_mempool, rte_mempool */
     uint32_t n;
 };
 
-/* DPDK's mempool does not work without its EAL. */
+/* rte_mempool requires rte_eal_init. */
 static void start_eal(int cpu)
 {
     char lcores[32];
@@ -37,12 +37,12 @@ static void start_eal(int cpu)
         bench_fail("rte_eal_init failed");
 }
 
-static void nothing(void *unused)
+static void do_nothing(void *unused)
 {
     (void)unused;
 }
 
-/* DPDK gives a cache to threads that have an lcore id. */
+/* In DPDK only threads with an lcore id have a mempool cache. */
 static void become_lcore(void *unused)
 {
     (void)unused;
@@ -54,7 +54,7 @@ static struct ivs_mempool *attach(void *memory, uint64_t bytes, uint32_t slot)
 {
     struct ivs_mempool_info info;
     if (ivs_mempool_check(memory, bytes, &info) != 0)
-        bench_fail("cannot attach to our pool");
+        bench_fail("ivs_mempool_check failed");
     struct ivs_mempool *pool = bench_memory(ivs_mempool_handle_size(info.cache_size));
     ivs_mempool_attach(pool, memory, &info);
     ivs_mempool_join(pool, slot);
@@ -69,7 +69,7 @@ static struct pools *make_pools(uint32_t cache_size)
     int64_t bytes = ivs_mempool_plan(&info);
     void *memory = bytes < 0 ? NULL : bench_memory((size_t)bytes);
     if (memory == NULL || ivs_mempool_create(memory, (uint64_t)bytes, &info) != 0)
-        bench_fail("cannot make our pool");
+        bench_fail("ivs_mempool_plan or ivs_mempool_create failed");
     for (uint32_t i = 0; i < 2; i++) {
         char name[32];
         snprintf(name, sizeof(name), "bench%u_%u", cache_size, i);
@@ -122,7 +122,7 @@ void bench_pool(const struct bench_options *options)
 
     start_eal(options->cpu[0]);
     if (cores == 2)
-        (void)bench_both(nothing, become_lcore, NULL);
+        (void)bench_both(do_nothing, become_lcore, NULL);
     for (uint32_t i = 0; i < 2; i++) {
         struct pools *pools = make_pools(cache_sizes[i]);
         for (uint32_t bulk = 0; bulk < BULKS; bulk++)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* bench_pool_dpdk.c: the timed loops over DPDK's mempool, from the headers of libdpdk. */
+/* bench_pool_dpdk.c: the timed loops with rte_mempool, from the headers of libdpdk. */
 #include <rte_mempool.h>
 
 #include "bench_pool_kernels.h"
@@ -12,7 +12,7 @@ BENCH_INLINE int dpdk_get(void *pool, void *objects, uint32_t at, uint32_t n)
 BENCH_INLINE int dpdk_put(void *pool, void *objects, uint32_t at, uint32_t n)
 {
     rte_mempool_put_bulk(pool, (void **)objects + at, n);
-    return 0; /* DPDK's returns nothing and checks nothing */
+    return 0; /* rte_mempool_put_bulk returns void */
 }
 
 POOL_SUBJECT(dpdk)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* bench_pool_ours.c: the timed loops over our mempool. */
+/* bench_pool_ours.c: the timed loops with ivs_mempool. */
 #include "bench_pool_kernels.h"
 #include "mempool.h"
 

@@ -22,16 +22,16 @@ static const struct {
 static const uint32_t bulks[BULKS] = {1, 8, 32, 128};
 static const uint32_t esizes[ESIZES] = {4, 8, 16};
 
-/* The rings of one mode and element size; ours with a handle for each thread. */
+/* The rings of one mode and element size. ivs_ring has one handle per thread. */
 struct rings {
-    unsigned char aside[2048];
+    unsigned char padding[2048];
     struct ivs_ring producer, consumer;
     struct rte_ring *dpdk[2];
 };
 
 struct detail {
     struct rings *rings;
-    const struct ring_kernels *kernels[2]; /* ours, DPDK's */
+    const struct ring_kernels *kernels[2]; /* ivs_ring, rte_ring */
     uint32_t n;
 };
 
@@ -39,7 +39,7 @@ static void attach(struct ivs_ring *handle, void *memory, uint64_t bytes)
 {
     struct ivs_ring_info info;
     if (ivs_ring_attach(handle, memory, bytes, STALL_NS, &info) != 0)
-        bench_fail("cannot attach to our ring");
+        bench_fail("ivs_ring_attach failed");
 }
 
 static struct rte_ring *make_dpdk(uint32_t esize, uint32_t count, unsigned flags)
@@ -55,10 +55,10 @@ static void make_rings(struct rings *rings, uint32_t esize, uint32_t count, unsi
     struct ivs_ring_info info = {.name = "bench", .count = count, .elem_size = esize, .flags = flags};
     int64_t bytes = ivs_ring_plan(&info);
     if (bytes < 0)
-        bench_fail("our ring cannot have that count");
+        bench_fail("ivs_ring_plan failed: count out of range");
     void *memory = bench_memory((size_t)bytes);
     if (ivs_ring_create(memory, (uint64_t)bytes, &info) != 0)
-        bench_fail("cannot make our ring");
+        bench_fail("ivs_ring_create failed");
     attach(&rings->producer, memory, (uint64_t)bytes);
     attach(&rings->consumer, memory, (uint64_t)bytes);
     for (int i = 0; i < 2; i++)
@@ -73,7 +73,7 @@ static uint64_t run(const struct bench_cell *cell, enum bench_subject subject)
 
     if (subject == BENCH_OURS) {
         work.producer = &d->rings->producer;
-        /* one thread has one handle */
+        /* a thread uses one handle for both directions */
         work.consumer = cell->cores == BENCH_ONE_CORE ? &d->rings->producer : &d->rings->consumer;
     } else {
         work.producer = work.consumer = d->rings->dpdk[subject == BENCH_DPDK_AGAIN];
@@ -90,7 +90,7 @@ static struct bench_cell make_cell(struct rings *rings, uint32_t mode, uint32_t 
 {
     struct detail *detail = bench_memory(sizeof(*detail));
     struct bench_cell cell = {.run = run, .cores = (enum bench_cores)cores, .detail = detail};
-    /* DPDK's own test has single elements as a call of their own, and bulk sizes in a variable */
+    /* DPDK's own test has a separate call for single elements, and a variable for bulk sizes. */
     uint32_t kernel = constant_n || bulk == 0 ? bulk : BULKS;
 
     detail->rings = rings;

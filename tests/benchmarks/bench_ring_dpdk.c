@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* bench_ring_dpdk.c: the timed loops over DPDK's ring, from the headers of libdpdk. */
+/* bench_ring_dpdk.c: the timed loops with rte_ring, from the headers of libdpdk. */
 #include <rte_ring.h>
 
 #include "bench_ring_kernels.h"

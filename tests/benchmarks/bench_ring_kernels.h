@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* bench_ring_kernels.h: the loops that are timed, the same text for both rings, compiled once for each ring, element
- * size and bulk size.
+/* bench_ring_kernels.h: the timed loops, from the same source for both rings, compiled once per ring, element size and
+ * bulk size.
  *
- * Where KERNEL_N is not 0 it is the bulk size, as a compile-time constant; otherwise the bulk size is an argument. The
- * element size is a constant, as in any program that uses a ring. The sync mode is a property of the ring in memory.
+ * Bulk sizes 1, 8, 32 and 128 are compile-time constants; the kernels labelled "variable" read the bulk size from
+ * ring_work.n. The element size is a constant, as in any program that uses a ring. The sync mode is a property of the
+ * ring in memory.
  */
 #ifndef BENCH_RING_KERNELS_H
 #define BENCH_RING_KERNELS_H
 
 #include "bench.h"
 
-#define BENCH_BULK_MOST 128u
-#define BENCH_ESIZE_MOST 16u
+#define BENCH_MAX_BULK 128u
+#define BENCH_MAX_ESIZE 16u
 
-/* What the two loops of a sample work on. `producer` and `consumer` are each thread's own handle of one ring. */
+/* Arguments of the two loops of a sample. `producer` and `consumer` are the threads' handles of one ring. */
 struct ring_work {
     void *producer;
     void *consumer;
@@ -26,22 +27,22 @@ typedef int (*ring_operation)(void *ring, void *objects, uint32_t esize, uint32_
 BENCH_INLINE void alone(const struct ring_work *w, ring_operation enqueue, ring_operation dequeue, uint32_t esize,
                         uint32_t n)
 {
-    void *objects = bench_buffer(0, BENCH_BULK_MOST * BENCH_ESIZE_MOST);
+    void *objects = bench_buffer(0, BENCH_MAX_BULK * BENCH_MAX_ESIZE);
     for (uint64_t i = 0; i < w->operations; i++)
         if (enqueue(w->producer, objects, esize, n) != (int)n || dequeue(w->consumer, objects, esize, n) != (int)n)
-            bench_fail("a ring that one thread fills and empties was full or empty");
+            bench_fail("single-threaded enqueue or dequeue failed");
 }
 
 BENCH_INLINE void repeat(uint32_t thread, void *ring, ring_operation operation, uint64_t operations, uint32_t esize,
                          uint32_t n)
 {
-    void *objects = bench_buffer(thread, BENCH_BULK_MOST * BENCH_ESIZE_MOST);
+    void *objects = bench_buffer(thread, BENCH_MAX_BULK * BENCH_MAX_ESIZE);
     for (uint64_t i = 0; i < operations; i++) {
         int done;
         while ((done = operation(ring, objects, esize, n)) == 0)
             ivs_pause();
         if (done != (int)n)
-            bench_fail("a bulk operation moved some, or failed");
+            bench_fail("bulk operation returned neither 0 nor n");
     }
 }
 
@@ -54,12 +55,12 @@ BENCH_INLINE void repeat(uint32_t thread, void *ring, ring_operation operation, 
     static BENCH_NOINLINE void subject##_produce_##esize##_##label(void *argument)                                     \
     {                                                                                                                  \
         const struct ring_work *w = argument;                                                                          \
-        repeat(0, w->producer, subject##_enqueue, w->operations, esize, n);                                               \
+        repeat(0, w->producer, subject##_enqueue, w->operations, esize, n);                                            \
     }                                                                                                                  \
     static BENCH_NOINLINE void subject##_consume_##esize##_##label(void *argument)                                     \
     {                                                                                                                  \
         const struct ring_work *w = argument;                                                                          \
-        repeat(1, w->consumer, subject##_dequeue, w->operations, esize, n);                                               \
+        repeat(1, w->consumer, subject##_dequeue, w->operations, esize, n);                                            \
     }
 
 #define RING_KERNELS_OF_SIZE(subject, esize)                                                                           \
@@ -84,7 +85,7 @@ struct ring_kernels {
             RING_KERNEL_ROW(subject, esize, 128), RING_KERNEL_ROW(subject, esize, variable)                            \
     }
 
-/* Defines every kernel of a subject whose two operations are named subject_enqueue and subject_dequeue. */
+/* Define all kernels of a subject. Its operations must be named <subject>_enqueue and <subject>_dequeue. */
 #define RING_SUBJECT(subject)                                                                                          \
     RING_KERNELS_OF_SIZE(subject, 4)                                                                                   \
     RING_KERNELS_OF_SIZE(subject, 8)                                                                                   \

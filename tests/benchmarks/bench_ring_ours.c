@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* bench_ring_ours.c: the timed loops over our ring. */
+/* bench_ring_ours.c: the timed loops with ivs_ring. */
 #include "bench_ring_kernels.h"
 #include "ring.h"
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* loops.c: the C side of the Python benchmarks: forwarding and ping-pong loops, called through ctypes.
+/* loops.c: forwarding and ping-pong loops in C for the Python benchmarks, called through ctypes.
  *
- * Rings are given as Ring.handle, so the loops work the rings that Python made, with the inline functions of ring.h.
+ * A ring is passed as Ring.handle. The loops use the rings created in Python with the inline functions of ring.h.
  */
 #include "ring_prefetch.h"
 
 typedef int (*burst_call)(uint64_t ring, uint64_t array, uint64_t bytes, uint32_t n);
 
-/* Moves bursts from ring[0] to ring[1] and back. The calls are those that numba's loop makes. */
+/* Move bursts from ring[0] to ring[1] and back, with the same calls as the numba loop. Return the elements moved. */
 uint64_t loops_forward(burst_call dequeue, burst_call enqueue, const uint64_t ring[2], uint64_t array, uint64_t bytes,
                        uint32_t n, uint64_t rounds)
 {
@@ -39,7 +39,7 @@ static uint64_t take(struct ivs_ring *r)
     return value;
 }
 
-/* `n` round trips of an element. Each gives back what it got, plus one: the last value tells that none was lost. */
+/* `n` round trips of an element. Each side increments the value, so the last value shows whether one was lost. */
 uint64_t loops_ping_ring(uint64_t out, uint64_t in, uint64_t n)
 {
     uint64_t value = 0;
@@ -60,7 +60,7 @@ uint64_t loops_pong_ring(uint64_t out, uint64_t in, uint64_t n)
     return value;
 }
 
-/* The floor: one word that both write in turn. It is 0 before and after. */
+/* Lower bound: both sides write one word in turn. The word is 0 before and after. */
 uint64_t loops_ping_line(uint64_t address, uint64_t n)
 {
     _Atomic uint64_t *word = (_Atomic uint64_t *)(uintptr_t)address;
