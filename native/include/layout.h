@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* layout.h: every format that lies in shared memory, byte by byte, and nothing else.
+/* layout.h: all shared-memory formats, byte by byte.
  *
- * All numbers are little-endian and naturally aligned. Nothing here is a pointer: places are offsets from the
- * start of the structure or file they stand in. A change of any of these structures raises its version.
+ * All numbers are little-endian and naturally aligned. There are no pointers: a location is an offset from the start of
+ * the structure or file that contains it. Each change of a structure increments its version. "Line" is a cache line.
  *
- *   segment    one file (a PCI BAR in a guest): a header page, then zones
- *   table      two slots and a selector: what a metadata file gives to a VM, and what a registry keeps on the host
- *   ring       rte_ring, byte for byte, with our extension line where DPDK keeps a guard line
- *   mempool    header, free bitmap, one cache per participant, objects
- *   mbuf       one line of an object of a pool of mbufs; its private area and its buffer follow
+ *   segment    one file (in a guest: a PCI BAR): a header page, then memzones
+ *   table      content of a metadata file (for a VM) and of a registry (host only): two slots and a selector
+ *   ring       byte-identical to rte_ring; our extension is in a line that DPDK leaves unused
+ *   mempool    header, free bitmap, one cache per participant slot, objects
+ *   mbuf       header of each object in a pool of mbufs; the private area and the buffer follow it
  */
 #ifndef IVS_LAYOUT_H
 #define IVS_LAYOUT_H
@@ -19,17 +19,17 @@
 
 #define IVS_CACHE_LINE 64u
 #define IVS_HEADER_SIZE 4096u   /* header page of a segment or table file */
-#define IVS_NAME_SIZE 32u       /* a name and its NUL */
+#define IVS_NAME_SIZE 32u       /* bytes of a name, including its NUL */
 #define IVS_PARTICIPANTS 64u
 
-/* Magics are the eight ASCII bytes of the comment, read as a little-endian number. */
+/* A magic is the little-endian value of the eight ASCII bytes in its comment. */
 #define IVS_SEGMENT_MAGIC  UINT64_C(0x4745534d48535649) /* "IVSHMSEG" */
 #define IVS_METADATA_MAGIC UINT64_C(0x54454d4d48535649) /* "IVSHMMET" */
 #define IVS_REGISTRY_MAGIC UINT64_C(0x4745524d48535649) /* "IVSHMREG" */
 #define IVS_RING_MAGIC     UINT64_C(0x474e524d48535649) /* "IVSHMRNG" */
 #define IVS_MEMPOOL_MAGIC  UINT64_C(0x4c4f504d48535649) /* "IVSHMPOL" */
 
-#define IVS_SEGMENT_VERSION 2u /* 1 had no ivs_participant.share: a reader takes it too, and finds 0 there */
+#define IVS_SEGMENT_VERSION 2u /* version 1 is also accepted: ivs_participant.share was reserved and is 0 */
 #define IVS_SEGMENT_OLDEST 1u
 #define IVS_TABLE_VERSION 1u
 #define IVS_RING_VERSION 1u
@@ -42,15 +42,14 @@
 
 /* ---- segment ------------------------------------------------------------------------------------------- */
 
-/* One thread of one process of one machine that works on objects of the segment, or the guard of a process: who answers
- * for it when a share that it has mapped is to be unplugged. Claimed by a compare-and-swap of `owner` from 0, so that a
- * slot is never taken without saying by whom. */
+/* A participant slot: one thread that uses objects of the segment, or (a monitor slot) the hotplug monitor of a process
+ * that has mapped a share. A slot is claimed by a compare-and-swap of `owner` from 0, and thus names its owner. */
 struct ivs_participant {
-    _Atomic uint64_t owner;     /* 0 free, else machine << 32 | thread id; machine: hash of boot id, pid namespace */
-    _Atomic uint64_t process;   /* its process id << 40 | that process's start in clock ticks since boot */
-    _Atomic uint64_t heartbeat; /* a guard's: counts up from 1 as long as its process lives; 0: it does not beat */
-    _Atomic uint32_t ack;       /* a guard's: the last unplug announcement (ivs_table_file.leaving) it let go for */
-    _Atomic uint32_t share;     /* not 0: the guard of a process that has mapped this share, see ivs_share_word */
+    _Atomic uint64_t owner;     /* 0: free; else machine << 32 | thread id; machine: hash of boot id, pid namespace */
+    _Atomic uint64_t process;   /* process id << 40 | start time of the process, in clock ticks since boot */
+    _Atomic uint64_t heartbeat; /* monitor slot: incremented from 1 while the process lives; 0: no heartbeat yet */
+    _Atomic uint32_t ack;       /* monitor slot: the last announcement (ivs_table_file.leaving) acknowledged */
+    _Atomic uint32_t share;     /* monitor slot: the mapped share (ivs_share_word); 0: slot of a thread */
 };
 IVS_ASSERT_SIZE(ivs_participant, 32);
 IVS_ASSERT_AT(ivs_participant, process, 8);
@@ -59,22 +58,22 @@ IVS_ASSERT_AT(ivs_participant, ack, 24);
 IVS_ASSERT_AT(ivs_participant, share, 28);
 
 struct ivs_segment {
-    /* line 0 and 1: identity, written once; crc covers both lines with magic and crc as 0 */
-    _Atomic uint64_t magic; /* stored last, release; pairs with the acquire in ivs_segment_check */
+    /* line 0 and 1: identity, written once; crc covers both lines with magic and crc set to 0 */
+    _Atomic uint64_t magic; /* stored last. release: pairs with ivs_segment_check() in segment.c */
     uint32_t version;
     uint32_t header_size;
     uint8_t uuid[16];
-    uint64_t size;          /* bytes of the file: a power of two */
+    uint64_t size;          /* bytes of the file, a power of two */
     uint64_t page_size;
-    uint64_t host_address;  /* where its creator mapped it */
-    int32_t socket_id;      /* NUMA node it is bound to, -1: any */
+    uint64_t host_address;  /* address of the mapping in the creating process */
+    int32_t socket_id;      /* NUMA node of its pages, -1: any */
     uint32_t crc;
-    uint64_t epoch;         /* its creator's */
+    uint64_t epoch;         /* epoch of the registry when the segment was created */
     char group[IVS_NAME_SIZE];
     uint8_t reserved0[24];
-    /* line 2: changes while in use */
-    _Atomic uint32_t retired; /* 1: the host started afresh and nobody serves these objects any more */
-    _Atomic uint32_t scratch; /* flipped by who wants to know whether its writes get here */
+    /* line 2: mutable */
+    _Atomic uint32_t retired; /* 1: the host restarted and no longer serves this segment */
+    _Atomic uint32_t scratch; /* toggled to probe whether writes reach the segment */
     uint8_t reserved1[1912];
     /* second half of the page */
     struct ivs_participant participants[IVS_PARTICIPANTS];
@@ -97,22 +96,22 @@ IVS_ASSERT_AT(ivs_segment, participants, 2048);
 
 /* ---- table: metadata and registry ----------------------------------------------------------------------- */
 
-/* A file holds the header page and two slots of (size - 4096) / 2 bytes. `selector` counts changes; the table
- * in force is in slot selector & 1 and carries the same number. A writer fills the other slot, then stores the
- * selector: readers see the old table or the new one, whole, even if the writer dies between. */
+/* A table file contains the header page and two slots of (size - 4096) / 2 bytes. `selector` counts changes; the
+ * current table is in slot selector & 1 and contains the same number. A writer fills the other slot, then increments
+ * the selector. Readers therefore see the complete old or the complete new table, even if the writer dies midway. */
 struct ivs_table_file {
     /* line 0 and 1: identity, as in a segment */
-    _Atomic uint64_t magic; /* stored last, release; pairs with the acquire in ivs_table_file_check */
+    _Atomic uint64_t magic; /* stored last. release: pairs with ivs_table_check_file() in table.c */
     uint32_t version;
     uint32_t header_size;
     uint8_t uuid[16];
     uint64_t size; /* bytes of the file */
     char name[IVS_NAME_SIZE];
-    uint32_t crc; /* of the first 128 bytes with magic and crc as 0 */
+    uint32_t crc; /* of the first 128 bytes with magic and crc set to 0 */
     uint8_t reserved0[52];
-    /* line 2: changes while in use */
+    /* line 2: mutable */
     _Atomic uint64_t selector;
-    _Atomic uint32_t leaving; /* an unplug is announced: this number is to be acknowledged */
+    _Atomic uint32_t leaving; /* number of the current unplug announcement, to be acknowledged; 0: none */
     uint8_t reserved1[3956];
 };
 IVS_ASSERT_SIZE(ivs_table_file, IVS_HEADER_SIZE);
@@ -126,12 +125,12 @@ IVS_ASSERT_AT(ivs_table_file, crc, 72);
 IVS_ASSERT_AT(ivs_table_file, selector, 128);
 IVS_ASSERT_AT(ivs_table_file, leaving, 136);
 
-/* A table: this head, then the segments, the entries, and a heap of strings and shapes. */
+/* A table: this header, then the segments, the entries, and a heap of strings and shapes. */
 struct ivs_table {
-    uint32_t crc;      /* of the whole table with crc as 0 */
+    uint32_t crc;      /* of the whole table with crc set to 0 */
     uint32_t flags;    /* IVS_TABLE_* */
-    uint64_t selector; /* the selector's value while this table is in force */
-    uint64_t epoch;    /* counts primary starts of the prefix that writes it */
+    uint64_t selector; /* the file's selector while this table is current */
+    uint64_t epoch;    /* number of primary starts of the writer's file_prefix */
     uint32_t n_segments;
     uint32_t n_entries;
     uint64_t heap;     /* bytes */
@@ -145,17 +144,18 @@ IVS_ASSERT_AT(ivs_table, n_segments, 24);
 IVS_ASSERT_AT(ivs_table, heap, 32);
 IVS_ASSERT_AT(ivs_table, length, 40);
 
-#define IVS_TABLE_KEPT 1u /* registry: to be left in place when the last process goes */
+#define IVS_TABLE_KEPT 1u /* registry: keep the files when the last process exits */
 
-/* A piece of the heap: `length` bytes from the heap's byte `offset` on. */
+/* `length` bytes at `offset` in the heap. */
 struct ivs_heap_ref {
     uint32_t offset;
     uint32_t length;
 };
 
-#define IVS_PATH_MOST 4096u   /* bytes of a segment's path, */
-#define IVS_DTYPE_MOST 16384u /* of a dtype's description, */
-#define IVS_DIMS_MOST 64u     /* and dimensions of a shape: pieces may overlap, and a small table is to stay small */
+/* References may overlap. These limits bound the memory that decoding a small table can take. */
+#define IVS_PATH_MOST 4096u   /* bytes of a path */
+#define IVS_DTYPE_MOST 16384u /* bytes of a dtype description */
+#define IVS_DIMS_MOST 64u     /* dimensions of a shape */
 
 struct ivs_table_segment {
     uint8_t uuid[16];
@@ -165,7 +165,7 @@ struct ivs_table_segment {
     int32_t socket_id;
     uint32_t flags; /* IVS_SEGMENT_* */
     char group[IVS_NAME_SIZE];
-    struct ivs_heap_ref path; /* registry: the file; empty in a metadata */
+    struct ivs_heap_ref path; /* registry: path of the file; metadata file: empty */
     uint64_t epoch;
 };
 IVS_ASSERT_SIZE(ivs_table_segment, 96);
@@ -184,13 +184,13 @@ struct ivs_table_entry {
     char name[IVS_NAME_SIZE];
     uint32_t kind;    /* enum ivs_kind */
     uint32_t segment; /* index into the table's segments */
-    uint64_t offset;  /* from the first byte of the segment */
+    uint64_t offset;  /* from the start of the segment */
     uint64_t length;
     uint32_t align;
-    uint32_t flags;   /* as given by the user */
-    struct ivs_heap_ref dtype; /* numpy's description as JSON; empty: none */
-    struct ivs_heap_ref shape; /* uint64 numbers; both empty or neither, but a 0-d shape has no bytes */
-    uint64_t serial; /* the selector's value when the object was made: tells it from a later one of that name */
+    uint32_t flags;   /* as passed by the caller */
+    struct ivs_heap_ref dtype; /* numpy dtype description as JSON; empty: no array */
+    struct ivs_heap_ref shape; /* uint64 per dimension; empty: no array, or 0 dimensions */
+    uint64_t serial; /* selector when the object was created; differs if the name is reused later */
     uint8_t reserved[8];
 };
 IVS_ASSERT_SIZE(ivs_table_entry, 96);
@@ -208,7 +208,7 @@ IVS_ASSERT_AT(ivs_table_entry, serial, 80);
 
 enum ivs_sync { IVS_SYNC_MT = 0, IVS_SYNC_ST = 1, IVS_SYNC_RTS = 2, IVS_SYNC_HTS = 3 };
 
-/* One end of a ring, in the three shapes that DPDK gives it. The sync type is at byte 8 in each. */
+/* Head and tail of the producer or consumer side, in DPDK's three variants. The sync type is at byte 8 in each. */
 union ivs_ring_end {
     struct {
         _Atomic uint32_t head;
@@ -216,35 +216,35 @@ union ivs_ring_end {
         uint32_t sync_type;
     };
     struct {
-        _Atomic uint64_t raw; /* tail << 32 | head, moved together */
+        _Atomic uint64_t raw; /* tail << 32 | head, updated together */
     } hts;
     struct {
         _Atomic uint64_t tail; /* pos << 32 | cnt */
         uint32_t sync_type;
-        uint32_t htd_max; /* how far a head may run before the tail */
+        uint32_t htd_max; /* maximum distance from tail to head */
         _Atomic uint64_t head;
     } rts;
     uint8_t line[IVS_CACHE_LINE];
 };
-_Static_assert(sizeof(union ivs_ring_end) == 64, "an end is one line");
+_Static_assert(sizeof(union ivs_ring_end) == 64, "a headtail is one line");
 
 struct ivs_ring_shared {
-    /* line 0: as rte_ring */
+    /* line 0: as in rte_ring */
     char name[IVS_NAME_SIZE];
     uint32_t flags;
     uint32_t reserved0;
-    uint64_t memzone; /* DPDK's pointer: written 0, never read */
+    uint64_t memzone; /* a pointer in DPDK; here 0, never read */
     uint32_t size;    /* elements, a power of two */
     uint32_t mask;
     uint32_t capacity;
     uint32_t reserved1;
-    /* line 1: the extension, in a line that DPDK leaves alone */
-    _Atomic uint64_t magic; /* stored last, release; pairs with the acquire in ivs_ring_attach */
+    /* line 1: the extension, in a line that DPDK leaves unused */
+    _Atomic uint64_t magic; /* stored last. release: pairs with ivs_ring_attach() in ring.c */
     uint32_t version;
     uint32_t elem_size;
-    _Atomic uint64_t prod_owner; /* room for the participant at an ST end, as ivs_participant.owner; 0: not recorded */
+    _Atomic uint64_t prod_owner; /* owner of an ST side, as in ivs_participant.owner; 0: not recorded */
     _Atomic uint64_t cons_owner;
-    uint32_t crc; /* of lines 0 and 1 with magic, the owners and crc as 0 */
+    uint32_t crc; /* of lines 0 and 1 with magic, the owners and crc set to 0 */
     uint8_t reserved2[28];
     /* lines 2 to 5 */
     union ivs_ring_end prod;
@@ -275,7 +275,7 @@ IVS_ASSERT_AT(ivs_ring_shared, prod.rts.sync_type, 136);
 IVS_ASSERT_AT(ivs_ring_shared, prod.rts.htd_max, 140);
 IVS_ASSERT_AT(ivs_ring_shared, prod.rts.head, 144);
 
-/* RING_F_* of DPDK. */
+/* DPDK: RING_F_*. */
 #define IVS_RING_SP_ENQ 0x01u
 #define IVS_RING_SC_DEQ 0x02u
 #define IVS_RING_EXACT_SZ 0x04u
@@ -287,29 +287,29 @@ IVS_ASSERT_AT(ivs_ring_shared, prod.rts.head, 144);
 
 /* ---- mempool --------------------------------------------------------------------------------------------- */
 
-/* Header, then at the offsets it names: the free bitmap (bit i of word i / 64: object i is free), one cache per
+/* The header; its offsets locate the free bitmap (bit i % 64 of word i / 64 is set: object i is free), one cache per
  * participant slot of the segment, and the objects. */
 struct ivs_mempool_shared {
-    _Atomic uint64_t magic; /* stored last, release; pairs with the acquire in ivs_mempool_attach */
+    _Atomic uint64_t magic; /* stored last. release: pairs with ivs_mempool_check() in mempool.c */
     uint32_t version;
     uint32_t n;
-    uint32_t elt_size;    /* bytes the user asked for */
+    uint32_t elt_size;    /* bytes of an object, as requested */
     uint32_t elt_stride;  /* bytes from one object to the next */
-    uint32_t cache_size;  /* objects, 0: no caches */
+    uint32_t cache_size;  /* objects; 0: no caches */
     uint32_t flags;
     uint64_t bitmap_offset;
     uint64_t caches_offset;
     uint64_t objects_offset;
     uint32_t cache_stride; /* bytes from one cache to the next */
-    uint32_t crc;          /* of the first two lines with magic and crc as 0 */
+    uint32_t crc;          /* of the first two lines with magic and crc set to 0 */
     char name[IVS_NAME_SIZE];
-    uint32_t private_size; /* a pool of mbufs: bytes between an mbuf's header and its headroom */
-    uint32_t mbuf_version; /* of the headers of such a pool, else 0 */
+    uint32_t private_size; /* pool of mbufs: bytes between header and buffer of an mbuf */
+    uint32_t mbuf_version; /* pool of mbufs: version of struct ivs_mbuf, else 0 */
     uint8_t reserved0[24];
-    /* line 2: what participants without a slot took and put back */
-    _Atomic uint64_t taken;
-    _Atomic uint64_t returned;
-    _Atomic uint32_t slots; /* one more than the highest slot whose cache was ever taken: what counting has to read */
+    /* line 2: mutable */
+    _Atomic uint64_t taken;    /* objects that participants without a slot got, in total */
+    _Atomic uint64_t returned; /* objects that participants without a slot put, in total */
+    _Atomic uint32_t slots;    /* 1 + the highest slot ever joined: the number of caches to read when counting */
     uint8_t reserved1[44];
 };
 IVS_ASSERT_SIZE(ivs_mempool_shared, 192);
@@ -329,10 +329,10 @@ IVS_ASSERT_AT(ivs_mempool_shared, mbuf_version, 100);
 IVS_ASSERT_AT(ivs_mempool_shared, taken, 128);
 IVS_ASSERT_AT(ivs_mempool_shared, slots, 144);
 
-/* In a pool with IVS_MEMPOOL_DEBUG a line with this stands before each object, and `tail` right behind its last byte. */
+/* With IVS_MEMPOOL_DEBUG, this line precedes each object and IVS_COOKIE_TAIL follows its last byte. */
 struct ivs_mempool_cookie {
-    _Atomic uint64_t state; /* IVS_COOKIE_FREE or IVS_COOKIE_TAKEN; anything else: overwritten */
-    _Atomic uint64_t owner; /* who took it, as ivs_participant.owner; 0 while it is free */
+    _Atomic uint64_t state; /* IVS_COOKIE_FREE or IVS_COOKIE_TAKEN; other values: overwritten */
+    _Atomic uint64_t owner; /* the participant that got the object, as in ivs_participant.owner; 0: free */
     uint8_t reserved[48];
 };
 IVS_ASSERT_SIZE(ivs_mempool_cookie, 64);
@@ -341,12 +341,12 @@ IVS_ASSERT_AT(ivs_mempool_cookie, owner, 8);
 #define IVS_COOKIE_TAKEN UINT64_C(0x7a4e7a4e7a4e7a4e)
 #define IVS_COOKIE_TAIL UINT64_C(0xe2d0e2d0e2d0e2d0)
 
-/* One participant's cache: written by its owner alone, read by all who count. */
+/* The cache of one participant slot: written only by the slot's owner, read by all participants that count objects. */
 struct ivs_mempool_cache {
-    _Atomic uint32_t len; /* indices in objects[] that are cached */
+    _Atomic uint32_t len; /* valid indices in objects[] */
     uint32_t reserved0;
-    _Atomic uint64_t taken;    /* objects handed out to this participant, ever */
-    _Atomic uint64_t returned; /* objects it put back, ever */
+    _Atomic uint64_t taken;    /* objects that owners of the slot got, in total */
+    _Atomic uint64_t returned; /* objects that owners of the slot put, in total */
     uint8_t reserved1[40];
     uint32_t objects[];
 };
@@ -357,27 +357,27 @@ IVS_ASSERT_AT(ivs_mempool_cache, objects, 64);
 
 /* ---- mbuf ------------------------------------------------------------------------------------------------ */
 
-#define IVS_MBUF_NONE UINT32_C(0xffffffff) /* `next` of a packet's last segment */
-#define IVS_MBUF_HEADROOM 128u             /* bytes before the data of a fresh mbuf: RTE_PKTMBUF_HEADROOM */
+#define IVS_MBUF_NONE UINT32_C(0xffffffff) /* `next` of the last segment of a packet */
+#define IVS_MBUF_HEADROOM 128u             /* RTE_PKTMBUF_HEADROOM */
 
-/* An mbuf begins with this; the pool's private_size bytes and then the buffer follow. Names are rte_mbuf's. Where that
- * has pointers, here are indices of mbufs of the same pool. */
+/* The header of an mbuf; private_size bytes and the buffer follow it. Field names as in rte_mbuf; pointers are replaced
+ * by mbuf indices of the same pool. */
 struct ivs_mbuf {
-    uint16_t data_off;        /* from the buffer's first byte to the data's */
-    _Atomic uint16_t refcnt;  /* who may use this mbuf: 0, it is free; also whose `buf` it is */
-    uint16_t nb_segs;         /* in a packet's first segment: its segments */
+    uint16_t data_off;        /* offset of the data in the buffer */
+    _Atomic uint16_t refcnt;  /* references by packets and by attached mbufs; 0: the mbuf is free */
+    uint16_t nb_segs;         /* first segment of a packet: number of segments */
     uint16_t port;
     uint64_t ol_flags;
     uint32_t packet_type;
-    uint32_t pkt_len;         /* in a packet's first segment: bytes of all segments */
-    uint16_t data_len;        /* bytes of this segment */
+    uint32_t pkt_len;         /* first segment of a packet: data bytes of all segments */
+    uint16_t data_len;        /* data bytes of this segment */
     uint16_t vlan_tci;
     uint32_t rss;             /* hash.rss */
     uint16_t vlan_tci_outer;
-    uint16_t buf_len;         /* bytes of a buffer, headroom included: the same in all of a pool */
-    uint32_t next;            /* the packet's next segment, or IVS_MBUF_NONE */
-    uint32_t buf;             /* whose buffer holds the data: its own index, or another's where it is attached */
-    uint16_t priv_size;       /* the same in all of a pool */
+    uint16_t buf_len;         /* bytes of the buffer including headroom; equal in all mbufs of a pool */
+    uint32_t next;            /* next segment of the packet, or IVS_MBUF_NONE */
+    uint32_t buf;             /* mbuf whose buffer contains the data: its own index, or another one if attached */
+    uint16_t priv_size;       /* equal in all mbufs of a pool */
     uint16_t timesync;
     uint64_t tx_offload;
     uint64_t timestamp;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* table.h: table files (metadata and registry): a header page and two slots, one of them in force. */
+/* table.h: table files (metadata files and registries): a header page and two slots, one of which is current. */
 #ifndef IVS_TABLE_H
 #define IVS_TABLE_H
 
@@ -14,32 +14,32 @@ struct ivs_table_info {
     char name[IVS_NAME_SIZE];
 };
 
-/* Writes the header of a zeroed file of info->size bytes, and an empty table with that epoch. `magic` is
+/* Writes the header of a zeroed file of info->size bytes and an empty table with this epoch. `magic` is
  * IVS_METADATA_MAGIC or IVS_REGISTRY_MAGIC. */
 void ivs_table_format(void *base, uint64_t magic, const struct ivs_table_info *info, uint64_t epoch);
 
-/* Checks the header in `length` mapped bytes and fills `info`; name and version are filled where they can be read
- * even if the check fails. Returns 0 or an enum ivs_fault. */
+/* Validates the header in `length` mapped bytes and fills `info`. If it is invalid, name and version are still filled
+ * where they can be read. Returns 0 or an enum ivs_fault. */
 int ivs_table_check_file(const void *base, uint64_t length, uint64_t magic, struct ivs_table_info *info);
 
-/* Bytes that one table may have in a file of `size` bytes. */
+/* Returns the maximum bytes of a table in a file of `size` bytes. */
 uint64_t ivs_table_room(uint64_t size);
 
-/* The selector: changes whenever another table comes into force. */
+/* Returns the selector, which changes with each new table. */
 uint64_t ivs_table_selector(const void *base);
 
-/* Copies the table in force out of a checked file of `size` bytes to `copy` (ivs_table_room bytes) and checks the copy.
+/* Copies the current table of a validated file of `size` bytes to `copy` (ivs_table_room bytes) and validates the copy.
  * Returns its length, or a negative enum ivs_fault. */
 int64_t ivs_table_read(const void *base, uint64_t size, void *copy);
 
-/* Checks a table in private memory, all of it. Returns 0 or an enum ivs_fault. */
+/* Validates a complete table in private memory. Returns 0 or an enum ivs_fault. */
 int ivs_table_check(const void *table, uint64_t length, uint64_t selector);
 
-/* Completes a table (length, selector, CRC) and brings it into force. Returns 0, -ENOSPC, or -EINVAL if it fails
- * ivs_table_check. One writer at a time. */
+/* Sets length, selector and CRC of a table, and makes the table current. Returns 0, -ENOSPC, or -EINVAL if
+ * ivs_table_check rejects the table. Writers must be serialized. */
 int ivs_table_publish(void *base, uint64_t size, void *table, uint64_t length);
 
-/* The announcement of an unplug: a number to be acknowledged by every process, 0 when there is none. */
+/* The number of the current unplug announcement, which every process must acknowledge; 0: none. */
 void ivs_table_set_leaving(void *base, uint32_t number);
 uint32_t ivs_table_leaving(const void *base);
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* crc32c.c: by the processor's instruction where it has one, by a table otherwise. */
+/* crc32c.c: CRC-32C by the SSE4.2 instruction, with a bitwise fallback. */
 #include "pvt/crc32c.h"
 
 #include <string.h>
 
-#define POLYNOMIAL 0x82f63b78u /* Castagnoli, bits reversed */
+#define POLYNOMIAL 0x82f63b78u /* Castagnoli, bit-reversed */
 
-static uint32_t crc_table(uint32_t crc, const unsigned char *p, size_t length)
+static uint32_t crc32c_sw(uint32_t crc, const unsigned char *p, size_t length)
 {
     while (length-- > 0) {
         crc ^= *p++;
@@ -17,7 +17,7 @@ static uint32_t crc_table(uint32_t crc, const unsigned char *p, size_t length)
 }
 
 #if defined(__x86_64__)
-__attribute__((target("sse4.2"))) static uint32_t crc_instruction(uint32_t crc, const unsigned char *p, size_t length)
+__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const unsigned char *p, size_t length)
 {
     uint64_t wide = crc;
     for (; length >= 8; p += 8, length -= 8) {
@@ -37,7 +37,7 @@ uint32_t ivs_crc32c(uint32_t crc, const void *data, size_t length)
     const unsigned char *p = (const unsigned char *)data;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("sse4.2"))
-        return ~crc_instruction(~crc, p, length);
+        return ~crc32c_sse42(~crc, p, length);
 #endif
-    return ~crc_table(~crc, p, length);
+    return ~crc32c_sw(~crc, p, length);
 }

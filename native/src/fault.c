@@ -1,29 +1,44 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* fault.c: what each fault is called. */
+/* fault.c: the text of each fault. */
 #include "fault.h"
 
 static const char *const texts[IVS_FAULT_COUNT] = {
     [IVS_OK] = "no fault",
     [IVS_FAULT_MAGIC] = "bad magic",
-    [IVS_FAULT_VERSION] = "a format version that this release does not know",
+    [IVS_FAULT_VERSION] = "format version not supported by this release",
     [IVS_FAULT_CRC] = "bad CRC",
-    [IVS_FAULT_LENGTH] = "larger than the memory it lies in (truncated?)",
+    [IVS_FAULT_LENGTH] = "larger than the memory that contains it (truncated?)",
     [IVS_FAULT_ALIGNMENT] = "not aligned to a cache line",
-    [IVS_FAULT_NAME] = "a bad name",
-    [IVS_FAULT_GEOMETRY] = "sizes that do not fit each other",
-    [IVS_FAULT_INDEX] = "head and tail further apart than the ring is long",
-    [IVS_FAULT_SYNC] = "a sync type that does not fit the flags",
+    [IVS_FAULT_NAME] = "invalid name",
+    [IVS_FAULT_GEOMETRY] = "inconsistent size, mask and capacity",
+    [IVS_FAULT_INDEX] = "distance between head and tail exceeds the capacity",
+    [IVS_FAULT_SYNC] = "sync type does not match the flags",
     [IVS_FAULT_FLAGS] = "unknown flags",
-    [IVS_FAULT_SELECTOR] = "a selector that names no whole table",
-    [IVS_FAULT_TABLE_SIZE] = "table sizes that do not add up",
-    [IVS_FAULT_SEGMENT] = "a segment with an impossible size",
-    [IVS_FAULT_ENTRY_KIND] = "an entry of unknown kind",
-    [IVS_FAULT_ENTRY_SEGMENT] = "an entry in a segment that is not listed",
-    [IVS_FAULT_ENTRY_RANGE] = "an entry outside its segment",
-    [IVS_FAULT_ENTRY_HEAP] = "an entry whose dtype or shape lies outside the table",
+    [IVS_FAULT_SELECTOR] = "selector does not identify a complete table",
+    [IVS_FAULT_TABLE_SIZE] = "inconsistent table sizes",
+    [IVS_FAULT_SEGMENT] = "invalid segment size or page size",
+    [IVS_FAULT_ENTRY_KIND] = "entry of unknown kind",
+    [IVS_FAULT_ENTRY_SEGMENT] = "entry in a segment that is not listed",
+    [IVS_FAULT_ENTRY_RANGE] = "entry outside its segment",
+    [IVS_FAULT_ENTRY_HEAP] = "dtype or shape of an entry outside the table",
+    [IVS_FAULT_POOL_N] = "n must be 1 to 2147483647",
+    [IVS_FAULT_POOL_ELT_SIZE] = "elt_size must be 1 to 1073741824",
+    [IVS_FAULT_POOL_CACHE_SIZE] = "cache_size must be at most 512, and 1.5 * cache_size at most n",
+    [IVS_FAULT_POOL_FLAGS] = "flags must be a combination of NO_CACHE_ALIGN and DEBUG",
+    [IVS_FAULT_MBUF_FLAGS] = "a pool of mbufs does not support NO_CACHE_ALIGN",
+    [IVS_FAULT_MBUF_PRIVATE_SIZE] = "private_size must be a multiple of 8, at most 65528",
+    [IVS_FAULT_MBUF_DATA_ROOM] = "data_room must be 0 to 65535",
+    [IVS_FAULT_OBJECT] = "index must be less than n",
+    [IVS_FAULT_NOT_OUT] = "more objects are freed than are in use",
+    [IVS_FAULT_SHARED_SEGMENT] = "the packets have a segment in common",
+    [IVS_FAULT_ATTACHED] = "already attached to the buffer of another mbuf",
+    [IVS_FAULT_CHAINED] = "has more than one segment",
+    [IVS_FAULT_REFERENCED] = "has more than one reference",
+    [IVS_FAULT_SAME_BUFFER] = "the other segment uses the buffer of this mbuf",
+    [IVS_FAULT_DIRECT] = "not attached to the buffer of another mbuf",
 };
 
 const char *ivs_fault_text(int fault)
 {
-    return fault >= 0 && fault < IVS_FAULT_COUNT ? texts[fault] : "an unknown fault";
+    return fault >= 0 && fault < IVS_FAULT_COUNT ? texts[fault] : "unknown fault";
 }

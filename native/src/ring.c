@@ -5,21 +5,17 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "pvt/crc32c.h"
 #include "fault.h"
+#include "pvt/identity.h"
 #include "pvt/name.h"
+#include "pvt/sizes.h"
 
-#define IDENTITY 128u              /* lines 0 and 1 */
 #define COUNT_MAX 0x7fffffffu      /* as DPDK: indices are 32 bits and must be told apart */
 #define HTD_MAX_PART 8u            /* DPDK's default: the head may run an eighth of the ring ahead */
 #define INDEX_TRIES 1000           /* looks at two indices that others move */
 #define WAIT_SLEEP_FIRST_NS 1000u
 #define WAIT_SLEEP_MOST_NS 1000000u
 
-static bool power_of_two(uint32_t value)
-{
-    return value != 0 && (value & (value - 1)) == 0;
-}
 
 /* The sync type that one end's three flags ask for; -1 if they contradict each other. */
 static int end_sync(uint32_t flags, uint32_t single, uint32_t rts, uint32_t hts)
@@ -63,7 +59,7 @@ int64_t ivs_ring_plan(struct ivs_ring_info *info)
             info->size *= 2;
         info->capacity = info->count;
     } else {
-        if (!power_of_two(info->count))
+        if (!ivs_is_power_of_two(info->count))
             return -EINVAL;
         info->size = info->count;
         info->capacity = info->count - 1;
@@ -71,15 +67,6 @@ int64_t ivs_ring_plan(struct ivs_ring_info *info)
     return (int64_t)(sizeof(struct ivs_ring_shared) + (uint64_t)info->size * info->elem_size);
 }
 
-static uint32_t identity_crc(const struct ivs_ring_shared *ring)
-{
-    unsigned char bytes[IDENTITY];
-    memcpy(bytes, ring, IDENTITY);
-    memset(bytes + offsetof(struct ivs_ring_shared, magic), 0, 8);
-    memset(bytes + offsetof(struct ivs_ring_shared, prod_owner), 0, 16);
-    memset(bytes + offsetof(struct ivs_ring_shared, crc), 0, 4);
-    return ivs_crc32c(0, bytes, IDENTITY);
-}
 
 static void format_end(union ivs_ring_end *end, int sync, uint32_t capacity)
 {
@@ -109,7 +96,7 @@ int ivs_ring_create(void *base, uint64_t length, const struct ivs_ring_info *ask
     ring->elem_size = info.elem_size;
     format_end(&ring->prod, prod_sync(info.flags), info.capacity);
     format_end(&ring->cons, cons_sync(info.flags), info.capacity);
-    ring->crc = identity_crc(ring);
+    ring->crc = IVS_IDENTITY_CRC(ivs_ring_shared, ring);
     /* release: pairs with the acquire in ivs_ring_attach */
     atomic_store_explicit(&ring->magic, IVS_RING_MAGIC, memory_order_release);
     return 0;
@@ -117,7 +104,8 @@ int ivs_ring_create(void *base, uint64_t length, const struct ivs_ring_info *ask
 
 static int check_geometry(const struct ivs_ring_shared *ring, uint64_t length)
 {
-    if (ring->elem_size == 0 || ring->elem_size % 4 != 0 || !power_of_two(ring->size) || ring->size > COUNT_MAX + 1u)
+    if (ring->elem_size == 0 || ring->elem_size % 4 != 0 || !ivs_is_power_of_two(ring->size) ||
+        ring->size > COUNT_MAX + 1u)
         return IVS_FAULT_GEOMETRY;
     if (ring->mask != ring->size - 1 || ring->capacity > ring->mask)
         return IVS_FAULT_GEOMETRY;
@@ -159,9 +147,10 @@ int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t st
     if (atomic_load_explicit(&shared->magic, memory_order_acquire) != IVS_RING_MAGIC)
         return IVS_FAULT_MAGIC;
     memcpy(&copy, shared, sizeof(copy));
+    copy.prod_owner = copy.cons_owner = 0;
     if (copy.version != IVS_RING_VERSION)
         return IVS_FAULT_VERSION;
-    if (copy.crc != identity_crc(&copy))
+    if (copy.crc != IVS_IDENTITY_CRC(ivs_ring_shared, &copy))
         return IVS_FAULT_CRC;
     if (!ivs_name_ok(copy.name))
         return IVS_FAULT_NAME;

@@ -1,24 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* segment.c: the header page of a segment file, and the participants that stand in it. */
+/* segment.c: the header page of a segment file and its participant slots. */
 #include "segment.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <string.h>
 
-#include "pvt/crc32c.h"
+#include "pvt/identity.h"
 #include "pvt/name.h"
-
-#define IDENTITY 128u /* bytes that the CRC covers */
-
-static uint32_t identity_crc(const struct ivs_segment *copy)
-{
-    unsigned char bytes[IDENTITY];
-    memcpy(bytes, copy, IDENTITY);
-    memset(bytes + offsetof(struct ivs_segment, magic), 0, 8);
-    memset(bytes + offsetof(struct ivs_segment, crc), 0, 4);
-    return ivs_crc32c(0, bytes, IDENTITY);
-}
+#include "pvt/sizes.h"
 
 void ivs_segment_format(void *base, const struct ivs_segment_info *info)
 {
@@ -33,14 +22,9 @@ void ivs_segment_format(void *base, const struct ivs_segment_info *info)
     s->socket_id = info->socket_id;
     s->epoch = info->epoch;
     memcpy(s->group, info->group, sizeof(s->group));
-    s->crc = identity_crc(s);
-    /* release: pairs with the acquire in ivs_segment_check */
+    s->crc = IVS_IDENTITY_CRC(ivs_segment, s);
+    /* release: pairs with ivs_segment_check() in segment.c */
     atomic_store_explicit(&s->magic, IVS_SEGMENT_MAGIC, memory_order_release);
-}
-
-static bool power_of_two(uint64_t value)
-{
-    return value != 0 && (value & (value - 1)) == 0;
 }
 
 int ivs_segment_check(const void *base, uint64_t length, struct ivs_segment_info *info)
@@ -50,15 +34,15 @@ int ivs_segment_check(const void *base, uint64_t length, struct ivs_segment_info
 
     if (length < IVS_HEADER_SIZE)
         return IVS_FAULT_LENGTH;
-    /* acquire: pairs with the release in ivs_segment_format */
+    /* acquire: pairs with ivs_segment_format() in segment.c */
     if (atomic_load_explicit(&shared->magic, memory_order_acquire) != IVS_SEGMENT_MAGIC)
         return IVS_FAULT_MAGIC;
     memcpy(&s, base, sizeof(s));
     if (s.version < IVS_SEGMENT_OLDEST || s.version > IVS_SEGMENT_VERSION || s.header_size != IVS_HEADER_SIZE)
         return IVS_FAULT_VERSION;
-    if (s.crc != identity_crc(&s))
+    if (s.crc != IVS_IDENTITY_CRC(ivs_segment, &s))
         return IVS_FAULT_CRC;
-    if (!power_of_two(s.size) || !power_of_two(s.page_size) || s.page_size > s.size || s.size <= IVS_HEADER_SIZE)
+    if (!ivs_is_segment_size(s.size, s.page_size))
         return IVS_FAULT_SEGMENT;
     if (s.size > length)
         return IVS_FAULT_LENGTH;
@@ -76,22 +60,23 @@ int ivs_segment_check(const void *base, uint64_t length, struct ivs_segment_info
 
 void ivs_segment_retire(void *base)
 {
-    /* release: what was written before stands before the mark; pairs with the acquire in ivs_segment_retired */
+    /* release: pairs with ivs_segment_retired() in segment.c */
     atomic_store_explicit(&((struct ivs_segment *)base)->retired, 1u, memory_order_release);
 }
 
 int ivs_segment_retired(const void *base)
 {
+    /* acquire: pairs with ivs_segment_retire() in segment.c */
     return atomic_load_explicit(&((const struct ivs_segment *)base)->retired, memory_order_acquire) != 0;
 }
 
 int ivs_segment_takes_writes(void *base)
 {
     _Atomic uint32_t *scratch = &((struct ivs_segment *)base)->scratch;
-    /* Another one may flip it at the same time: two of three looks then still see a change. */
+    /* Three tries: a peer that toggles the word in between can hide our change. */
     for (int i = 0; i < 3; i++) {
-        uint32_t before = atomic_fetch_xor(scratch, 1u);
-        if (atomic_load(scratch) != before)
+        uint32_t old = atomic_fetch_xor(scratch, 1u);
+        if (atomic_load(scratch) != old)
             return 1;
     }
     return 0;
@@ -102,7 +87,7 @@ static struct ivs_participant *participant(const void *base, int slot)
     return &((struct ivs_segment *)(uintptr_t)base)->participants[slot];
 }
 
-static void settle(struct ivs_participant *p, uint64_t process)
+static void init_slot(struct ivs_participant *p, uint64_t process)
 {
     atomic_store_explicit(&p->process, process, memory_order_relaxed);
     atomic_store_explicit(&p->heartbeat, 0, memory_order_relaxed);
@@ -114,11 +99,11 @@ int ivs_participant_claim(void *base, uint64_t owner, uint64_t process)
 {
     for (int slot = 0; slot < (int)IVS_PARTICIPANTS; slot++) {
         struct ivs_participant *p = participant(base, slot);
-        uint64_t nobody = 0;
-        /* acquire: pairs with the release in ivs_participant_release, after which the caches are ours to write */
-        if (atomic_compare_exchange_strong_explicit(&p->owner, &nobody, owner, memory_order_acquire,
+        uint64_t expected = 0;
+        /* acquire: pairs with ivs_participant_release() in segment.c: the slot's caches may be written from here on */
+        if (atomic_compare_exchange_strong_explicit(&p->owner, &expected, owner, memory_order_acquire,
                                                     memory_order_relaxed)) {
-            settle(p, process);
+            init_slot(p, process);
             return slot;
         }
     }
@@ -130,9 +115,11 @@ int ivs_participant_adopt(void *base, int slot, uint64_t dead, uint64_t owner, u
     if (slot < 0 || slot >= (int)IVS_PARTICIPANTS)
         return -EINVAL;
     struct ivs_participant *p = participant(base, slot);
+    /* acquire: pairs with ivs_participant_release() in segment.c by the owner before `dead`, through the release
+     * sequence of the owner word. The caches of `dead` itself are read with acquire in ivs_mempool_join(). */
     if (!atomic_compare_exchange_strong_explicit(&p->owner, &dead, owner, memory_order_acquire, memory_order_relaxed))
         return -EBUSY;
-    settle(p, process);
+    init_slot(p, process);
     return 0;
 }
 
@@ -143,10 +130,10 @@ int ivs_participant_release(void *base, int slot, uint64_t owner)
     struct ivs_participant *p = participant(base, slot);
     if (atomic_load_explicit(&p->owner, memory_order_relaxed) != owner)
         return -EINVAL;
-    /* before the slot is free: the next owner must not be taken for this process while it has not settled */
+    /* Cleared before the slot is free, so that the next owner is never seen with this process or share. */
     atomic_store_explicit(&p->share, 0, memory_order_relaxed);
     atomic_store_explicit(&p->process, 0, memory_order_relaxed);
-    /* release: pairs with the acquire in ivs_participant_claim */
+    /* release: pairs with ivs_participant_claim() in segment.c */
     return atomic_compare_exchange_strong_explicit(&p->owner, &owner, 0, memory_order_release, memory_order_relaxed)
                ? 0
                : -EINVAL;
@@ -154,6 +141,7 @@ int ivs_participant_release(void *base, int slot, uint64_t owner)
 
 uint64_t ivs_participant_owner(const void *base, int slot)
 {
+    /* acquire: pairs with ivs_participant_release() in segment.c */
     return atomic_load_explicit(&participant(base, slot)->owner, memory_order_acquire);
 }
 
@@ -166,12 +154,13 @@ void ivs_participant_read(const void *base, int slot, struct ivs_participant_inf
 {
     const struct ivs_participant *p = participant(base, slot);
 
+    /* acquire: pairs with ivs_participant_release() in segment.c */
     info->owner = atomic_load_explicit(&p->owner, memory_order_acquire);
-    /* acquire: pairs with the release in ivs_participant_guard, so that a share word comes with its first heartbeat */
+    /* acquire: pairs with ivs_participant_guard() in segment.c: a share word is seen with its first heartbeat */
     info->share = atomic_load_explicit(&p->share, memory_order_acquire);
     info->process = atomic_load_explicit(&p->process, memory_order_relaxed);
     info->heartbeat = atomic_load_explicit(&p->heartbeat, memory_order_relaxed);
-    /* acquire: pairs with the release in ivs_participant_acknowledge: what was let go of before is let go of */
+    /* acquire: pairs with ivs_participant_acknowledge() in segment.c: the share was released before */
     info->ack = atomic_load_explicit(&p->ack, memory_order_acquire);
 }
 
@@ -181,7 +170,7 @@ uint32_t ivs_share_word(const uint8_t *uuid)
     return word != 0 ? word : 1;
 }
 
-/* The slot, if it is still `owner`'s: a peer may have written anything there. */
+/* Returns the slot, or NULL if `owner` does not own it: a peer may have overwritten the owner word. */
 static struct ivs_participant *own_slot(void *base, int slot, uint64_t owner)
 {
     if (slot < 0 || slot >= (int)IVS_PARTICIPANTS)
@@ -196,8 +185,8 @@ int ivs_participant_guard(void *base, int slot, uint64_t owner, uint32_t share)
     if (p == NULL)
         return -EINVAL;
     atomic_store_explicit(&p->heartbeat, 1, memory_order_relaxed);
-    /* sequentially consistent: pairs with ivs_table_set_leaving. Either the host's look at the slots sees this guard, or
-     * the guard's look at `leaving`, which follows, sees the announcement. */
+    /* seq_cst: pairs with ivs_table_set_leaving() in table.c: either the host, which reads the slots next, sees this
+     * monitor slot, or the monitor, which reads `leaving` next, sees the announcement. */
     atomic_store(&p->share, share);
     return 0;
 }
@@ -216,7 +205,7 @@ int ivs_participant_acknowledge(void *base, int slot, uint64_t owner, uint32_t a
     struct ivs_participant *p = own_slot(base, slot, owner);
     if (p == NULL)
         return -EINVAL;
-    /* release: pairs with the acquire in ivs_participant_read */
+    /* release: pairs with ivs_participant_read() in segment.c */
     atomic_store_explicit(&p->ack, announcement, memory_order_release);
     return 0;
 }

@@ -1,25 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* table.c: table files (metadata and registry): a header page and two slots, one of them in force. */
+/* table.c: table files (metadata files and registries): a header page and two slots, one of which is current. */
 #include "table.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <string.h>
 
-#include "pvt/crc32c.h"
+#include "pvt/identity.h"
 #include "pvt/name.h"
+#include "pvt/sizes.h"
 
-#define IDENTITY 128u /* bytes of the header that the CRC covers */
-#define READ_TRIES 100 /* a writer that is faster than this is not one of ours */
-
-static uint32_t identity_crc(const void *header)
-{
-    unsigned char bytes[IDENTITY];
-    memcpy(bytes, header, IDENTITY);
-    memset(bytes + offsetof(struct ivs_table_file, magic), 0, 8);
-    memset(bytes + offsetof(struct ivs_table_file, crc), 0, 4);
-    return ivs_crc32c(0, bytes, IDENTITY);
-}
+#define READ_TRIES 100 /* bounds the retries against a hostile writer */
 
 static uint32_t table_crc(const void *table, uint64_t length)
 {
@@ -49,9 +39,9 @@ void ivs_table_format(void *base, uint64_t magic, const struct ivs_table_info *i
     memcpy(f->uuid, info->uuid, sizeof(f->uuid));
     f->size = info->size;
     memcpy(f->name, info->name, sizeof(f->name));
-    f->crc = identity_crc(f);
+    f->crc = IVS_IDENTITY_CRC(ivs_table_file, f);
     (void)ivs_table_publish(base, info->size, &empty, sizeof(empty));
-    /* release: pairs with the acquire in ivs_table_check_file */
+    /* release: pairs with ivs_table_check_file() in table.c */
     atomic_store_explicit(&f->magic, magic, memory_order_release);
 }
 
@@ -63,7 +53,7 @@ int ivs_table_check_file(const void *base, uint64_t length, uint64_t magic, stru
     memset(info, 0, sizeof(*info));
     if (length < IVS_HEADER_SIZE)
         return IVS_FAULT_LENGTH;
-    /* acquire: pairs with the release in ivs_table_format */
+    /* acquire: pairs with ivs_table_format() in table.c */
     if (atomic_load_explicit(&shared->magic, memory_order_acquire) != magic)
         return IVS_FAULT_MAGIC;
     memcpy(&f, base, sizeof(f));
@@ -72,7 +62,7 @@ int ivs_table_check_file(const void *base, uint64_t length, uint64_t magic, stru
         memcpy(info->name, f.name, sizeof(info->name));
     if (f.version != IVS_TABLE_VERSION || f.header_size != IVS_HEADER_SIZE)
         return IVS_FAULT_VERSION;
-    if (f.crc != identity_crc(&f))
+    if (f.crc != IVS_IDENTITY_CRC(ivs_table_file, &f))
         return IVS_FAULT_CRC;
     if (info->name[0] == 0)
         return IVS_FAULT_NAME;
@@ -87,7 +77,7 @@ int ivs_table_check_file(const void *base, uint64_t length, uint64_t magic, stru
 
 uint64_t ivs_table_selector(const void *base)
 {
-    /* acquire: pairs with the release in ivs_table_publish: the table before the selector that names it */
+    /* acquire: pairs with ivs_table_publish() in table.c: the table is complete before its selector is stored */
     return atomic_load_explicit(&((const struct ivs_table_file *)base)->selector, memory_order_acquire);
 }
 
@@ -104,12 +94,12 @@ int64_t ivs_table_read(const void *base, uint64_t size, void *copy)
         uint64_t length = head.length;
         if (length >= sizeof(head) && length <= ivs_table_room(size)) {
             memcpy(copy, slot, length);
-            memcpy(copy, &head, sizeof(head)); /* the length that was checked */
+            memcpy(copy, &head, sizeof(head)); /* a peer may have changed `length` since it was checked */
             fault = ivs_table_check(copy, length, selector);
             if (fault == IVS_OK)
                 return (int64_t)length;
         }
-        /* acquire: the copy before this look; if another table came into force meanwhile, read that one */
+        /* acquire: pairs with ivs_table_publish() in table.c: the copy precedes this second load of the selector */
         atomic_thread_fence(memory_order_acquire);
         if (ivs_table_selector(base) == selector)
             break;
@@ -117,10 +107,6 @@ int64_t ivs_table_read(const void *base, uint64_t size, void *copy)
     return -(int64_t)fault;
 }
 
-static bool power_of_two(uint64_t value)
-{
-    return value != 0 && (value & (value - 1)) == 0;
-}
 
 static bool in_heap(struct ivs_heap_ref ref, uint64_t heap)
 {
@@ -129,7 +115,7 @@ static bool in_heap(struct ivs_heap_ref ref, uint64_t heap)
 
 static int check_segment(const struct ivs_table_segment *s, uint64_t heap)
 {
-    if (!power_of_two(s->size) || !power_of_two(s->page_size) || s->page_size > s->size || s->size <= IVS_HEADER_SIZE)
+    if (!ivs_is_segment_size(s->size, s->page_size))
         return IVS_FAULT_SEGMENT;
     if (!ivs_name_ok(s->group))
         return IVS_FAULT_NAME;
@@ -165,7 +151,7 @@ int ivs_table_check(const void *table, uint64_t length, uint64_t selector)
         return IVS_FAULT_SELECTOR;
     if (t->crc != table_crc(table, length))
         return IVS_FAULT_CRC;
-    /* 32-bit counts times 96 cannot overflow 64 bits; the heap is compared, not added */
+    /* No overflow: 32-bit counts times 96 fit 64 bits, and the heap is compared, not added. */
     uint64_t fixed = sizeof(*t) + (uint64_t)t->n_segments * sizeof(struct ivs_table_segment) +
                      (uint64_t)t->n_entries * sizeof(struct ivs_table_entry);
     if (fixed > length || t->heap != length - fixed)
@@ -200,18 +186,19 @@ int ivs_table_publish(void *base, uint64_t size, void *table, uint64_t length)
     if (ivs_table_check(table, length, selector) != IVS_OK)
         return -EINVAL;
     memcpy((unsigned char *)base + slot_offset(size, selector), table, length);
-    /* release: pairs with the acquire in ivs_table_selector */
+    /* release: pairs with ivs_table_selector() in table.c */
     atomic_store_explicit(&f->selector, selector, memory_order_release);
     return 0;
 }
 
 void ivs_table_set_leaving(void *base, uint32_t number)
 {
-    /* sequentially consistent, as the load below: pairs with ivs_participant_guard */
+    /* seq_cst: pairs with ivs_participant_guard() in segment.c */
     atomic_store(&((struct ivs_table_file *)base)->leaving, number);
 }
 
 uint32_t ivs_table_leaving(const void *base)
 {
+    /* seq_cst: pairs with ivs_table_set_leaving() in table.c */
     return atomic_load(&((const struct ivs_table_file *)base)->leaving);
 }

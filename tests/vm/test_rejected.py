@@ -81,7 +81,7 @@ def damaged() -> Iterator[tuple[str, bytes, str, str]]:
     (entry,) = outside.table.entries
     file, size = content_of(outside), outside.table.segments[0].size
     put_table(file, replace(outside.table, entries=(replace(entry, offset=size - 4096, length=4097),)))
-    yield "entry outside its segment", bytes(file), "outside", "an entry outside its segment"
+    yield "entry outside its segment", bytes(file), "outside", "entry outside its segment"
 
     lonely = metadata_of("lonely", group="nobody gives it")
     missing = str(lonely.table.segments[0].uuid)

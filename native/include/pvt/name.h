@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* name.h: the rule for names in shared memory. */
+/* name.h: validates names in shared memory. */
 #ifndef IVS_NAME_H
 #define IVS_NAME_H
 
@@ -8,7 +8,7 @@
 
 #include "layout.h"
 
-/* 1 to 31 bytes, then only NULs; no '/', no control character. */
+/* Valid: 1 to 31 bytes without '/' and control characters, padded with NULs. */
 static inline bool ivs_name_ok(const char name[IVS_NAME_SIZE])
 {
     uint32_t length = 0;

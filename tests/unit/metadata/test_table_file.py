@@ -240,21 +240,21 @@ U32, U64 = "<I", "<Q"
 @pytest.mark.parametrize(
     ("at", "kind", "value", "said"),
     [
-        (24, U32, 1000, "do not add up"),  # n_segments
-        (24, U32, 0xFFFFFFFF, "do not add up"),
-        (28, U32, 0xFFFFFFFF, "do not add up"),  # n_entries
-        (28, U32, 1, "do not add up"),
-        (32, U64, 2**64 - 1, "do not add up"),  # heap
-        (HEAD + 16, U64, 3 << 20, "impossible size"),  # size: no power of two
-        (HEAD + 16, U64, 4096, "impossible size"),
-        (HEAD + 24, U64, 5000, "impossible size"),  # page size
-        (HEAD + 24, U64, 1 << 30, "impossible size"),
-        (HEAD + 48, "32s", b"x" * 32, "bad name"),  # group without an end
-        (HEAD + 48, "32s", b"a/b", "bad name"),
-        (HEAD + 48, "32s", b"", "bad name"),
-        (HEAD + 80, U32, 0xFFFFFFFF, "do not add up"),  # path beyond the heap
-        (ENTRY, "32s", b"", "bad name"),
-        (ENTRY, "32s", b"x\0y", "bad name"),
+        (24, U32, 1000, "inconsistent table sizes"),  # n_segments
+        (24, U32, 0xFFFFFFFF, "inconsistent table sizes"),
+        (28, U32, 0xFFFFFFFF, "inconsistent table sizes"),  # n_entries
+        (28, U32, 1, "inconsistent table sizes"),
+        (32, U64, 2**64 - 1, "inconsistent table sizes"),  # heap
+        (HEAD + 16, U64, 3 << 20, "invalid segment size"),  # size: no power of two
+        (HEAD + 16, U64, 4096, "invalid segment size"),
+        (HEAD + 24, U64, 5000, "invalid segment size"),  # page size
+        (HEAD + 24, U64, 1 << 30, "invalid segment size"),
+        (HEAD + 48, "32s", b"x" * 32, "invalid name"),  # group without an end
+        (HEAD + 48, "32s", b"a/b", "invalid name"),
+        (HEAD + 48, "32s", b"", "invalid name"),
+        (HEAD + 80, U32, 0xFFFFFFFF, "inconsistent table sizes"),  # path beyond the heap
+        (ENTRY, "32s", b"", "invalid name"),
+        (ENTRY, "32s", b"x\0y", "invalid name"),
         (ENTRY, "32s", b"\xff\xfe", "UTF-8"),
         (HEAD + 48, "32s", b"\xff\xfe", "UTF-8"),
         (ENTRY + 32, U32, 0, "unknown kind"),

@@ -359,7 +359,7 @@ def test_an_entry_outside_its_segment(lab: Lab, guest: Guest) -> None:
     struct.pack_into("<Q", raw, 40, len(raw))
     struct.pack_into("<I", raw, 0, lib.ivs_crc32c(0, bytes(raw), len(raw)))
     lab.device(Path(segment.path))
-    rejection(lab, guest, lab.device(patched(path, 4096, bytes(raw))), "vm0", "an entry outside its segment")
+    rejection(lab, guest, lab.device(patched(path, 4096, bytes(raw))), "vm0", "entry outside its segment")
 
 
 def test_a_missing_segment(lab: Lab, guest: Guest) -> None:

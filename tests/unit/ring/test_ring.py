@@ -415,7 +415,7 @@ def test_stall_timeout_is_obeyed(runtime_dir: object, prefix: str, timeout: floa
         (72, "version"),
         (76, "CRC"),  # elem_size
         (136, "sync type"),
-        (132, "further apart"),
+        (132, "exceeds the capacity"),
     ],
 )
 def test_a_damaged_ring_is_refused(primary: eal.Eal, peer: object, at: int, said: str) -> None:
