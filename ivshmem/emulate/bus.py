@@ -16,7 +16,7 @@ from eal.errors import Denied, Exists, NotFound
 from eal.pci.device import DEVICE, VENDOR
 from ivshmem.emulate.readonly_mount import open_readonly
 from ivshmem.hotplug.plug import to_remove
-from ivshmem.hotplug.running_vm import Given
+from ivshmem.hotplug.running_vm import VmDevice
 from ivshmem.hotplug.unplug_handshake import announce, is_leaving, set_leaving
 from ivshmem.scratch import Scratch
 from ivshmem.vmm.device import Device
@@ -159,9 +159,9 @@ class EmulatedBus:
                 set_leaving(share.file, 0)
         return [one.id for one in (*mine, *segments)]
 
-    def _given(self) -> list[Given]:
+    def _given(self) -> list[VmDevice]:
         """Return the devices of the bus in the form in which QMP reports those of a VM."""
-        return [Given(address, one.id, one.path, one.readonly) for address, one in self._devices.items()]
+        return [VmDevice(address, one.id, one.path, one.readonly) for address, one in self._devices.items()]
 
     # --- close --------------------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ def _largest_in(start: int, end: int) -> int:
 
 
 @dataclass
-class Bus:
+class HotplugBus:
     """A bus behind a bridge or port that takes plugged devices. `name` is QEMU's id of the bridge."""
 
     name: str
@@ -81,7 +81,7 @@ class Bus:
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """Where a device is to be plugged."""
 
     device: Device
@@ -95,7 +95,7 @@ def firmware_was_here(pci: Sequence[Mapping[str, Any]]) -> bool:
     return not bridges or any(bridge["pci_bridge"]["bus"]["secondary"] for bridge in bridges)
 
 
-def find_buses(pci: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> list[Bus]:
+def find_buses(pci: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> list[HotplugBus]:
     """The buses that may take plugged devices, the one that was made for it first. `kinds` are the models of devices by
     their id.
     """
@@ -121,7 +121,7 @@ def _devices(pci: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
                 yield from _devices([{"devices": device["pci_bridge"].get("devices", [])}])
 
 
-def _bus(name: str, bridge: Mapping[str, Any], slots: Sequence[int]) -> Bus:
+def _bus(name: str, bridge: Mapping[str, Any], slots: Sequence[int]) -> HotplugBus:
     there = bridge.get("devices", [])
     ranges = {"prefetchable": bridge["bus"]["prefetchable_range"], "memory": bridge["bus"]["memory_range"]}
     windows = [Window(kind, one["base"], one["limit"]) for kind, one in ranges.items()]
@@ -129,7 +129,7 @@ def _bus(name: str, bridge: Mapping[str, Any], slots: Sequence[int]) -> Bus:
         for window in windows:
             window.use(region["address"], region["size"])
     taken = {device["slot"] for device in there}
-    return Bus(name, [slot for slot in slots if slot not in taken], windows)
+    return HotplugBus(name, [slot for slot in slots if slot not in taken], windows)
 
 
 def _memory_of(device: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -143,18 +143,18 @@ def _memory_of(device: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return ranges
 
 
-def place(devices: Sequence[Device], buses: Sequence[Bus], refused: Mapping[str, str]) -> list[Place]:
+def place(devices: Sequence[Device], buses: Sequence[HotplugBus], refused: Mapping[str, str]) -> list[Placement]:
     """A place for each device, in their order, the large ones having had the first choice. `refused` are the buses that
     QEMU did not let us use, and why.
 
     Raises NoMemory, saying what each bus lacks, before anything is plugged.
     """
-    places: dict[str, Place] = {}
+    places: dict[str, Placement] = {}
     for device in sorted(devices, key=lambda device: -device.size):
         for bus in buses:
             slot = bus.take(device) if bus.name not in refused else None
             if slot is not None:
-                places[device.id] = Place(device, bus.name, slot)
+                places[device.id] = Placement(device, bus.name, slot)
                 break
         else:
             raise no_room(devices, device, [refused.get(bus.name) or str(bus) for bus in buses])

@@ -18,66 +18,35 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 from eal.errors import EalError, NotFound
 from eal.metadata.lookup import open_metadata
-from eal.metadata.records import SegmentRecord, Table
-from eal.metadata.table_file import TableFile
-from eal.runtime.prefix_dir import PrefixDir
-from ivshmem.hotplug.attached_vms import AttachedVm, AttachedVms
-from ivshmem.hotplug.pci_windows import Place
+from eal.metadata.records import SegmentRecord
+from ivshmem.hotplug.attached_vms import AttachedVm
+from ivshmem.hotplug.pci_windows import Placement
 from ivshmem.hotplug.qmp import Qmp
-from ivshmem.hotplug.running_vm import Given, Machine
-from ivshmem.hotplug.stale_devices import Wreck
+from ivshmem.hotplug.running_vm import RunningVm, VmDevice
+from ivshmem.hotplug.share import HostShare
+from ivshmem.hotplug.stale_devices import StaleDevices
 from ivshmem.hotplug.unplug_handshake import announce, is_leaving, set_leaving
-from ivshmem.vmm.device import Device, devices_of, id_of, segment_device
+from ivshmem.vmm.device import Device, id_of, segment_device
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = 5.0  # seconds for a guest to let go, and again for its kernel to take or give a device
 
 
-@dataclass(frozen=True)
-class Share:
-    """A metadata as plugging sees it: its prefix, its file (open, writable) with path, and the prefix's registry."""
-
-    directory: PrefixDir
-    file: TableFile
-    path: str
-    registry: Table
-
-    @property
-    def name(self) -> str:
-        return self.file.info.name
-
-    @property
-    def uuid(self) -> UUID:
-        return self.file.info.uuid
-
-    def devices(self) -> list[Device]:
-        return devices_of(self.file, self.path, self.registry)
-
-    def segments(self) -> list[SegmentRecord]:
-        """Those of the metadata, with the paths that the registry has for them."""
-        paths = {record.uuid: record.path for record in self.registry.segments}
-        return [replace(record, path=paths.get(record.uuid, "")) for record in self.file.read().segments]
-
-    @property
-    def vms(self) -> AttachedVms:
-        return AttachedVms(self.directory, self.uuid)
-
-
 # --- in ---------------------------------------------------------------------------------------------------------
 
 
-def plug(share: Share, qmp_path: str | os.PathLike[str], timeout: float = TIMEOUT) -> list[Place]:
+def plug(share: HostShare, qmp_path: str | os.PathLike[str], timeout: float = TIMEOUT) -> list[Placement]:
     """Plugs what a VM lacks of a metadata; gives what was plugged and where. See `Metadata.plug`."""
     devices = share.devices()
     with Qmp(qmp_path) as qmp:
-        machine = Machine(qmp, timeout)
+        machine = RunningVm(qmp, timeout)
         given = machine.given()
         lacking = [device for device in devices if not _has(given, device)]
         vm = AttachedVm.of(qmp.path, qmp.pid)
@@ -96,11 +65,11 @@ def plug(share: Share, qmp_path: str | os.PathLike[str], timeout: float = TIMEOU
             if not known:
                 share.vms.forget(qmp.path)
             raise
-        _clear(share, machine, Wreck(share.directory, given, qmp.pid), timeout)
+        _clear(share, machine, StaleDevices(share.directory, given, qmp.pid), timeout)
         return places
 
 
-def _clear(share: Share, machine: Machine, wreck: Wreck, timeout: float) -> None:
+def _clear(share: HostShare, machine: RunningVm, wreck: StaleDevices, timeout: float) -> None:
     """What an earlier life of the prefix left in the VM goes, now that its successor is there."""
     try:
         wreck.remove(machine, timeout)
@@ -109,7 +78,7 @@ def _clear(share: Share, machine: Machine, wreck: Wreck, timeout: float) -> None
 
 
 @contextmanager
-def carry(share: Share, records: Sequence[SegmentRecord]) -> Iterator[None]:
+def carry(share: HostShare, records: Sequence[SegmentRecord]) -> Iterator[None]:
     """Gives more segments to each VM that has the metadata; then the caller may publish them. What was plugged is taken
     back where the caller, or one of the VMs, fails.
     """
@@ -126,10 +95,10 @@ def carry(share: Share, records: Sequence[SegmentRecord]) -> Iterator[None]:
         undo.pop_all()
 
 
-def _carry_to(share: Share, vm: AttachedVm, devices: Sequence[Device]) -> list[Device]:
+def _carry_to(share: HostShare, vm: AttachedVm, devices: Sequence[Device]) -> list[Device]:
     """The devices that the VM had to be given. Forgets one that does not have the metadata any more."""
     with Qmp(vm.qmp) as qmp:
-        machine = Machine(qmp, TIMEOUT)
+        machine = RunningVm(qmp, TIMEOUT)
         given = machine.given()
         if not any(one.path == share.path for one in given):
             share.vms.forget(vm.qmp)
@@ -141,7 +110,7 @@ def _carry_to(share: Share, vm: AttachedVm, devices: Sequence[Device]) -> list[D
         return lacking
 
 
-def take_back(share: Share, records: Sequence[SegmentRecord]) -> None:
+def take_back(share: HostShare, records: Sequence[SegmentRecord]) -> None:
     """Takes segments that a metadata has no more out of the VMs that were given them. What does not go is logged."""
     devices = [segment_device(share.uuid, record) for record in records]
     for vm in share.vms.known():
@@ -152,14 +121,14 @@ def take_back(share: Share, records: Sequence[SegmentRecord]) -> None:
 def _take_back(vm: AttachedVm, devices: Sequence[Device]) -> None:
     try:
         with Qmp(vm.qmp) as qmp:
-            machine = Machine(qmp, TIMEOUT)
+            machine = RunningVm(qmp, TIMEOUT)
             there = {one.backend for one in machine.given()}
             machine.unplug([(device.device_id, device.id) for device in devices if device.id in there])
     except EalError as error:
         log.error("the VM at %s keeps %s: %s", vm.qmp, ", ".join(device.id for device in devices), error)
 
 
-def _has(given: list[Given], device: Device) -> bool:
+def _has(given: list[VmDevice], device: Device) -> bool:
     """Whether a VM has a file already, from whomever, and may write to it if it is to."""
     return any(one.path == device.path and (device.readonly or not one.readonly) for one in given)
 
@@ -168,14 +137,14 @@ def _has(given: list[Given], device: Device) -> bool:
 
 
 def unplug(
-    share: Share, qmp_path: str | os.PathLike[str], timeout: float = TIMEOUT, *, force: bool = False
-) -> list[Given]:
+    share: HostShare, qmp_path: str | os.PathLike[str], timeout: float = TIMEOUT, *, force: bool = False
+) -> list[VmDevice]:
     """Takes a metadata out of a VM; gives what was removed. See `Metadata.unplug`."""
     for vm in share.vms.known():
         if vm.gone:
             share.vms.forget(vm.qmp)
     with Qmp(qmp_path) as qmp:
-        machine = Machine(qmp, timeout)
+        machine = RunningVm(qmp, timeout)
         mine, segments = to_remove(share, machine.given())
         if not mine and not segments:
             share.vms.forget(qmp.path)
@@ -192,7 +161,7 @@ def unplug(
         return [*mine, *segments]
 
 
-def to_remove(share: Share, given: list[Given]) -> tuple[list[Given], list[Given]]:
+def to_remove(share: HostShare, given: list[VmDevice]) -> tuple[list[VmDevice], list[VmDevice]]:
     """What a VM has of a metadata and nobody else there needs: the metadata itself, and devices of segments. One of
     these that another metadata brought is among them, if that has left it behind for this one.
     """
@@ -204,7 +173,7 @@ def to_remove(share: Share, given: list[Given]) -> tuple[list[Given], list[Given
     if needs is None or not (mine or segments):
         return mine, []
     segments += [one for one in given if one.backend.startswith("ivs-") and one.path in paths and one not in segments]
-    removed: list[Given] = []
+    removed: list[VmDevice] = []
     for one in segments:
         uuid = paths.get(one.path)
         others = [each for each in given if each.path == one.path and each is not one and each not in removed]
@@ -213,7 +182,7 @@ def to_remove(share: Share, given: list[Given]) -> tuple[list[Given], list[Given
     return mine, removed
 
 
-def _needs_of_others(given: list[Given], share: Share) -> dict[UUID | None, bool] | None:
+def _needs_of_others(given: list[VmDevice], share: HostShare) -> dict[UUID | None, bool] | None:
     """The segments that other metadata of a VM need, and whether reading is enough for all of them; None where one of
     those metadata cannot be read any more, so that anything may be needed.
     """
@@ -232,6 +201,6 @@ def _needs_of_others(given: list[Given], share: Share) -> dict[UUID | None, bool
     return needs
 
 
-def _is_metadata(one: Given) -> bool:
+def _is_metadata(one: VmDevice) -> bool:
     """By the id that ours have: "ivs-" and 12 digits, without a segment's behind it."""
     return one.backend.startswith("ivs-") and one.backend.count("-") == 1

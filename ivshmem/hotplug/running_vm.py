@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Machine: a running QEMU, the shared files that it has, and one more of them or one less."""
+"""RunningVm: a running QEMU, the shared files that it has, and one more of them or one less."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eal.errors import EalError, InUse, Invalid, NoMemory, Stalled
-from ivshmem.hotplug.pci_windows import Place, find_buses, firmware_was_here, no_room, place, regions_of
+from ivshmem.hotplug.pci_windows import Placement, find_buses, firmware_was_here, no_room, place, regions_of
 from ivshmem.hotplug.qmp import Qmp
 from ivshmem.vmm.device import Device
 
@@ -21,7 +21,7 @@ _SETTLED = 0.2  # seconds after which a BAR without an address, beside one with 
 
 
 @dataclass(frozen=True)
-class Given:
+class VmDevice:
     """A shared file that a VM has: QEMU's id of the device ("" where it has none) and of its memory backend."""
 
     id: str
@@ -30,7 +30,7 @@ class Given:
     readonly: bool
 
 
-class Machine:
+class RunningVm:
     """A QEMU at the other end of a QMP connection. `timeout`: seconds that its guest has for each thing it must do."""
 
     def __init__(self, qmp: Qmp, timeout: float) -> None:
@@ -38,7 +38,7 @@ class Machine:
         self._timeout = timeout
         self.what = f"the VM at {qmp.path!r}"
 
-    def given(self) -> list[Given]:
+    def given(self) -> list[VmDevice]:
         """The shared files it has now, those of others among them."""
         found = []
         for folder in ("/machine/peripheral", "/machine/peripheral-anon"):
@@ -47,7 +47,7 @@ class Machine:
                     backend = self._get(f"{folder}/{one['name']}", "memdev")
                     name = one["name"] if folder == "/machine/peripheral" else ""
                     path, readonly = self._get(backend, "mem-path"), self._get(backend, "readonly")
-                    found.append(Given(name, backend.removeprefix("/objects/"), path, readonly))
+                    found.append(VmDevice(name, backend.removeprefix("/objects/"), path, readonly))
         return found
 
     def check_running(self) -> None:
@@ -58,7 +58,7 @@ class Machine:
 
     # --- plugging -----------------------------------------------------------------------------------------
 
-    def plug(self, devices: Sequence[Device]) -> list[Place]:
+    def plug(self, devices: Sequence[Device]) -> list[Placement]:
         """Plugs devices, and last the metadata, if it is one of them; says where. The guest has given all an address.
 
         Raises NoMemory where the VM has no room, Stalled where its guest does not answer, Invalid where QEMU refuses.
@@ -73,7 +73,7 @@ class Machine:
             except _RefusedError as error:
                 refused[error.bus] = f"{error.bus!r} is refused by QEMU ({error})"
 
-    def _place(self, devices: Sequence[Device], refused: dict[str, str]) -> list[Place]:
+    def _place(self, devices: Sequence[Device], refused: dict[str, str]) -> list[Placement]:
         deadline = time.monotonic() + self._timeout
         while not firmware_was_here(pci := self._qmp.execute("query-pci")):
             if time.monotonic() > deadline:
@@ -82,8 +82,8 @@ class Machine:
         kinds = {one["name"]: one["type"][len("child<") : -1] for one in self._children("/machine/peripheral")}
         return place(devices, find_buses(pci, kinds), refused)
 
-    def _plug(self, places: Sequence[Place]) -> None:
-        added: list[Place] = []
+    def _plug(self, places: Sequence[Placement]) -> None:
+        added: list[Placement] = []
         try:
             for is_metadata in (False, True):
                 batch = [one for one in places if one.device.is_metadata == is_metadata]
@@ -95,7 +95,7 @@ class Machine:
             self._take_back(added, error)
             raise
 
-    def _add(self, one: Place) -> None:
+    def _add(self, one: Placement) -> None:
         device = one.device
         if device.id in (child["name"] for child in self._children("/objects")):
             self._qmp.execute("object-del", id=device.id)  # its device went after its unplug was given up
@@ -116,7 +116,7 @@ class Machine:
                     raise _RefusedError(one.bus, str(error.__cause__)) from error
             raise
 
-    def _await_addresses(self, places: Iterable[Place]) -> None:
+    def _await_addresses(self, places: Iterable[Placement]) -> None:
         """Waits until the guest has given each BAR an address."""
         waiting = {one.device.id: one for one in places}
         start = time.monotonic()
@@ -141,7 +141,7 @@ class Machine:
                 )
             time.sleep(_POLL)
 
-    def _take_back(self, added: Sequence[Place], error: BaseException) -> None:
+    def _take_back(self, added: Sequence[Placement], error: BaseException) -> None:
         """What was plugged before an error, the metadata first."""
         try:
             self.unplug([(one.device.device_id, one.device.id) for one in reversed(added)])

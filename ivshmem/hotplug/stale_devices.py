@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Abandoned devices: what a VM has still of a host app that died and was started afresh. Their files are gone."""
+"""StaleMetadata devices: what a VM has still of a host app that died and was started afresh. Their files are gone."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from eal.metadata.lookup import open_metadata
 from eal.metadata.records import SegmentRecord
 from eal.metadata.table_file import TableFile
 from eal.runtime.prefix_dir import PrefixDir
-from ivshmem.hotplug.running_vm import Given, Machine
+from ivshmem.hotplug.running_vm import RunningVm, VmDevice
 from ivshmem.hotplug.unplug_handshake import await_letting_go, set_leaving
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Abandoned:
+class StaleMetadata:
     """A metadata of an earlier life as a VM has it: its device, its file, and the devices of its segments."""
 
-    metadata: Given
+    metadata: VmDevice
     file: TableFile
-    segments: list[tuple[SegmentRecord, Given]]
+    segments: list[tuple[SegmentRecord, VmDevice]]
 
 
-class Wreck:
+class StaleDevices:
     """What a VM, whose QEMU is process `pid`, has of a prefix though nobody serves it any more.
 
     The files have no names, so that they are opened where the kernel shows what QEMU has open.
     """
 
-    def __init__(self, directory: PrefixDir, given: Sequence[Given], pid: int) -> None:
+    def __init__(self, directory: PrefixDir, given: Sequence[VmDevice], pid: int) -> None:
         gone = [one for one in given if _is_of(directory, one) and not os.path.exists(one.path)]
         self._metadata = [one for one in gone if one.path.endswith(".md")]
         self._segments = [one for one in gone if one.path.endswith(".seg")]
         self._open = _open_files(pid, [one.path for one in gone]) if self._metadata else {}
 
-    def abandoned(self) -> list[Abandoned]:
+    def abandoned(self) -> list[StaleMetadata]:
         """The metadata all of whose segments are gone too. One that cannot be read stays, with a warning."""
         found = []
         for one in self._metadata:
@@ -57,10 +57,10 @@ class Wreck:
             records = file.read().segments
             segments = [(record, each) for record in records for each in self._segments if record.uuid.hex in each.path]
             if {record.uuid for record in records} == {record.uuid for record, _ in segments}:
-                found.append(Abandoned(one, file, segments))
+                found.append(StaleMetadata(one, file, segments))
         return found
 
-    def remove(self, machine: Machine, timeout: float) -> None:
+    def remove(self, machine: RunningVm, timeout: float) -> None:
         """Takes it out of the VM, announced as any unplug is. Who does not let go in time does not keep it there."""
         found = self.abandoned()
         for one in found:
@@ -76,7 +76,7 @@ class Wreck:
             log.info("metadata %r of an earlier life was taken out of %s", one.file.info.name, machine.what)
             one.file.mapping.release()
 
-    def _announce(self, one: Abandoned, timeout: float) -> None:
+    def _announce(self, one: StaleMetadata, timeout: float) -> None:
         number = secrets.randbelow(0xFFFF_FFFF) + 1  # nobody knows those of the dead
         set_leaving(one.file, number)
         with ExitStack() as undo:
@@ -85,13 +85,13 @@ class Wreck:
                 undo.callback(segment.close)
             await_letting_go(one.file, segments, number, timeout)
 
-    def _open_segment(self, record: SegmentRecord, device: Given) -> Segment:
+    def _open_segment(self, record: SegmentRecord, device: VmDevice) -> Segment:
         path = self._open[device.path]
         with open(path, "r+b", buffering=0) as file:
             return Segment(record, Mapping(file.fileno(), record.size, label=path), path, socket_id=record.socket_id)
 
 
-def _is_of(directory: PrefixDir, one: Given) -> bool:
+def _is_of(directory: PrefixDir, one: VmDevice) -> bool:
     stem = directory.file_name("", "")[:-1]
     return one.backend.startswith("ivs-") and os.path.basename(one.path).replace("map%5F", "map_").startswith(stem)
 

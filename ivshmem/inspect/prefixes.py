@@ -25,7 +25,7 @@ from ivshmem.metadata.exposure import Exposed, exposure_of
 from ivshmem.vmm.device import Device, devices_of
 
 if TYPE_CHECKING:
-    from ivshmem.hotplug.plug import Share
+    from ivshmem.hotplug.share import HostShare
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,11 @@ def find_metadata(root: Path, name: str, prefix: str | None = None) -> FoundMeta
 
 
 @contextmanager
-def changing(root: Path, name: str, prefix: str | None = None) -> Iterator[Share]:
+def changing(root: Path, name: str, prefix: str | None = None) -> Iterator[HostShare]:
     """A metadata of that name to be plugged or unplugged, with its prefix's CHANGE lock. Raises as `find_metadata`. Not
     for the prefix of this process's own Eal.
     """
-    from ivshmem.hotplug.plug import Share
+    from ivshmem.hotplug.share import HostShare
 
     found = find_metadata(root, name, prefix)
     lock = LockFile(found.directory.lock)
@@ -141,7 +141,7 @@ def changing(root: Path, name: str, prefix: str | None = None) -> Iterator[Share
             table = leftovers.last_table(found.directory)
             if table is None:
                 raise NotFound(f"file_prefix {found.directory.prefix!r}, which made it, has no registry to be read")
-            yield Share(found.directory, open_metadata(Path(found.path), writable=True), found.path, table)
+            yield HostShare(found.directory, open_metadata(Path(found.path), writable=True), found.path, table)
     finally:
         lock.close()
 

@@ -34,7 +34,7 @@ from ivshmem.vmm import libvirt, qemu
 from ivshmem.vmm.device import Device, devices_of, merge
 
 if TYPE_CHECKING:
-    from ivshmem.hotplug.plug import Share
+    from ivshmem.hotplug.share import HostShare
 
 CAPACITY = MIB  # bytes of a metadata file: two tables, of some 5,000 objects each
 
@@ -252,12 +252,12 @@ class Metadata:
             plug.unplug(share, qmp_path, timeout, force=force)
 
     @contextmanager
-    def shared(self) -> Iterator[Share]:
+    def shared(self) -> Iterator[HostShare]:
         """Alone with it among the prefix's processes, as those see it who plug it in somewhere."""
-        from ivshmem.hotplug.plug import Share
+        from ivshmem.hotplug.share import HostShare
 
         with self._owner.lock():
-            yield Share(self._owner.directory, self._open(), self.path, self._owner.registry_table)
+            yield HostShare(self._owner.directory, self._open(), self.path, self._owner.registry_table)
 
     # --- ending -------------------------------------------------------------------------------------------
 
