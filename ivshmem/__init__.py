@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from eal.lazy_exports import export_lazily
 
 if TYPE_CHECKING:
+    from ivshmem.metadata.create import metadata_create, metadata_lookup
     from ivshmem.metadata.exposure import ExposureWarning
-    from ivshmem.metadata.metadata import Metadata, metadata_create, metadata_lookup, qemu_args
+    from ivshmem.metadata.metadata import Metadata, qemu_args
 
 __all__ = ["ExposureWarning", "Metadata", "metadata_create", "metadata_lookup", "qemu_args"]
 
@@ -22,8 +23,8 @@ export_lazily(
     {
         "ExposureWarning": "ivshmem.metadata.exposure",
         "Metadata": "ivshmem.metadata.metadata",
-        "metadata_create": "ivshmem.metadata.metadata",
-        "metadata_lookup": "ivshmem.metadata.metadata",
+        "metadata_create": "ivshmem.metadata.create",
+        "metadata_lookup": "ivshmem.metadata.create",
         "qemu_args": "ivshmem.metadata.metadata",
     },
 )

@@ -21,7 +21,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def complete_metadata(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Return the names of metadata that start with `incomplete`, only of --file-prefix if it was given."""
-    from ivshmem.inspect.prefixes import metadata_names
+    from ivshmem.metadata.lookup import metadata_names
 
     try:
         names = metadata_names(prefix_dir.runtime_dir(), ctx.params.get("file_prefix"))

@@ -14,7 +14,7 @@ from ivshmem.demo.exchange import FAULTS, Exchange
 from ivshmem.demo.guest_process import Guest, emulated_guest, vm_guest
 from ivshmem.demo.objects import Objects, create, describe, share
 from ivshmem.demo.result import DemoResult
-from ivshmem.metadata.metadata import metadata_create
+from ivshmem.metadata.create import metadata_create
 
 _EMULATED_START_TIMEOUT = 30.0  # seconds until the guest must have attached
 _VM_START_TIMEOUT = 120.0

@@ -13,23 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import UUID
 
-import eal
-from eal.errors import Closed, Exists, Invalid, InvalidType, NotFound
+from eal.errors import Closed, Exists, Invalid, InvalidType
 from eal.lifecycle.eal import Eal
-from eal.memory import hugepages, segment_file
 from eal.memory.memzone import Memzone
-from eal.memory.segment_file import Ownership
 from eal.mempool.mempool import Mempool
-from eal.metadata.lookup import open_metadata
 from eal.metadata.records import Entry, Kind, SegmentRecord, Table
-from eal.metadata.table_file import METADATA_MAGIC, TableFile
+from eal.metadata.table_file import TableFile
 from eal.ring.ring import Ring
-from eal.text.names import check_name
-from eal.text.sizes import MIB, is_power_of_two
+from eal.text.sizes import MIB
 from ivshmem.hotplug.attached_vms import AttachedVms
 from ivshmem.metadata.dump import dump_table
 from ivshmem.metadata.exposure import Exposed, ExposedZone, ExposureWarning, complaint, exposure_of
-from ivshmem.metadata.names import claim_name, names_lock, new_uuid, remove_files
+from ivshmem.metadata.names import remove_files
 from ivshmem.vmm import libvirt, qemu
 from ivshmem.vmm.device import Device, devices_of, merge
 
@@ -303,52 +298,6 @@ def _segment_index(table: Table, record: SegmentRecord, readonly: bool, what: st
                 )
             return index
     return len(table.segments)
-
-
-# --- making and finding -----------------------------------------------------------------------------------------
-
-
-def metadata_create(
-    name: str,
-    *,
-    capacity: int = CAPACITY,
-    mode: int = 0o600,
-    user: str | int | None = None,
-    group: str | int | None = None,
-) -> Metadata:
-    """Makes an empty metadata of the process's Eal (DPDK: rte_ivshmem_metadata_create).
-
-    `capacity` is the size of its file in bytes (a power of two); `mode`, `user` and `group` say who may open it. Names
-    are unique in a runtime directory, whatever the file_prefix: raises Exists for one that is taken, saying by whom.
-    """
-    check_name(name, "metadata")
-    if not isinstance(capacity, int) or not 16384 <= capacity < 1 << 47 or not is_power_of_two(capacity):
-        raise Invalid(f"metadata {name!r}: capacity {capacity!r}: a power of two from 16384 to 2**46 bytes")
-    segment_file.check_mode(mode, f"metadata {name!r}")
-    owner = eal.current()
-    with owner.lock(), names_lock(owner.directory.root):
-        claim_name(owner.directory, name)
-        uuid = new_uuid(owner.directory.root)
-        path = hugepages.SHM_DIR / owner.directory.file_name(uuid.hex, "md")
-        mapping = segment_file.create(hugepages.tmpfs(), path, capacity, ownership=Ownership(mode, user, group))
-        file = TableFile.format(mapping, METADATA_MAGIC, name, uuid, epoch=owner.epoch)
-        link = owner.directory.metadata_link(name)
-        link.symlink_to(path)
-        return Metadata(owner, path, link, file)
-
-
-def metadata_lookup(name: str) -> Metadata:
-    """A metadata that this prefix has already, after `recover` or in a secondary. Raises NotFound or Corrupt."""
-    check_name(name, "metadata")
-    owner = eal.current()
-    link = owner.directory.metadata_link(name)
-    if not link.is_symlink():
-        known = ", ".join(map(repr, owner.directory.metadata_names())) or "none"
-        raise NotFound(f"file_prefix {owner.file_prefix!r} has no metadata {name!r}; there are: {known}")
-    for child in owner.children():
-        if isinstance(child, Metadata) and child.name == name:
-            return child
-    return Metadata(owner, Path(os.readlink(link)), link, open_metadata(link, writable=True))
 
 
 def qemu_args(*metadata: Metadata, plug: str | None = None) -> list[str]:

@@ -22,7 +22,8 @@ from eal.metadata.records import Entry, Kind
 from eal.runtime import prefix_dir
 from eal.runtime.prefix_dir import PrefixDir
 from eal.text.sizes import size_text
-from ivshmem.metadata.metadata import metadata_create, metadata_lookup, qemu_args
+from ivshmem.metadata.create import metadata_create, metadata_lookup
+from ivshmem.metadata.metadata import qemu_args
 from ivshmem.plan.diff import Difference, readonly_by_key
 from ivshmem.plan.items import kind_name, lookup
 from ivshmem.plan.layout import missing_segments

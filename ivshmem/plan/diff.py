@@ -14,7 +14,8 @@ from eal.metadata.lookup import metadata_with
 from eal.metadata.records import Entry, Kind, SegmentRecord
 from ivshmem.hotplug.attached_vms import AttachedVms
 from ivshmem.inspect.holders import find_holders
-from ivshmem.metadata.metadata import Metadata, metadata_lookup
+from ivshmem.metadata.create import metadata_lookup
+from ivshmem.metadata.metadata import Metadata
 from ivshmem.plan.items import Item, Key, kind_name, mismatch
 from ivshmem.plan.layout import missing_segments
 from ivshmem.plan.reader import Fault, key_path

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ivshmem.hotplug.qmp import Qmp
-from ivshmem.hotplug.running_vm import Machine
-from ivshmem.inspect.prefixes import find_metadata
+from ivshmem.hotplug.running_vm import RunningVm
+from ivshmem.metadata.lookup import find_metadata
 
 RESTARTS = {True: 20, False: 5}  # in a VM, and on the emulated bus
 
@@ -228,6 +228,6 @@ def test_fresh_starts_of_the_host_reach_the_guest(
         assert unplugged["address"] == stale["address"]
         assert [host.hear(), host.hear()] == ["plugged", "flows"]
         with Qmp(vm.qmp) as qmp:
-            assert sorted(one.path for one in Machine(qmp, 5).given()) == sorted(files)
+            assert sorted(one.path for one in RunningVm(qmp, 5).given()) == sorted(files)
     vm.end()
     host.end()

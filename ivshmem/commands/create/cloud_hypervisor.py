@@ -22,7 +22,7 @@ def cloud_hypervisor(name: str, file_prefix: str | None, as_json: bool) -> None:
 
     Example: ivshmem cloud-hypervisor vm0
     """
-    from ivshmem.inspect.prefixes import find_metadata
+    from ivshmem.metadata.lookup import find_metadata
     from ivshmem.vmm.cloud_hypervisor import args
 
     words = args(find_metadata(prefix_dir.runtime_dir(), name, file_prefix).devices(), f"metadata {name!r}")

@@ -24,7 +24,7 @@ def cmdline(names: tuple[str, ...], plug: str | None, file_prefix: str | None, a
 
     Example: eval "qemu-system-x86_64 -m 512 $(ivshmem cmdline vm0)"
     """
-    from ivshmem.inspect.prefixes import find_metadata
+    from ivshmem.metadata.lookup import find_metadata
     from ivshmem.vmm.device import merge
     from ivshmem.vmm.qemu import place_of, vm_args
 

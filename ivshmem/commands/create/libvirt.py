@@ -21,7 +21,7 @@ def libvirt(names: tuple[str, ...], file_prefix: str | None, as_json: bool) -> N
 
     Example: ivshmem libvirt vm0 > vm0-shares.xml
     """
-    from ivshmem.inspect.prefixes import find_metadata
+    from ivshmem.metadata.lookup import find_metadata
     from ivshmem.vmm.device import merge
     from ivshmem.vmm.libvirt import domain_xml
     from ivshmem.vmm.qemu import place_of

@@ -25,9 +25,9 @@ def unplug(name: str, socket: str, timeout: float, force: bool, file_prefix: str
     Example: ivshmem unplug vm0 --qmp /run/vm0.qmp
     """
     from ivshmem.hotplug import plug as hotplug
-    from ivshmem.inspect.prefixes import changing
+    from ivshmem.metadata.lookup import locked_share
 
-    with changing(prefix_dir.runtime_dir(), name, file_prefix) as share:
+    with locked_share(prefix_dir.runtime_dir(), name, file_prefix) as share:
         removed = hotplug.unplug(share, socket, timeout, force=force)
     if as_json:
         print_json([{"id": one.id, "path": one.path} for one in removed])

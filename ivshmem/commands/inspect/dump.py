@@ -24,9 +24,9 @@ def dump(name: str, file_prefix: str | None, as_json: bool) -> None:
     Example: ivshmem dump vm0 --json
     """
     from ivshmem.inspect.files import inspect_leniently, locate
-    from ivshmem.inspect.prefixes import find_metadata
     from ivshmem.inspect.text import inspection_lines
     from ivshmem.metadata.dump import dump_table, table_json
+    from ivshmem.metadata.lookup import find_metadata
 
     root = prefix_dir.runtime_dir()
     try:

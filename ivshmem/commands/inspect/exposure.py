@@ -22,8 +22,8 @@ def exposure(name: str, file_prefix: str | None, as_json: bool) -> None:
 
     Example: ivshmem exposure vm0 --json
     """
-    from ivshmem.inspect.prefixes import find_metadata
     from ivshmem.metadata.exposure import write_exposure
+    from ivshmem.metadata.lookup import find_metadata
 
     found = find_metadata(prefix_dir.runtime_dir(), name, file_prefix).exposure()
     if as_json:

@@ -12,7 +12,7 @@ from eal.runtime import prefix_dir
 from ivshmem.cli_options import json_option, prefix_option, print_json
 
 if TYPE_CHECKING:
-    from ivshmem.inspect.prefixes import Garbage
+    from ivshmem.inspect.stale_files import StaleFiles
 
 
 @click.command()
@@ -28,26 +28,26 @@ def clean(file_prefix: str | None, yes: bool, dry_run: bool, as_json: bool) -> N
     Example: ivshmem clean --yes
     """
     from ivshmem import scratch
-    from ivshmem.inspect.prefixes import garbage, remove_garbage
+    from ivshmem.inspect.stale_files import find_stale_files, remove_stale_files
 
-    pieces = garbage(prefix_dir.runtime_dir(), file_prefix)
+    pieces = find_stale_files(prefix_dir.runtime_dir(), file_prefix)
     folders = scratch.stale_folders() if file_prefix is None else []
     if as_json:
         found = [{"file_prefix": p.directory.prefix, "files": [str(f) for f in p.files]} for p in pieces]
         print_json([*found, *({"file_prefix": None, "files": [str(folder)]} for folder in folders)])
     else:
-        _list_garbage(pieces, folders)
+        _list(pieces, folders)
     if not (pieces or folders) or dry_run:
         return
     if not yes and not click.confirm("Remove them?", err=True):
         raise click.Abort
     for piece in pieces:
-        remove_garbage(piece)
+        remove_stale_files(piece)
     for folder in folders:
         scratch.remove(folder)
 
 
-def _list_garbage(pieces: list[Garbage], folders: list[Path]) -> None:
+def _list(pieces: list[StaleFiles], folders: list[Path]) -> None:
     if not pieces and not folders:
         click.echo("nothing to clean")
     for piece in pieces:

@@ -83,7 +83,7 @@ def emulate(ctx: click.Context, /, names: tuple[str, ...], file_prefix: str | No
     Example: ivshmem emulate vm0 -- python guest.py
     """
     from ivshmem.emulate.runner import run
-    from ivshmem.inspect.prefixes import find_metadata
+    from ivshmem.metadata.lookup import find_metadata
     from ivshmem.vmm.device import Device, merge
 
     command: list[str] = ctx.meta["command"]

@@ -16,7 +16,9 @@ import eal
 import ivshmem
 from eal.lifecycle import cleanup as leftovers
 from eal.runtime.prefix_dir import PrefixDir, file_stem
-from ivshmem.inspect.prefixes import find_metadata, garbage, prefix_states, remove_garbage
+from ivshmem.inspect.prefixes import prefix_states
+from ivshmem.inspect.stale_files import find_stale_files, remove_stale_files
+from ivshmem.metadata.lookup import find_metadata
 
 HOST = """
 import sys, eal, ivshmem
@@ -61,7 +63,7 @@ def data_files(prefix: str) -> set[Path]:
 def test_an_empty_world(runtime_dir: Path, tmp_path: Path) -> None:
     for root in (runtime_dir, tmp_path / "not created yet"):
         assert prefix_states(root) == []
-        assert garbage(root) == []
+        assert find_stale_files(root) == []
         with pytest.raises(eal.NotFound, match=f"file_prefix 'x' has no files in {root}"):
             prefix_states(root, "x")
         with pytest.raises(eal.NotFound, match=r"there is no metadata 'vm0' in .*; there are: none"):
@@ -115,9 +117,9 @@ def test_a_registry_that_cannot_be_read(host: Callable[..., Any], runtime_dir: P
     assert (state.status, state.table, state.as_json()["registry"]) == ("dead", None, None)
     with pytest.raises(eal.NotFound, match="no registry that can be read"):
         find_metadata(runtime_dir, "ofx").devices()
-    (piece,) = garbage(runtime_dir)
+    (piece,) = find_stale_files(runtime_dir)
     assert data_files(f"{prefix}x") <= set(piece.files)
-    remove_garbage(piece)
+    remove_stale_files(piece)
     assert data_files(f"{prefix}x") == set()
     assert list(runtime_dir.iterdir()) == []
 
@@ -128,7 +130,7 @@ def test_looking_disturbs_no_lock_of_ones_own(primary: eal.Eal, peer: Callable[.
     for _ in range(3):
         (state,) = prefix_states(runtime_dir)
         assert (state.status, state.pid) == ("alive", os.getpid())
-        assert garbage(runtime_dir) == []
+        assert find_stale_files(runtime_dir) == []
         find_metadata(runtime_dir, "vm0").devices()
         with pytest.raises(eal.Exists):
             ivshmem.metadata_create("vm0")
@@ -182,7 +184,7 @@ def test_metadata_that_is_damaged(host: Callable[..., Any], runtime_dir: Path, p
 
 
 def test_only_the_dead_are_garbage(one_of_each: Any, runtime_dir: Path, prefix: str) -> None:
-    (piece,) = garbage(runtime_dir)
+    (piece,) = find_stale_files(runtime_dir)
     assert piece.directory.prefix == f"{prefix}dead"
     home = runtime_dir / f"{prefix}dead"
     assert set(piece.files) == {
@@ -192,40 +194,40 @@ def test_only_the_dead_are_garbage(one_of_each: Any, runtime_dir: Path, prefix: 
         home / "metadata" / "ofdead.md",
     }
     alive, kept = data_files(f"{prefix}alive"), data_files(f"{prefix}kept")
-    remove_garbage(piece)
+    remove_stale_files(piece)
     assert not any(os.path.lexists(path) for path in piece.files)
     assert not home.exists()
     assert (data_files(f"{prefix}alive"), data_files(f"{prefix}kept")) == (alive, kept)
-    assert garbage(runtime_dir) == []
+    assert find_stale_files(runtime_dir) == []
     one_of_each.end()
 
 
 def test_garbage_of_one_prefix(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
     host("a").crash()
     host("b").crash()
-    assert [piece.directory.prefix for piece in garbage(runtime_dir)] == [f"{prefix}a", f"{prefix}b"]
-    assert [piece.directory.prefix for piece in garbage(runtime_dir, f"{prefix}b")] == [f"{prefix}b"]
-    assert garbage(runtime_dir, prefix) == []
+    assert [piece.directory.prefix for piece in find_stale_files(runtime_dir)] == [f"{prefix}a", f"{prefix}b"]
+    assert [piece.directory.prefix for piece in find_stale_files(runtime_dir, f"{prefix}b")] == [f"{prefix}b"]
+    assert find_stale_files(runtime_dir, prefix) == []
 
 
 def test_a_prefix_that_came_alive_meanwhile(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
     host("x").crash()
-    (piece,) = garbage(runtime_dir)
+    (piece,) = find_stale_files(runtime_dir)
     process = host("x")
     files = data_files(f"{prefix}x")
     with pytest.raises(eal.InUse, match=rf"'{prefix}x' came alive \(pid {process.pid}\): nothing of it was removed"):
-        remove_garbage(piece)
+        remove_stale_files(piece)
     assert data_files(f"{prefix}x") == files
     process.end()
 
 
 def test_a_prefix_that_was_kept_meanwhile(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
     host("x").crash()
-    (piece,) = garbage(runtime_dir)
+    (piece,) = find_stale_files(runtime_dir)
     host("x", "keep").end()
     files = data_files(f"{prefix}x")
     with pytest.raises(eal.InUse, match=f"'{prefix}x' was kept meanwhile: nothing of it was removed"):
-        remove_garbage(piece)
+        remove_stale_files(piece)
     assert data_files(f"{prefix}x") == files
     assert find_metadata(runtime_dir, "ofx").devices()
 
@@ -246,13 +248,13 @@ def test_data_files_without_a_folder(runtime_dir: Path, prefix: str, ending: str
     for path in mine | foreign:
         path.touch()
     try:
-        (piece,) = garbage(runtime_dir)
+        (piece,) = find_stale_files(runtime_dir)
         assert (piece.directory.prefix, set(piece.files)) == (name, mine)
-        assert garbage(runtime_dir, "another") == []
-        remove_garbage(piece)
+        assert find_stale_files(runtime_dir, "another") == []
+        remove_stale_files(piece)
         assert not any(path.exists() for path in mine)
         assert all(path.exists() for path in foreign)
-        assert garbage(runtime_dir) == []
+        assert find_stale_files(runtime_dir) == []
     finally:
         for path in mine | foreign:
             path.unlink(missing_ok=True)
@@ -265,7 +267,7 @@ def test_folders_that_are_no_prefixs_are_left_alone(runtime_dir: Path) -> None:
     (runtime_dir / "notes.txt").write_text("more of it")
     (runtime_dir / "link").symlink_to("thesis")
     assert prefix_states(runtime_dir) == []
-    assert garbage(runtime_dir) == []
+    assert find_stale_files(runtime_dir) == []
     with eal.init(file_prefix="thesis2", no_huge=True):
         ivshmem.metadata_create("draft")
     assert (runtime_dir / "thesis/draft.txt").read_text() == "years of work"
@@ -288,9 +290,9 @@ def test_a_segment_that_is_no_file_of_ours_is_not_removed(
     record = replace(table.segments[0], uuid=uuid4(), path=str(precious))
     registry._file.publish(replace(table, segments=(*table.segments, record)))
     registry.close()
-    (piece,) = garbage(runtime_dir)
+    (piece,) = find_stale_files(runtime_dir)
     assert precious not in piece.files
-    remove_garbage(piece)
+    remove_stale_files(piece)
     assert precious.exists()
 
 
@@ -298,7 +300,7 @@ def test_a_segment_that_is_no_file_of_ours_is_not_removed(
 def test_a_runtime_directory_that_others_can_write_to(runtime_dir: Path, mode: int) -> None:
     """Whoever can plant a registry there decides what is removed, or given to a VM."""
     runtime_dir.chmod(mode)
-    for look in (prefix_states, garbage, lambda root: find_metadata(root, "vm0")):
+    for look in (prefix_states, find_stale_files, lambda root: find_metadata(root, "vm0")):
         with pytest.raises(eal.Denied, match=f"{runtime_dir} must not be writable by other users: run chmod go-w"):
             look(runtime_dir)
 
@@ -306,14 +308,14 @@ def test_a_runtime_directory_that_others_can_write_to(runtime_dir: Path, mode: i
 @pytest.mark.root
 def test_a_runtime_directory_of_another_user(runtime_dir: Path) -> None:
     os.chown(runtime_dir, 65534, 65534)
-    for look in (prefix_states, garbage, lambda root: find_metadata(root, "vm0")):
+    for look in (prefix_states, find_stale_files, lambda root: find_metadata(root, "vm0")):
         with pytest.raises(eal.Denied, match=f"{runtime_dir} must belong to user 0, not to user 65534"):
             look(runtime_dir)
 
 
 def test_a_runtime_directory_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for look in (prefix_states, garbage, lambda root: find_metadata(root, "vm0")):
+    for look in (prefix_states, find_stale_files, lambda root: find_metadata(root, "vm0")):
         with pytest.raises(eal.Denied, match="must be a directory"):
             look(tmp_path / "file")
         with pytest.raises(eal.Denied, match=r"cannot read .*: Not a directory"):
@@ -329,7 +331,7 @@ def test_leftovers_are_marked_retired_first(host: Callable[..., Any], runtime_di
     assert state.table is not None
     held = open_segment(state.table.segments[0])
     assert not held.retired
-    remove_garbage(garbage(runtime_dir)[0])
+    remove_stale_files(find_stale_files(runtime_dir)[0])
     assert held.retired
     held.close()
     assert leftovers.orphans(runtime_dir) == {}

@@ -13,7 +13,7 @@ import eal
 import ivshmem
 from eal.lifecycle import cleanup as leftovers
 from eal.runtime.prefix_dir import PrefixDir
-from ivshmem.inspect.prefixes import garbage, remove_garbage
+from ivshmem.inspect.stale_files import find_stale_files, remove_stale_files
 
 Start = Callable[..., Any]
 
@@ -98,9 +98,9 @@ def test_a_dead_prefix_gives_its_name_up(holder: Holder, primary: eal.Eal, runti
     other = PrefixDir(runtime_dir, f"{prefix}other")
     assert other.metadata_names() == []
     assert metadata.table.entries == ()
-    (dead,) = garbage(runtime_dir)
+    (dead,) = find_stale_files(runtime_dir)
     assert dead.directory == other
-    remove_garbage(dead)
+    remove_stale_files(dead)
     assert Path(metadata.path).exists()
 
 
@@ -111,7 +111,7 @@ def test_a_kept_prefix_keeps_its_name(holder: Holder, primary: eal.Eal, runtime_
     with pytest.raises(eal.Exists, match=rf"file_prefix '{prefix}other' has it \(kept, no process\)"):
         ivshmem.metadata_create("shared")
     assert path.exists()
-    assert garbage(runtime_dir) == []
+    assert find_stale_files(runtime_dir) == []
     leftovers.remove(PrefixDir(runtime_dir, f"{prefix}other"))
     ivshmem.metadata_create("shared").close()
 
@@ -230,14 +230,14 @@ def test_what_a_killed_primary_left_is_gone_after_the_next_start(
 
 def test_what_a_killed_primary_left_is_garbage(holder: Holder, runtime_dir: Path, prefix: str) -> None:
     process, path = holder("")
-    assert garbage(runtime_dir) == []
+    assert find_stale_files(runtime_dir) == []
     process.crash()
-    (piece,) = garbage(runtime_dir)
+    (piece,) = find_stale_files(runtime_dir)
     assert path in piece.files
     assert all(file.exists() or file.is_symlink() for file in piece.files)
-    remove_garbage(piece)
+    remove_stale_files(piece)
     assert list(runtime_dir.iterdir()) == []
-    assert garbage(runtime_dir) == []
+    assert find_stale_files(runtime_dir) == []
 
 
 def test_a_process_killed_while_it_holds_the_names_keeps_nobody_waiting(
@@ -245,12 +245,12 @@ def test_a_process_killed_while_it_holds_the_names_keeps_nobody_waiting(
 ) -> None:
     process = peer(
         """
-        import sys, time, eal, ivshmem, ivshmem.metadata.metadata
+        import sys, time, eal, ivshmem, ivshmem.metadata.create
         eal.init(file_prefix=sys.argv[1] + "other", no_huge=True)
         def claim(*_):
             print("holds", flush=True)
             time.sleep(60)
-        ivshmem.metadata.metadata.claim_name = claim
+        ivshmem.metadata.create.claim_name = claim
         ivshmem.metadata_create("shared")
         """
     )
