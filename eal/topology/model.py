@@ -84,7 +84,7 @@ class Topology:
 
     @cached_property
     def pinned(self) -> tuple[PinnedThread, ...]:
-        """Threads of QEMU and eal processes that may not run on every online CPU; () if the tree has no processes."""
+        """Threads of QEMU and eal processes whose affinity lacks an online CPU; () if the tree has no processes."""
         return read_pinned(self.tree, self.cpus)
 
     def cpu(self, number: int) -> Cpu:

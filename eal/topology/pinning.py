@@ -16,7 +16,7 @@ _EAL_CORE = "/eal/_native."
 
 
 def read_pinned(tree: Tree, cpus: tuple[Cpu, ...]) -> tuple[PinnedThread, ...]:
-    """Return the threads of read_threads that may not run on every online CPU."""
+    """Return the pinned threads of read_threads: those whose affinity lacks an online CPU."""
     online = {cpu.cpu for cpu in cpus if cpu.online}
     threads = read_threads(tree)
     return tuple(thread for thread in threads if not online <= set(thread.cpus))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tree: reads the small files of /sys and /proc, of this machine or of a captured copy."""
+"""Tree: the small files of /sys and /proc, of this machine or of a captured copy."""
 
 from __future__ import annotations
 

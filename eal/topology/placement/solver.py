@@ -80,11 +80,11 @@ def _plan(nodes: tuple[Capacity, ...], groups: list[Group], assignment: list[int
     placements = []
     used = [NO_DEMAND] * len(nodes)
     for index, node in enumerate(nodes):
-        assigned = [group for group, home in zip(groups, assignment, strict=True) if home == index]
+        assigned = [group for group, choice in zip(groups, assignment, strict=True) if choice == index]
         used[index] = sum((group.demand for group in assigned), NO_DEMAND)
         workloads = [workload for group in assigned for workload in group.workloads]
         placements += place_on_node(node.node, node.cores, workloads)
-    misfits = [_misfit(group, nodes, used) for group, home in zip(groups, assignment, strict=True) if home is None]
+    misfits = [_misfit(group, nodes, used) for group, choice in zip(groups, assignment, strict=True) if choice is None]
     return PlacementPlan(tuple(placements), tuple(misfits), tuple(node.node for node in nodes))
 
 
