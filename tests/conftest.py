@@ -30,11 +30,12 @@ MIB = 1 << 20
 
 @pytest.hookimpl(tryfirst=True)  # before pytest's own -m is applied
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests with VMs or hugepages as serial, because they compete for resources of the whole machine."""
+    """Mark tests with hugepages, and VM tests that need all CPUs, as serial: they use resources of the whole machine."""
     for item in items:
         if "hugepages" in getattr(item, "fixturenames", ()):
             item.add_marker("hugepages")
-        if item.get_closest_marker("vm") or item.get_closest_marker("hugepages"):
+        alone_in_vm = item.get_closest_marker("vm") and item.get_closest_marker("vm_alone")
+        if alone_in_vm or item.get_closest_marker("hugepages"):
             item.add_marker("serial")
 
 

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import eal
 import ivshmem
+
+pytestmark = pytest.mark.vm_alone  # threads of host and guest poll at the same time
 
 SCRIPT = Path(__file__).parents[1] / "guests/crowd.py"
 WORKERS = 4  # 0 and 1 on the host, 2 and 3 in the guest

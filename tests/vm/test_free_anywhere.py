@@ -21,6 +21,8 @@ import pytest
 import eal
 import ivshmem
 
+pytestmark = pytest.mark.vm_alone  # threads of host and guest poll at the same time
+
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parents[1] / "build" / "interop"
 SCRIPT = HERE.parent / "guests/free_anywhere.py"

@@ -18,7 +18,7 @@ import ivshmem
 from ivshmem.hotplug.qmp import Qmp
 from ivshmem.hotplug.running_vm import RunningVm
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.vm_alone]  # heartbeats and time limits of seconds
 
 MIB = 1 << 20
 ROUNDS = 50
