@@ -30,7 +30,7 @@ MIB = 1 << 20
 
 @pytest.hookimpl(tryfirst=True)  # before pytest's own -m is applied
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests with hugepages, and VM tests that need all CPUs, as serial: they use resources of the whole machine."""
+    """Mark tests that need the whole machine as serial: those with hugepages, and VM tests that need all CPUs."""
     for item in items:
         if "hugepages" in getattr(item, "fixturenames", ()):
             item.add_marker("hugepages")
