@@ -100,16 +100,10 @@ def test_no_module_hides_a_public_name() -> None:
     """Importing eal.init would replace the function eal.init by the module."""
     hidden = []
     for root in (eal, ivshmem):
-        for found in [
-            root,
-            *(
-                importlib.import_module(m.name)
-                for m in pkgutil.walk_packages(root.__path__, f"{root.__name__}.")
-                if m.ispkg
-            ),
-        ]:
-            below = {m.name for m in pkgutil.iter_modules(found.__path__)}
-            hidden += [f"{found.__name__}.{name}" for name in below & set(getattr(found, "__all__", ()))]
+        inner = [found.name for found in pkgutil.walk_packages(root.__path__, f"{root.__name__}.") if found.ispkg]
+        for package in (root, *map(importlib.import_module, inner)):
+            modules = {found.name for found in pkgutil.iter_modules(package.__path__)}
+            hidden += [f"{package.__name__}.{name}" for name in modules & set(getattr(package, "__all__", ()))]
     assert hidden == []
 
 
