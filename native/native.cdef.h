@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* layout.h */
 #define IVS_HEADER_SIZE ...
+#define IVS_CACHE_LINE ...
 #define IVS_NAME_SIZE ...
 #define IVS_PARTICIPANTS ...
 #define IVS_SEGMENT_MAGIC ...
@@ -18,6 +19,40 @@
 #define IVS_KIND_MEMZONE ...
 #define IVS_KIND_RING ...
 #define IVS_KIND_MEMPOOL ...
+
+/* layout.h: headers that `ivshmem inspect` reads although they are damaged */
+struct ivs_segment {
+    uint64_t magic;
+    uint32_t version;
+    uint8_t uuid[16];
+    uint64_t size;
+    uint64_t page_size;
+    uint64_t host_address;
+    int32_t socket_id;
+    uint64_t epoch;
+    char group[32];
+    ...;
+};
+struct ivs_table_file {
+    uint64_t magic;
+    uint32_t version;
+    uint8_t uuid[16];
+    uint64_t size;
+    char name[32];
+    uint64_t selector;
+    ...;
+};
+struct ivs_ring_shared {
+    char name[32];
+    uint64_t magic;
+    ...;
+};
+struct ivs_mempool_shared {
+    uint64_t magic;
+    uint32_t flags;
+    char name[32];
+    ...;
+};
 
 struct ivs_table {
     uint32_t crc;

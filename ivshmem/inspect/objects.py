@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Objects and participants of a segment as data, read from its file: for `ivshmem inspect`."""
+"""Objects and participants of a segment as data for `ivshmem inspect`, read from the segment's file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from eal._native import lib
+from eal._native import ffi, lib
 from eal.errors import EalError
 from eal.linux import process
 from eal.linux.mapping import Mapping
@@ -18,35 +18,33 @@ from eal.metadata.records import Entry, Kind
 from eal.ring.headtail import EndState
 from eal.ring.ring import Ring
 
-_LINE = 64  # objects begin at cache lines
-_RING_MAGIC_AT, _RING_NAME_AT = 64, 0
-_POOL_MAGIC_AT, _POOL_NAME_AT, _POOL_FLAGS_AT = 0, 64, 28
-_NAME_SIZE: int = lib.IVS_NAME_SIZE
-_LISTED = 16  # indices of one kind that are listed
+_LINE: int = lib.IVS_CACHE_LINE  # objects are aligned to cache lines
+_MAX_INDICES = 16  # of the mempool objects that are listed
 
 
 def owner_json(owner: int, state: str | None = None) -> dict[str, Any] | None:
-    """An owner word: machine, thread and "alive", "dead" or "unknown", which it is for other machines. None: nobody."""
+    """Return the fields of an owner word as data, None for 0. `state` overrides `process.owner_state`."""
     if owner == 0:
         return None
-    found = process.decode_owner(owner)
-    return {"machine": f"{found.machine:08x}", "thread": found.thread, "state": state or process.owner_state(owner)}
+    fields = process.decode_owner(owner)
+    return {"machine": f"{fields.machine:08x}", "thread": fields.thread, "state": state or process.owner_state(owner)}
 
 
 def participants_json(segment: Segment) -> list[dict[str, Any]]:
-    """Who has a slot of a segment's header."""
+    """Return the participant slots in use of a segment as data."""
     found = []
     for one in segment.participants():
-        here = process.local_pid(one.owner) is not None
-        state = "dead" if one.dead else "alive" if here else "unknown"
+        is_local = process.local_pid(one.owner) is not None
+        state = "dead" if one.dead else "alive" if is_local else "unknown"
         words = {"pid": one.pid, "heartbeat": one.heartbeat, "ack": one.ack, "share": one.share}
         found.append({"slot": one.slot, **(owner_json(one.owner, state) or {}), **words})
     return found
 
 
 def object_json(entry: Entry, segment: Segment | None, length: int) -> dict[str, Any]:
-    """An object and the state it is in; `fault` says what is wrong with it, or is None. `length` are the bytes that its
-    segment's file has.
+    """Return an object and its state as data; `fault` is the reason why the object is unusable, or None.
+
+    `segment` is None if its file is unreadable. `length` is the size of the segment's file in bytes.
     """
     kind = entry.kind.name.lower()
     found: dict[str, Any] = {"kind": kind, "name": entry.name, "offset": entry.offset, "length": entry.length}
@@ -54,7 +52,7 @@ def object_json(entry: Entry, segment: Segment | None, length: int) -> dict[str,
     if segment is None:
         return found
     if entry.end > length:
-        found["fault"] = f"{kind} {entry.name!r} ends at byte {entry.end}, the file has {length}: it was truncated"
+        found["fault"] = f"{kind} {entry.name!r} ends at byte {entry.end}, but the file has {length}: it was truncated"
         return found
     zone = Memzone(entry, segment)
     try:
@@ -112,7 +110,7 @@ def _pool_json(pool: Mempool) -> dict[str, Any]:
         "free": len(audit.free),
         "cached": [{"slot": slot, "n": len(i), "owner": holder(slot)} for slot, i in sorted(audit.cached.items())],
         "in_hand": len(audit.in_hand),
-        "in_hand_first": audit.in_hand[:_LISTED],
+        "in_hand_first": audit.in_hand[:_MAX_INDICES],
         "holders": [{"n": len(i), "owner": owner_json(owner)} for owner, i in sorted(audit.holders.items())],
         "dead_hold": sum(map(len, audit.dead.values())),
         "lost": audit.lost,
@@ -125,8 +123,9 @@ def _pool_json(pool: Mempool) -> dict[str, Any]:
 
 
 def find_objects(mapping: Mapping) -> Iterator[Entry]:
-    """What looks like a ring or a pool in a segment that no table tells of: by their magics, at each cache line. Zones
-    have none.
+    """Yield an entry for each ring and mempool of a segment without a table.
+
+    They are found by their magics, so a memzone, which has no magic, is not found.
     """
     import numpy as np
 
@@ -136,16 +135,20 @@ def find_objects(mapping: Mapping) -> Iterator[Entry]:
     lines = np.frombuffer(mapping.view(0, usable), "<u8")[:: _LINE // 8]
     for line in np.flatnonzero((lines == lib.IVS_RING_MAGIC) | (lines == lib.IVS_MEMPOOL_MAGIC)).tolist():
         if lines[line] == lib.IVS_RING_MAGIC:
-            yield from _found(mapping, Kind.RING, line * _LINE - _RING_MAGIC_AT, _RING_NAME_AT, None)
+            yield from _entry_at(mapping, Kind.RING, "struct ivs_ring_shared", line * _LINE)
         else:
-            yield from _found(mapping, Kind.MEMPOOL, line * _LINE - _POOL_MAGIC_AT, _POOL_NAME_AT, _POOL_FLAGS_AT)
+            yield from _entry_at(mapping, Kind.MEMPOOL, "struct ivs_mempool_shared", line * _LINE)
 
 
-def _found(mapping: Mapping, kind: Kind, offset: int, name_at: int, flags_at: int | None) -> Iterator[Entry]:
-    """The entry of an object at `offset`, if that is behind the header; it may take all of the rest."""
-    if offset < HEADER_SIZE or offset + name_at + _NAME_SIZE > mapping.length:
+def _entry_at(mapping: Mapping, kind: Kind, header_type: str, magic_at: int) -> Iterator[Entry]:
+    """Yield the entry of the object whose magic is at an offset, if its name is inside the object area.
+
+    The size is unknown, so the entry extends to the end of the segment.
+    """
+    offset = magic_at - ffi.offsetof(header_type, "magic")
+    if offset < HEADER_SIZE or offset + ffi.offsetof(header_type, "name") + lib.IVS_NAME_SIZE > mapping.length:
         return
-    raw = bytes(mapping.view(offset + name_at, _NAME_SIZE))
-    flags = 0 if flags_at is None else int.from_bytes(mapping.view(offset + flags_at, 4), "little")
-    name = raw.split(b"\0", 1)[0].decode(errors="replace")
+    header = ffi.cast(f"{header_type} *", mapping.pointer(offset))
+    flags = header.flags if kind == Kind.MEMPOOL else 0
+    name = ffi.string(header.name).decode(errors="replace")
     yield Entry(name, kind, 0, offset, mapping.length - offset, flags=flags)

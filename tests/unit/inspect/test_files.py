@@ -258,11 +258,11 @@ def test_a_truncated_segment(dead: Dead) -> None:
 def test_a_segment_file_that_is_gone_or_another(dead: Dead) -> None:
     dead.private.unlink()
     data = inspected(dead.registry, 1)
-    assert "is gone" in data["faults"][0]
+    assert "does not exist" in data["faults"][0]
     assert objects(data)["private"]["length"] == 100
     check_contents(objects(data), dead.pid)
     shutil.copy(dead.segment, dead.private)
-    assert "holds segment" in "".join(inspected(dead.registry, 1)["faults"])
+    assert "must contain segment" in "".join(inspected(dead.registry, 1)["faults"])
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"\0" * 4096, b"#!/bin/sh\n" * 1000])
@@ -277,7 +277,7 @@ def test_what_is_not_ours(tmp_path: Path, runtime_dir: Path, content: bytes) -> 
 
 def test_what_cannot_be_read(tmp_path: Path, runtime_dir: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    for path, reason in ((tmp_path / "none", "no file"), (tmp_path, "regular"), (tmp_path / "fifo", "regular")):
+    for path, reason in ((tmp_path / "none", "does not exist"), (tmp_path, "regular"), (tmp_path / "fifo", "regular")):
         done = run("inspect", path)
         assert done.exit_code == 1
         assert reason in done.stderr
