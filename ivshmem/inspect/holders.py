@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Holders: the processes, QEMUs among them, that have shared files mapped or open."""
+"""Holders: the processes, including QEMU, that have shared files mapped or open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAP = re.compile(rb"\S+ (?P<perms>\S+) \S+ (?P<major>[0-9a-f]+):(?P<minor>[0-9a
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that holds some files. `name` is what the kernel calls it."""
+    """A process that holds some of the files; `name` is its command name (/proc/PID/comm)."""
 
     pid: int
     name: str
@@ -31,7 +31,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class Holders:
-    """All that could be seen; `hidden` says whether there are processes of others, whom this user may not look at."""
+    """The holders found; `hidden` is True if this user may not read /proc of some processes."""
 
     seen: list[Holder]
     hidden: bool
@@ -44,23 +44,24 @@ class Holders:
 
 
 def find_holders(paths: Iterable[str], registry: str | None = None) -> Holders:
-    """Who, but this process, has any of some files mapped or open, or a prefix's registry mapped to write (so lives in
-    that prefix).
+    """Return the processes, except this one, that have one of the files mapped or open.
+
+    A process that has `registry` mapped writable is a holder too: it is a process of that prefix.
     """
     files = {found: path for path in paths if (found := _identity(path))}
-    lived_in = _identity(registry) if registry is not None else None
+    registry_identity = _identity(registry) if registry is not None else None
     seen = []
     hidden = False
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
         if pid == os.getpid():
             continue
         try:
-            held = frozenset(_held(Path(f"/proc/{pid}"), files, lived_in, registry))
+            held = frozenset(_held(Path(f"/proc/{pid}"), files, registry_identity, registry))
             name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
         except PermissionError:
             hidden = True
         except (FileNotFoundError, ProcessLookupError):
-            pass  # it has just ended
+            pass  # the process has ended
         else:
             if held:
                 seen.append(Holder(pid, name, held))
@@ -78,8 +79,10 @@ def _identity(path: str) -> Identity | None:
     return found.st_dev, found.st_ino
 
 
-def _held(of: Path, files: dict[Identity, str], lived_in: Identity | None, registry: str | None) -> Iterable[str]:
-    for line in (of / "maps").read_bytes().splitlines():
+def _held(
+    proc: Path, files: dict[Identity, str], registry_identity: Identity | None, registry: str | None
+) -> Iterable[str]:
+    for line in (proc / "maps").read_bytes().splitlines():
         match = _MAP.match(line)
         if match is None or match["inode"] == b"0":
             continue
@@ -88,10 +91,10 @@ def _held(of: Path, files: dict[Identity, str], lived_in: Identity | None, regis
         path = os.fsdecode(match["path"].removesuffix(b" (deleted)"))
         if found in files:
             yield files[found]
-        # A registry may lie on a file system that the kernel numbers otherwise here than in stat: then by its name.
-        elif registry is not None and b"w" in match["perms"] and (found == lived_in or path == registry):
+        # On some file systems (btrfs, overlayfs) maps shows another device number than stat: then compare the paths.
+        elif registry is not None and b"w" in match["perms"] and (found == registry_identity or path == registry):
             yield registry
-    for link in (of / "fd").iterdir():
+    for link in (proc / "fd").iterdir():
         try:
             opened = link.stat()
         except OSError:
@@ -100,14 +103,15 @@ def _held(of: Path, files: dict[Identity, str], lived_in: Identity | None, regis
             yield files[opened.st_dev, opened.st_ino]
 
 
-def guests(table: Table) -> int:
-    """How many threads of other machines stand in the segments of a prefix as participants: of guests that use them
-    now, or that were killed with their VM.
+def count_guest_threads(table: Table) -> int:
+    """Return the number of participant slots in a prefix's segments that belong to threads of other machines.
+
+    Slots of guests whose VM was killed are included.
     """
-    return sum(_guests_of(record) for record in table.segments)
+    return sum(_count_guest_threads(record) for record in table.segments)
 
 
-def _guests_of(record: SegmentRecord) -> int:
+def _count_guest_threads(record: SegmentRecord) -> int:
     try:
         segment = open_segment(record)
     except EalError:

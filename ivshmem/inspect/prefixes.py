@@ -1,35 +1,32 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""State: what the files of a runtime directory say, read without an Eal, whoever is alive."""
+"""Prefixes of a runtime directory: their state, read from their files without an EAL."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eal.errors import Closed, NotFound
-from eal.lifecycle import cleanup as leftovers
+from eal.lifecycle import cleanup
 from eal.lifecycle.startup import current
 from eal.metadata.records import Table, table_as_json
-from eal.runtime import prefix_dir as runtime
+from eal.runtime import prefix_dir
 from eal.runtime.prefix_dir import PrefixDir
 from ivshmem.inspect.files import Inspection, inspect_leniently
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class PrefixState:
-    """A prefix: who is alive in it (a pid, or None), whether it is kept, and its registry's table, if readable."""
+    """A prefix, the pid of a live process in it (None: there is none), and the table of its registry, if readable."""
 
     directory: PrefixDir
     pid: int | None
     table: Table | None
 
     def inspections(self) -> list[Inspection]:
-        """What the files of its registry and metadata say, damaged ones too."""
+        """Return the inspections of the registry and the metadata files, also of damaged ones."""
         links = (self.directory.metadata_link(name) for name in self.directory.metadata_names())
         return [inspect_leniently(path) for path in (self.directory.registry, *links)]
 
@@ -59,19 +56,22 @@ class PrefixState:
 
 
 def prefix_states(root: Path, only: str | None = None) -> list[PrefixState]:
-    """The prefixes of a runtime directory, or the one that is named. Raises NotFound where that has no files."""
-    found = [_state(directory) for directory in runtime.prefixes(root) if only in (None, directory.prefix)]
+    """Return the prefixes of a runtime directory, or only the selected one. Raise NotFound if that has no files."""
+    found = [_state(directory) for directory in prefix_dir.prefixes(root) if only in (None, directory.prefix)]
     if only is not None and not found:
         raise NotFound(f"file_prefix {only!r} has no files in {root}")
     return found
 
 
 def _state(directory: PrefixDir) -> PrefixState:
-    return PrefixState(directory, _holder(directory), leftovers.last_table(directory))
+    return PrefixState(directory, _holder(directory), cleanup.last_table(directory))
 
 
 def _holder(directory: PrefixDir) -> int | None:
-    """As `PrefixDir.holder`, which must not touch the lock file of this process's own Eal."""
+    """Return the pid of a live process in a prefix, or None.
+
+    `PrefixDir.holder` closes the lock file, and that would release the record locks of this process's own Eal.
+    """
     try:
         if current().directory == directory:
             return os.getpid()

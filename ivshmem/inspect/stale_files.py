@@ -15,30 +15,32 @@ from ivshmem.inspect.prefixes import prefix_states
 
 @dataclass(frozen=True)
 class StaleFiles:
-    """Files that nobody owns any more, and the prefix they are of."""
+    """The files of one dead prefix."""
 
     directory: PrefixDir
     files: list[Path]
 
 
 def find_stale_files(root: Path, only: str | None = None) -> list[StaleFiles]:
-    """What dead prefixes left: those with a folder here, and those of whom only data files are left."""
-    states = [state for state in prefix_states(root) if only in (None, state.prefix)]
+    """Return the files of dead prefixes, also of prefixes that have only data files left.
+
+    `only` selects one prefix.
+    """
+    states = prefix_states(root)
     found = []
     for state in states:
-        if state.status == "dead":
-            home = state.directory.path
-            own = sorted(path for path in home.rglob("*") if path.is_symlink() or not path.is_dir())
+        if state.status == "dead" and only in (None, state.prefix):
+            own = sorted(path for path in state.directory.path.rglob("*") if path.is_symlink() or not path.is_dir())
             found.append(StaleFiles(state.directory, [*cleanup.data_files(state.directory, state.table), *own]))
-    homes = {state.prefix for state in prefix_states(root)}
+    existing = {state.prefix for state in states}
     for prefix, files in cleanup.orphans(root).items():
-        if prefix not in homes and only in (None, prefix):
+        if prefix not in existing and only in (None, prefix):
             found.append(StaleFiles(PrefixDir(root, prefix), files))
     return found
 
 
 def remove_stale_files(stale: StaleFiles) -> None:
-    """Takes a dead prefix's files away. Raises InUse if it came alive, or was kept, meanwhile."""
+    """Remove the files of a dead prefix. Raise InUse if a process joined or kept the prefix in the meantime."""
     directory = stale.directory
     if not directory.path.is_dir():
         for path in stale.files:
@@ -48,9 +50,9 @@ def remove_stale_files(stale: StaleFiles) -> None:
     try:
         with lock.change():
             if (pid := lock.holder(Lock.MEMBER)) is not None:
-                raise InUse(f"file_prefix {directory.prefix!r} came alive (pid {pid}): nothing of it was removed")
+                raise InUse(f"file_prefix {directory.prefix!r} is in use by pid {pid}; nothing was removed")
             if (table := cleanup.last_table(directory)) is not None and table.kept:
-                raise InUse(f"file_prefix {directory.prefix!r} was kept meanwhile: nothing of it was removed")
+                raise InUse(f"file_prefix {directory.prefix!r} was kept in the meantime; nothing was removed")
             cleanup.remove(directory)
     finally:
         lock.close()

@@ -12,7 +12,7 @@ from eal.metadata.records import Table
 from eal.runtime import prefix_dir
 from eal.runtime.lock_file import Lock, LockFile
 from eal.runtime.prefix_dir import PrefixDir
-from ivshmem.inspect.holders import find_holders, guests
+from ivshmem.inspect.holders import count_guest_threads, find_holders
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _held_by(directory: PrefixDir, lock: LockFile, table: Table | None, files: l
     member = lock.holder(Lock.MEMBER)
     if member is not None and member not in {holder.pid for holder in found.seen}:
         held.append(f"{_name_of(member)} (pid {member})")
-    threads = guests(table) if table is not None else 0
+    threads = count_guest_threads(table) if table is not None else 0
     if threads and (held or found.hidden):
         # If /proc shows every process and none holds a file, the VM of these participants has ended.
         where = "" if held else ", probably in a VM of another user"

@@ -231,7 +231,7 @@ def test_clean_keeps_prefix_that_starts_during_the_prompt(
         files = files_of(runtime_dir, f"{prefix}dead")
         out, errors = process.communicate("y\n", timeout=30)
     assert process.returncode == 1
-    assert f"file_prefix '{prefix}dead' came alive (pid {alive.pid}): nothing of it was removed" in errors
+    assert f"file_prefix '{prefix}dead' is in use by pid {alive.pid}; nothing was removed" in errors
     assert (out, "Traceback" in errors) == ("", False)
     assert files_of(runtime_dir, f"{prefix}dead") == files
     alive.end()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Inspection of files: whole, copied elsewhere, damaged in many ways, and with nobody alive."""
+"""Inspection of intact, copied and damaged files, without a live process of the prefix."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ single.dequeue()
 held = [pool.get() for _ in range(3)]
 debug.get()
 (head,) = struct.unpack_from("<I", many.memzone.buf, 128)
-struct.pack_into("<I", many.memzone.buf, 128, head + 7)  # a producer that died inside
+struct.pack_into("<I", many.memzone.buf, 128, head + 7)  # as if a producer died during an enqueue
 print(os.getpid(), metadata.path, zone.segment.path, private.segment.path)
 sys.stdin.readline()
 """
 
 
-class Dead:
-    """What a host that was killed left."""
+class DeadHost:
+    """The files of a host process that was killed."""
 
     def __init__(self, peer: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
         host = peer(HOST)
@@ -67,7 +67,7 @@ class Dead:
 
 @pytest.fixture
 def dead(peer: Callable[..., Any], runtime_dir: Path, prefix: str) -> Any:
-    found = Dead(peer, runtime_dir, prefix)
+    found = DeadHost(peer, runtime_dir, prefix)
     yield found
     for path in (found.metadata, found.segment, found.private):
         path.unlink(missing_ok=True)
@@ -78,7 +78,7 @@ def run(*words: object) -> Result:
 
 
 def inspected(path: Path, status: int = 0) -> dict[str, Any]:
-    """What the command says of a file, as data; the text must not fail either."""
+    """Run `ivshmem inspect` on a file, with and without --json, and return the data."""
     text, done = run("inspect", path), run("inspect", path, "--json")
     assert (text.exit_code, done.exit_code) == (status, status), (text.output, done.output)
     data: dict[str, Any] = json.loads(done.stdout)
@@ -109,7 +109,7 @@ def check_contents(found: dict[str, Any], pid: int, state: str = "dead") -> None
     assert pool["dead_hold"] == (cached["n"] if state == "dead" else 0)
 
 
-def test_a_registry_with_nobody_alive(dead: Dead) -> None:
+def test_inspect_registry_of_dead_host_changes_no_file(dead: DeadHost) -> None:
     before = {path: path.read_bytes() for path in (dead.metadata, dead.segment, dead.private)}
     times = {path: path.stat().st_mtime_ns for path in (*before, dead.registry)}
     data = inspected(dead.registry)
@@ -126,7 +126,7 @@ def test_a_registry_with_nobody_alive(dead: Dead) -> None:
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
-def test_a_metadata_with_nobody_alive(dead: Dead) -> None:
+def test_inspect_metadata_of_dead_host(dead: DeadHost) -> None:
     for name in (dead.metadata, "vm0"):
         data = inspected(Path(name))
         assert (data["kind"], data["name"]) == ("metadata", "vm0")
@@ -134,7 +134,7 @@ def test_a_metadata_with_nobody_alive(dead: Dead) -> None:
         check_contents(objects(data), dead.pid)
 
 
-def test_a_segment_gets_its_names_from_the_registry(dead: Dead, prefix: str) -> None:
+def test_inspect_segment_takes_names_from_registry(dead: DeadHost, prefix: str) -> None:
     data = inspected(dead.segment)
     assert data["names_from"] == str(dead.registry)
     check_contents(objects(data), dead.pid)
@@ -142,8 +142,8 @@ def test_a_segment_gets_its_names_from_the_registry(dead: Dead, prefix: str) -> 
     assert inspected(Path(prefix))["kind"] == "registry"
 
 
-def test_copies_elsewhere(dead: Dead, tmp_path: Path) -> None:
-    """As somebody would keep them to find out what happened, after the files themselves are gone."""
+def test_inspect_copies_in_another_directory(dead: DeadHost, tmp_path: Path) -> None:
+    """Copies are kept for a post-mortem analysis, when the original files no longer exist."""
     away = tmp_path / "away"
     away.mkdir()
     for path in (dead.metadata, dead.segment, dead.private, dead.registry):
@@ -158,7 +158,7 @@ def test_copies_elsewhere(dead: Dead, tmp_path: Path) -> None:
     check_contents(objects(data), dead.pid)
 
 
-def test_a_lone_segment_is_searched(dead: Dead, tmp_path: Path) -> None:
+def test_inspect_lone_segment_finds_objects_by_magic(dead: DeadHost, tmp_path: Path) -> None:
     lone = tmp_path / "anything"
     shutil.copy(dead.segment, lone)
     dead.registry.unlink()
@@ -170,7 +170,7 @@ def test_a_lone_segment_is_searched(dead: Dead, tmp_path: Path) -> None:
     assert "found by their magics" in run("inspect", lone).stdout
 
 
-def test_the_living_are_alive(primary: eal.Eal) -> None:
+def test_live_owners_are_alive_and_remote_ones_unknown(primary: eal.Eal) -> None:
     ring = eal.ring_create("ring", 8, flags=ST)
     ring.enqueue(1)
     pool = eal.mempool_create("pool", 8, 8, cache_size=2)
@@ -187,14 +187,14 @@ def test_the_living_are_alive(primary: eal.Eal) -> None:
     other[:8] = bytes(8)
 
 
-def test_kept_and_retired(primary: eal.Eal) -> None:
+def test_inspect_shows_retired_segment(primary: eal.Eal) -> None:
     zone = eal.memzone_reserve("zone", 64)
     zone.segment.retire()
     assert inspected(Path(zone.segment.path))["retired"]
     assert "RETIRED" in run("inspect", zone.segment.path).stdout
 
 
-def spoil(path: Path, at: int, raw: bytes) -> None:
+def overwrite(path: Path, at: int, raw: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(at)
         file.write(raw)
@@ -204,41 +204,41 @@ def selector_of(path: Path) -> int:
     return int.from_bytes(path.read_bytes()[128:136], "little")
 
 
-@pytest.mark.parametrize("which", ["registry", "metadata"])
-def test_a_table_file_whose_header_is_damaged(dead: Dead, which: str) -> None:
-    path: Path = getattr(dead, which)
+@pytest.mark.parametrize("kind", ["registry", "metadata"])
+def test_damaged_table_file_header_leaves_tables_readable(dead: DeadHost, kind: str) -> None:
+    path: Path = getattr(dead, kind)
     for at in (16, 0):  # its uuid, then its magic too
-        spoil(path, at, b"\xff" * 8)
+        overwrite(path, at, b"\xff" * 8)
         data = inspected(path, 1)
-        assert data["kind"] == which
+        assert data["kind"] == kind
         check_contents(objects(data), dead.pid)
 
 
-@pytest.mark.parametrize("which", ["registry", "metadata"])
-def test_the_former_table_where_the_one_in_force_is_damaged(dead: Dead, which: str) -> None:
-    path: Path = getattr(dead, which)
+@pytest.mark.parametrize("kind", ["registry", "metadata"])
+def test_damaged_current_table_shows_previous_table(dead: DeadHost, kind: str) -> None:
+    path: Path = getattr(dead, kind)
     room = (path.stat().st_size - 4096) // 2
-    spoil(path, 4096 + (selector_of(path) & 1) * room, b"\xff" * 64)
+    overwrite(path, 4096 + (selector_of(path) & 1) * room, b"\xff" * 64)
     data = inspected(path, 1)
     assert data["former"]
     assert "single" in objects(data)
-    assert ("zone" in objects(data)) == (which == "registry"), "the last change added what is missing"
-    assert "FORMER" in run("inspect", path).stdout
-    spoil(path, 4096 + (selector_of(path) + 1 & 1) * room, b"\xff" * 64)
+    assert ("zone" in objects(data)) == (kind == "registry"), "the last change of a metadata file added the zone"
+    assert "PREVIOUS TABLE" in run("inspect", path).stdout
+    overwrite(path, 4096 + (selector_of(path) + 1 & 1) * room, b"\xff" * 64)
     assert "segments" not in inspected(path, 1)
 
 
-def test_a_segment_whose_header_is_damaged(dead: Dead) -> None:
-    spoil(dead.segment, 64, b"\xff" * 8)  # its epoch
+def test_damaged_segment_header_leaves_objects_readable(dead: DeadHost) -> None:
+    overwrite(dead.segment, 64, b"\xff" * 8)  # its epoch
     data = inspected(dead.segment, 1)
     assert "CRC" in data["faults"][0]
     check_contents(objects(data), dead.pid)
     check_contents(objects(inspected(dead.registry, 1)), dead.pid)
 
 
-def test_a_damaged_ring_takes_no_other_object_down(dead: Dead) -> None:
+def test_damaged_ring_leaves_other_objects_readable(dead: DeadHost) -> None:
     (ring,) = (one for one in inspected(dead.segment)["objects"] if one["name"] == "single")
-    spoil(dead.segment, ring["offset"] + 48, b"\xff" * 4)
+    overwrite(dead.segment, ring["offset"] + 48, b"\xff" * 4)
     data = inspected(dead.segment, 1)
     assert [one["name"] for one in data["objects"] if one["fault"]] == ["single"]
     assert objects(data)["many"]["count"] == 5
@@ -246,7 +246,7 @@ def test_a_damaged_ring_takes_no_other_object_down(dead: Dead) -> None:
     assert "ring 'single'" in "\n".join(inspection_lines(data))
 
 
-def test_a_truncated_segment(dead: Dead) -> None:
+def test_truncated_segment_reports_objects_beyond_end(dead: DeadHost) -> None:
     zone = objects(inspected(dead.segment))["zone"]
     os.truncate(dead.segment, zone["offset"] + 8)
     data = inspected(dead.segment, 1)
@@ -255,7 +255,7 @@ def test_a_truncated_segment(dead: Dead) -> None:
     assert objects(data)["single"]["count"] == 4
 
 
-def test_a_segment_file_that_is_gone_or_another(dead: Dead) -> None:
+def test_missing_or_exchanged_segment_file_is_a_fault(dead: DeadHost) -> None:
     dead.private.unlink()
     data = inspected(dead.registry, 1)
     assert "does not exist" in data["faults"][0]
@@ -266,7 +266,7 @@ def test_a_segment_file_that_is_gone_or_another(dead: Dead) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"\0" * 4096, b"#!/bin/sh\n" * 1000])
-def test_what_is_not_ours(tmp_path: Path, runtime_dir: Path, content: bytes) -> None:
+def test_inspect_other_file_fails(tmp_path: Path, runtime_dir: Path, content: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     done = run("inspect", path)
@@ -275,7 +275,7 @@ def test_what_is_not_ours(tmp_path: Path, runtime_dir: Path, content: bytes) -> 
     assert str(path) in done.stderr
 
 
-def test_what_cannot_be_read(tmp_path: Path, runtime_dir: Path) -> None:
+def test_inspect_unreadable_path_fails_with_reason(tmp_path: Path, runtime_dir: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path, reason in ((tmp_path / "none", "does not exist"), (tmp_path, "regular"), (tmp_path / "fifo", "regular")):
         done = run("inspect", path)
@@ -283,8 +283,8 @@ def test_what_cannot_be_read(tmp_path: Path, runtime_dir: Path) -> None:
         assert reason in done.stderr
 
 
-def test_random_damage_is_told_and_never_fatal(dead: Dead) -> None:
-    """Any bytes anywhere: in a process of its own, since a fault would end it."""
+def test_random_damage_does_not_crash(dead: DeadHost) -> None:
+    """Runs in a child process, because an invalid memory access would end the process."""
     script = """
     import random, sys
     from pathlib import Path
@@ -317,7 +317,7 @@ def test_random_damage_is_told_and_never_fatal(dead: Dead) -> None:
 # --- names ------------------------------------------------------------------------------------------------------
 
 
-def test_names_that_look_like_options(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metadata_name_with_leading_dash(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = ivshmem.metadata_create("-vm0")
     metadata.add_memzone(eal.memzone_reserve("zone", 64))
     for command in ("dump", "cmdline", "inspect", "exposure"):
@@ -334,7 +334,9 @@ def test_names_that_look_like_options(primary: eal.Eal, monkeypatch: pytest.Monk
         assert (ended.returncode, ended.stdout) == (0, "['zone']\n"), ended.stderr
 
 
-def test_where_a_name_leads(primary: eal.Eal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locate_prefers_existing_file_then_metadata_then_prefix(
+    primary: eal.Eal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = primary.directory.root
     metadata = ivshmem.metadata_create("vm0")
     assert locate(root, "vm0").resolve() == Path(metadata.path)
@@ -348,9 +350,9 @@ def test_where_a_name_leads(primary: eal.Eal, tmp_path: Path, monkeypatch: pytes
     assert inspect_file(Path(metadata.path)).data["name"] == "vm0"
 
 
-def test_debug_pools_are_shown_with_who_has_what(primary: eal.Eal) -> None:
+def test_inspect_debug_mempool_shows_owners(primary: eal.Eal) -> None:
     pool = eal.mempool_create("pool", 8, 8, flags=MempoolFlag.DEBUG)
     pool.get()
     text = run("inspect", primary.directory.registry).stdout
-    assert "1 taken by machine" in text
+    assert "1 allocated by machine" in text
     assert "(alive)" in text
