@@ -71,7 +71,7 @@ def take(limit):
     return got
 
 def settle():
-    "What the life before had in hand: the guest has sent all back, so that it is what stands nowhere else."
+    "Free the objects that the last run had dequeued: the guest has returned all, so they are in no ring and no cache."
     deadline = time.monotonic() + 60
     while up.end("producer").tail != down.end("producer").tail:
         assert time.monotonic() < deadline, "the guest does not go on"
