@@ -3,10 +3,10 @@
  *
  *   free_anywhere FILE POOL OUT IN TALLY MACHINE SIDE THREADS ALLOCATE FREE
  *
- * FILE is the file of a segment, or its BAR in a VM. POOL, OUT, IN and TALLY are offsets in it: the mempool, the ring to
- * the other side, the ring from the other side, and a struct tally. MACHINE is eal.linux.process.machine_id(), SIDE is 0
- * or 1. Each of THREADS threads is a participant. It allocates ALLOCATE objects and sends their indices to the other
- * side; at the same time it frees the objects that arrive, until its side has freed FREE objects.
+ * FILE is the file of a segment, or its BAR in a VM. POOL, OUT, IN and TALLY are offsets in it: the mempool, the ring
+ * to the other side, the ring from the other side, and a struct tally. MACHINE is eal.linux.process.machine_id(), SIDE
+ * is 0 or 1. Each of THREADS threads is a participant. It allocates ALLOCATE objects and sends their indices to the
+ * other side; at the same time it frees the objects that arrive, until its side has freed FREE objects.
  *
  * Each object contains its owner. The program prints a message and exits with status 1 if an object is allocated twice,
  * arrives twice or arrives without having been sent, or if nothing arrives and nothing is sent for a minute.
@@ -91,7 +91,8 @@ struct pending {
 };
 
 /* Allocate a bulk if none is pending and send as much as the ring accepts. Return true if anything was done. */
-static bool send(const struct side *s, struct ivs_mempool *pool, struct ivs_ring *out, struct pending *pending, uint64_t *left)
+static bool send(const struct side *s, struct ivs_mempool *pool, struct ivs_ring *out, struct pending *pending,
+                 uint64_t *left)
 {
     bool moved = false;
     if (pending->n == 0 && *left > 0) {
