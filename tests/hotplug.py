@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A host's files and a bus on which they come and go, all in one folder."""
+"""A host's files, and a bus with devices that are plugged and unplugged, in one directory."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _numbers = itertools.count()
 
 @dataclass
 class Metadata:
-    """A metadata of the lab: its file, and the segments that it needs."""
+    """A metadata file of the lab and the segments that it needs."""
 
     path: Path
     file: TableFile
     segments: list[Segment]
-    addresses: list[str] = field(default_factory=list)  # of its devices, the metadata's first
+    addresses: list[str] = field(default_factory=list)  # of its devices, the metadata file's first
 
     def guards(self) -> list[Participant]:
-        """Guards of this metadata, wherever they stand."""
+        """Return the monitor slots of this metadata file in all segments."""
         word = share_word(self.file.info.uuid)
         return [p for segment in self.segments for p in segment.participants() if p.share == word]
 
@@ -51,7 +51,7 @@ class Metadata:
         lib.ivs_table_set_leaving(self.file.mapping.pointer(), number)
 
     def zone(self, name: str) -> Memzone:
-        """An object of it, as the host has it."""
+        """Return one of its objects as the host sees it."""
         table = self.file.read()
         entry = next(entry for entry in table.entries if entry.name == name)
         return Memzone(entry, self.segments[entry.segment])
@@ -62,7 +62,7 @@ class Metadata:
 
 @dataclass
 class Lab:
-    """`root` is what a guest takes for /sys."""
+    """`root` replaces /sys for a guest."""
 
     folder: Path
 
@@ -90,7 +90,9 @@ class Lab:
         )
 
     def metadata(self, name: str, *segments: Segment, entries: tuple[Entry, ...] = (), epoch: int = 5) -> Metadata:
-        """A metadata of these segments, with a zone, a ring and a pool in the first one unless entries are given."""
+        """Create a metadata file of these segments, with a zone, a ring and a pool in the first unless entries are
+        given.
+        """
         used = list(segments) or [self.segment(epoch=epoch)]
         path = self.folder / f"{name}{next(_numbers)}.md"
         with path.open("w+b") as file:
@@ -120,7 +122,7 @@ class Lab:
     # --- the bus
 
     def plug(self, file: Path | str, address: str | None = None, *, whole: bool = True) -> str:
-        """A device over a file; the guest sees all of it at once, or at first without its memory."""
+        """Plug a device over a file: complete, or at first without its memory."""
         address = address or f"0000:01:{next(_numbers):02x}.0"
         device = self._aside / f"{next(_numbers)}"
         device.mkdir()
@@ -135,20 +137,20 @@ class Lab:
         (self._devices / address / "resource2").symlink_to(file)
 
     def plug_all(self, metadata: Metadata) -> str:
-        """The segments first, the metadata last, as a host does it; the metadata's address."""
+        """Plug the segments, then the metadata file, as a host does; return the metadata file's address."""
         segments = [self.plug(segment.path) for segment in metadata.segments]
         metadata.addresses = [self.plug(metadata.path), *segments]
         return metadata.addresses[0]
 
     def pull(self, *addresses: str) -> None:
-        """Takes devices away without a word."""
+        """Remove devices without an announcement."""
         for address in addresses:
             aside = self._aside / f"{next(_numbers)}"
             os.rename(self._devices / address, aside)
             shutil.rmtree(aside)
 
     def unplug(self, metadata: Metadata, number: int = 1, timeout: float = 5.0) -> None:
-        """As a host does it: announced, acknowledged, gone."""
+        """Unplug as a host does: announce, wait for acknowledgements, remove."""
         metadata.announce(number)
         until(lambda: all(guard.ack == number for guard in metadata.guards()), timeout)
         self.pull(*metadata.addresses)
@@ -156,7 +158,7 @@ class Lab:
 
 
 class Heard:
-    """A callback that keeps what it is told."""
+    """A callback that stores the events."""
 
     def __init__(self) -> None:
         self.events: list[eal.Event] = []
@@ -168,7 +170,7 @@ class Heard:
             self._changed.notify_all()
 
     def next(self, kind: str, timeout: float = 5.0, metadata: str = "") -> eal.Event:
-        """Takes the first event of a kind out, when it has come."""
+        """Wait for the first event of a kind and remove it from the list."""
 
         def found() -> eal.Event | None:
             for event in self.events:

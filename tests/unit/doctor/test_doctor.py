@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ivshmem doctor`: each check on made-up machines, what it says and what it advises."""
+"""`ivshmem doctor`: value and remedy of each check on synthetic machines."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def of(checks: list[Check], name: str, subject: str = "") -> Check:
 
 @pytest.fixture
 def bus(primary: eal.Eal, tmp_path: Path) -> Any:
-    """A bus with one metadata, its two segments and a foreign device, in this order."""
+    """A bus with a metadata file, its two segments and a foreign device, in this order."""
     metadata = ivshmem.metadata_create("camera")
     metadata.add_memzone(eal.memzone_reserve("image", 4096))
     metadata.add_memzone(eal.memzone_reserve("facts", 4096, group="facts"), readonly=True)
@@ -55,7 +55,7 @@ DEVICES = METADATA, DEFAULT, FACTS, FOREIGN = tuple(f"0000:00:{slot:02x}.0" for 
 # --- devices ----------------------------------------------------------------------------------------------------
 
 
-def test_a_guest_with_devices(bus: EmulatedBus) -> None:
+def test_guest_devices_are_ok(bus: EmulatedBus) -> None:
     report = examine(bus.root)
     assert (report.role, report.ok) == ("guest", True)
     values = [of(report.checks, "device", address).value for address in DEVICES]
@@ -68,14 +68,14 @@ def test_a_guest_with_devices(bus: EmulatedBus) -> None:
     writable, readonly = of(report.checks, "caching", DEFAULT), of(report.checks, "caching", FACTS)
     assert 0 < writable.measured["load_ns"] < 1000
     assert writable.measured["atomic_ns"] > 0
-    assert readonly.measured["atomic_ns"] is None  # nothing is written there
+    assert readonly.measured["atomic_ns"] is None  # doctor writes nothing there
     assert "an ordinary file; a load takes" in writable.value
     assert of(report.checks, "lockdown").verdict == Verdict.OK
     assert {check.check for check in report.checks}.isdisjoint({"qemu", "kvm"})
     assert (bus.root / "bus/pci/devices" / FOREIGN / "enable").read_text().strip() == "0"
 
 
-def test_a_bar_that_is_uncached(bus: EmulatedBus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uncached_bar_warns(bus: EmulatedBus, monkeypatch: pytest.MonkeyPatch) -> None:
     speed = Speed(310.0, 1.0, 900.0, 6.0)
     monkeypatch.setattr(doctor_devices, "measure", lambda mapping, atomic_at: speed)
     device = bus.root / "bus/pci/devices" / DEFAULT
@@ -94,10 +94,10 @@ def test_a_bar_that_is_uncached(bus: EmulatedBus, monkeypatch: pytest.MonkeyPatc
         "atomic_ns": 900.0,
         "ordinary_atomic_ns": 6.0,
     }
-    assert report.ok  # slow is not broken
+    assert report.ok  # slow, but not failed
 
 
-def test_lockdown(bus: EmulatedBus) -> None:
+def test_kernel_lockdown_fails(bus: EmulatedBus) -> None:
     put(bus.root / "kernel/security/lockdown", "none [integrity] confidentiality")
     report = examine(bus.root)
     found = of(report.checks, "lockdown")
@@ -106,7 +106,7 @@ def test_lockdown(bus: EmulatedBus) -> None:
     assert "lockdown=none" in found.remedy
 
 
-def test_a_driver(bus: EmulatedBus) -> None:
+def test_bound_driver_warns(bus: EmulatedBus) -> None:
     put(bus.root / "bus/pci/drivers/vfio-pci/new_id", "")
     (bus.root / "bus/pci/devices" / DEFAULT / "driver").symlink_to(bus.root / "bus/pci/drivers/vfio-pci")
     found = of(examine(bus.root).checks, "driver")
@@ -114,17 +114,17 @@ def test_a_driver(bus: EmulatedBus) -> None:
     assert found.remedy == f"echo {DEFAULT} > /sys/bus/pci/drivers/vfio-pci/unbind"
 
 
-def test_what_eal_init_would_refuse(bus: EmulatedBus) -> None:
+def test_rejected_device_fails_with_the_reason_of_init(bus: EmulatedBus) -> None:
     bus.remove(FACTS)
     report = examine(bus.root)
     refused = of(report.checks, "device", METADATA)
     assert (refused.verdict, refused.value) == (Verdict.FAIL, "metadata 'camera' refused")
     assert "start the VM with all devices" in refused.remedy
-    assert of(report.checks, "device", DEFAULT).verdict == Verdict.WARN  # nothing names it now
+    assert of(report.checks, "device", DEFAULT).verdict == Verdict.WARN  # no metadata file lists it now
     assert not report.ok
 
 
-def test_a_retired_segment(bus: EmulatedBus) -> None:
+def test_retired_segment_warns(bus: EmulatedBus) -> None:
     eal.memzone_lookup("image").segment.retire()
     found = of(examine(bus.root).checks, "device", DEFAULT)
     assert found.verdict == Verdict.FAIL
@@ -132,7 +132,7 @@ def test_a_retired_segment(bus: EmulatedBus) -> None:
     assert "plug the new one" in found.remedy
 
 
-def test_nodes(bus: EmulatedBus) -> None:
+def test_segment_on_another_node_warns(bus: EmulatedBus) -> None:
     put(bus.root / "devices/system/cpu/present", "0-1")
     put(bus.root / "devices/system/cpu/online", "0-1")
     put(bus.root / "devices/system/node/online", "0-1")
@@ -146,7 +146,7 @@ def test_nodes(bus: EmulatedBus) -> None:
     assert "pxb-pcie" in nowhere.remedy
 
 
-def test_what_apps_have_found_out(bus: EmulatedBus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bar_access_of_prefixes_is_reported(bus: EmulatedBus, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = Choice("devmem", "asked for", {"0000:00:07.0": "/dev/mem gave uncached-minus"})
     monkeypatch.setattr(doctor_devices, "read_choice", lambda path: choice)
     chosen, fallback = (c for c in examine(bus.root).checks if c.check == "bar access")
@@ -164,12 +164,12 @@ def pools(root: Path, **pages: tuple[int, int, int]) -> None:
             put(root / f"kernel/mm/hugepages/hugepages-{size.lstrip('k')}kB/{name}_hugepages", str(number))
 
 
-def test_hugepages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hugepages_warn_without_a_usable_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "hugetlbfs_mounts", lambda: [Backend(tmp_path, 2 * MIB, True)])
     pools(tmp_path, k2048=(8, 5, 1), k1048576=(0, 0, 0))
     small, large = machine.hugepages(tmp_path)
     assert (small.verdict, small.value) == (Verdict.OK, f"4 of 8 free, at {tmp_path}")
-    assert large.verdict == Verdict.OK  # one size is enough
+    assert large.verdict == Verdict.OK  # one usable size is enough
 
     pools(tmp_path, k2048=(8, 1, 1))
     small, large = machine.hugepages(tmp_path)
@@ -191,7 +191,7 @@ def test_hugepages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("", 1, Verdict.OK),
     ],
 )
-def test_tcg_with_one_cpu(monkeypatch: pytest.MonkeyPatch, name: str, cpus: int, verdict: Verdict) -> None:
+def test_tcg_with_one_cpu_fails(monkeypatch: pytest.MonkeyPatch, name: str, cpus: int, verdict: Verdict) -> None:
     monkeypatch.setattr(machine, "hypervisor", lambda: name)
     monkeypatch.setattr(os, "cpu_count", lambda: cpus)
     found = machine.emulated_processor()
@@ -199,12 +199,12 @@ def test_tcg_with_one_cpu(monkeypatch: pytest.MonkeyPatch, name: str, cpus: int,
     assert ("-smp 2" in found.remedy) == (verdict == Verdict.FAIL)
 
 
-def test_this_machines_hypervisor_is_named_as_the_kernel_sees_it() -> None:
+def test_hypervisor_name_matches_the_kernels() -> None:
     flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
     assert bool(machine.hypervisor()) == ("hypervisor" in flags.split())
 
 
-def test_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_or_missing_shared_memory_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.shared_memory(tmp_path / "none").verdict == Verdict.FAIL
     monkeypatch.setattr(machine, "LITTLE_SHM", 1 << 62)
     found = machine.shared_memory(tmp_path)
@@ -213,7 +213,7 @@ def test_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.measured["free"] > 0
 
 
-def test_the_runtime_directory(runtime_dir: Path) -> None:
+def test_runtime_directory_of_other_users_fails(runtime_dir: Path) -> None:
     assert machine.runtime_directory() == Check("runtime directory", str(runtime_dir), "private")
     runtime_dir.chmod(0o770)
     found = machine.runtime_directory()
@@ -226,7 +226,7 @@ def test_the_runtime_directory(runtime_dir: Path) -> None:
 # --- prefixes, QEMU, KVM ----------------------------------------------------------------------------------------
 
 
-def test_a_living_prefix_and_where_its_pages_are(primary: eal.Eal) -> None:
+def test_live_prefix_reports_the_nodes_of_its_pages(primary: eal.Eal) -> None:
     segment = eal.memzone_reserve("zone", 4096).segment
     checks = list(whole.prefix_checks())
     assert of(checks, "prefix").value.startswith("alive, 1 segments of 2 MiB")
@@ -234,7 +234,7 @@ def test_a_living_prefix_and_where_its_pages_are(primary: eal.Eal) -> None:
     assert (place.verdict, place.measured["nodes"], place.measured["bound_to"]) == (Verdict.OK, [0], None)
 
 
-def test_pages_on_another_node_than_they_should(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_on_another_node_warn(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
     eal.segment_create(2 * MIB, group="far", socket_id=0)
     assert of(list(whole.prefix_checks()), "numa").value == "on node 0, bound to 0"
 
@@ -248,7 +248,7 @@ def test_pages_on_another_node_than_they_should(primary: eal.Eal, monkeypatch: p
 
 
 @pytest.mark.leaves_files
-def test_a_dead_prefix(peer: Callable[..., Any]) -> None:
+def test_dead_prefix_warns(peer: Callable[..., Any]) -> None:
     dying = peer(
         """
         import sys, eal
@@ -281,20 +281,22 @@ def fake_qemu(folder: Path, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("hello", "reports no version", Verdict.WARN),
     ],
 )
-def test_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, value: str, verdict: Verdict) -> None:
+def test_old_or_broken_qemu_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, value: str, verdict: Verdict
+) -> None:
     fake_qemu(tmp_path, said, monkeypatch)
     found = whole.qemu()
     assert (found.value, found.verdict, bool(found.remedy)) == (value, verdict, verdict != Verdict.OK)
 
 
-def test_no_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_qemu_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     found = whole.qemu()
     assert found.verdict == Verdict.WARN
     assert "apt-get install" in found.remedy
 
 
-def test_kvm(tmp_path: Path) -> None:
+def test_unusable_kvm_warns(tmp_path: Path) -> None:
     missing = whole.kvm(tmp_path / "kvm")
     assert (missing.value, missing.verdict) == ("not there", Verdict.WARN)
     (tmp_path / "file").write_text("")
@@ -306,7 +308,7 @@ def test_kvm(tmp_path: Path) -> None:
 # --- the command ------------------------------------------------------------------------------------------------
 
 
-def test_the_command(bus: EmulatedBus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_prints_table_and_json(bus: EmulatedBus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EAL_SYSFS_ROOT", str(bus.root))
     done = CliRunner().invoke(cli, ["doctor"])
     assert done.exit_code == 0, done.output
@@ -319,7 +321,7 @@ def test_the_command(bus: EmulatedBus, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (check["verdict"] == "ok") == (check["remedy"] == "")
 
 
-def test_the_commands_exit_status(bus: EmulatedBus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_exit_status_counts_failures(bus: EmulatedBus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EAL_SYSFS_ROOT", str(bus.root))
     put(bus.root / "kernel/security/lockdown", "none [confidentiality]")
     done = CliRunner().invoke(cli, ["doctor"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PCI: which devices are taken for ivshmem's, and what sysfs says of them."""
+"""PCI scan: which devices count as ivshmem devices, and their properties in sysfs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eal.pci.device import IvshmemDevice, scan
 
 
 def put(root: Path, address: str, **files: str) -> Path:
-    """A device with these files."""
+    """Create a device with these files."""
     device = root / "bus/pci/devices" / address
     device.mkdir(parents=True)
     for name, text in files.items():
@@ -25,7 +25,7 @@ def put(root: Path, address: str, **files: str) -> Path:
     return device
 
 
-def test_only_ivshmem_devices_sorted_by_address(tmp_path: Path) -> None:
+def test_scan_returns_ivshmem_devices_sorted_by_address(tmp_path: Path) -> None:
     ids = {"vendor": "0x1af4\n", "device": "0x1110\n"}
     put(tmp_path, "0000:00:0a.0", **ids)
     put(tmp_path, "0001:00:00.0", **ids)
@@ -33,7 +33,7 @@ def test_only_ivshmem_devices_sorted_by_address(tmp_path: Path) -> None:
     put(tmp_path, "0000:00:04.1", **ids)
     put(tmp_path, "0000:00:01.0", vendor="0x8086\n", device="0x1110\n")
     put(tmp_path, "0000:00:02.0", vendor="0x1af4\n", device="0x1000\n")  # virtio-net
-    put(tmp_path, "0000:00:03.0", vendor="0x1af4\n")  # going away
+    put(tmp_path, "0000:00:03.0", vendor="0x1af4\n")  # being removed
     put(tmp_path, "0000:00:05.0", vendor="nonsense", device="0x1110")
     assert [device.address for device in scan(tmp_path)] == [
         "0000:00:04.0",
@@ -44,12 +44,12 @@ def test_only_ivshmem_devices_sorted_by_address(tmp_path: Path) -> None:
     assert scan(tmp_path)[0] == IvshmemDevice("0000:00:04.0", tmp_path / "bus/pci/devices/0000:00:04.0")
 
 
-def test_a_machine_without_pci(tmp_path: Path) -> None:
+def test_machine_without_pci_has_no_devices(tmp_path: Path) -> None:
     assert scan(tmp_path) == []
     assert scan(tmp_path / "missing") == []
 
 
-def test_the_tree_may_be_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variable_selects_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "a", "0000:00:04.0", vendor="0x1af4", device="0x1110")
     put(tmp_path / "b", "0000:00:05.0", vendor="0x1af4", device="0x1110")
     monkeypatch.setenv("EAL_SYSFS_ROOT", str(tmp_path / "a"))
@@ -86,13 +86,13 @@ def test_without_libudev_sysfs_is_read(monkeypatch: pytest.MonkeyPatch, caplog: 
         (["0x0 0x0 0x0", "0x0 0x0 0x0", "what is this"], 0),
     ],
 )
-def test_bar_size(tmp_path: Path, lines: list[str], size: int) -> None:
+def test_bar_size_is_read_from_the_resource_file(tmp_path: Path, lines: list[str], size: int) -> None:
     path = put(tmp_path, "0000:00:04.0", resource="\n".join(lines) + "\n")
     assert IvshmemDevice("0000:00:04.0", path).bar_size == size
 
 
 @pytest.mark.parametrize(("text", "node"), [("1\n", 1), ("-1\n", -1), ("", -1), (None, -1)])
-def test_numa_node(tmp_path: Path, text: str | None, node: int) -> None:
+def test_numa_node_is_minus_one_if_unknown(tmp_path: Path, text: str | None, node: int) -> None:
     path = put(tmp_path, "0000:00:04.0", **({} if text is None else {"numa_node": text}))
     assert IvshmemDevice("0000:00:04.0", path).numa_node == node
 
@@ -100,14 +100,14 @@ def test_numa_node(tmp_path: Path, text: str | None, node: int) -> None:
 # --- BARs ---------------------------------------------------------------------------------------------------
 
 
-def test_a_bar_without_an_address(tmp_path: Path) -> None:
+def test_bar_without_address_raises_detached(tmp_path: Path) -> None:
     path = put(tmp_path, "0000:00:04.0", enable="0")
     with pytest.raises(eal.Detached, match=r"0000:00:04\.0: BAR2 has no address; the bridge window"):
         Bar(IvshmemDevice("0000:00:04.0", path))
     assert (path / "enable").read_text() == "0"
 
 
-def test_a_bar_is_enabled_and_put_back(tmp_path: Path) -> None:
+def test_bar_is_enabled_and_restored(tmp_path: Path) -> None:
     path = put(tmp_path, "0000:00:04.0", enable="0\n", resource2="x" * 8192)
     bar = Bar(IvshmemDevice("0000:00:04.0", path))
     assert (path / "enable").read_text() == "1"
@@ -119,7 +119,7 @@ def test_a_bar_is_enabled_and_put_back(tmp_path: Path) -> None:
     bar.close()
 
 
-def test_a_bar_that_was_enabled_stays_so(tmp_path: Path) -> None:
+def test_enabled_bar_stays_enabled(tmp_path: Path) -> None:
     path = put(tmp_path, "0000:00:04.0", enable="1\n", resource2="x" * 8192)
     bar = Bar(IvshmemDevice("0000:00:04.0", path))
     bar.restore()
@@ -127,7 +127,7 @@ def test_a_bar_that_was_enabled_stays_so(tmp_path: Path) -> None:
     assert (path / "enable").read_text() == "1\n"
 
 
-def test_a_bar_that_cannot_be_opened_is_put_back(tmp_path: Path) -> None:
+def test_bar_that_cannot_be_opened_is_restored(tmp_path: Path) -> None:
     path = put(tmp_path, "0000:00:04.0", enable="0")
     (path / "resource2").mkdir()
     with pytest.raises(eal.Denied, match=r"0000:00:04\.0: cannot open"):
@@ -144,7 +144,7 @@ def test_a_bar_that_cannot_be_opened_is_put_back(tmp_path: Path) -> None:
         (errno.ENOMEM, "", eal.NoMemory, "no room"),
     ],
 )
-def test_a_bar_that_cannot_be_mapped(
+def test_bar_that_cannot_be_mapped_raises_the_obstacle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, driver: str, error: type[Exception], said: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:

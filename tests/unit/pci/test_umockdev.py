@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Guests whose devices come from libudev, by umockdev: devices of kinds that no QEMU here makes."""
+"""Guests whose devices come from libudev, by umockdev: devices that no QEMU here provides."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ A: numa_node={node}\\n
 {more}
 """
 
-# Runs below umockdev-run: /sys is the made-up one. Puts files behind BARs, then is a guest.
+# Runs below umockdev-run, which provides /sys. Links files as BARs, then runs as a guest.
 GUEST = """
 import json, os, sys
 from pathlib import Path
@@ -62,7 +62,7 @@ def described(address: str, *more: str, vendor: str = "0x1af4", node: int = -1, 
 
 
 def run_below_umockdev(folder: Path, devices: Sequence[str], bars: dict[str, str]) -> list[Any]:
-    """What the guest prints, one JSON value a line."""
+    """Return the JSON values that the guest prints, one per line."""
     (folder / "devices").write_text("\n".join(devices))
     runtime = folder / "guest"
     runtime.mkdir(mode=0o700)
@@ -79,7 +79,7 @@ def run_below_umockdev(folder: Path, devices: Sequence[str], bars: dict[str, str
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_devices_that_libudev_lists(primary: eal.Eal, tmp_path: Path) -> None:
+def test_devices_of_libudev_are_probed(primary: eal.Eal, tmp_path: Path) -> None:
     metadata = ivshmem.metadata_create("vm0")
     zone = eal.memzone_reserve("text", 4096)
     zone.buf[:5] = b"hello"
@@ -109,7 +109,9 @@ def test_devices_that_libudev_lists(primary: eal.Eal, tmp_path: Path) -> None:
     )
 
     assert found["devices"] == [f"0001:00:{slot:02x}.0" for slot in (3, 4, 5, 6, 8)]
-    assert all(path.startswith("/sys/devices/pci0001:00/") for path in found["paths"])  # by libudev, as in earnest
+    assert all(
+        path.startswith("/sys/devices/pci0001:00/") for path in found["paths"]
+    )  # by libudev, as on a real machine
     assert (found["shares"], found["text"], found["nodes"]) == (["vm0"], "hello", {"text": 1})
     assert sorted(found["rejections"]) == ["0001:00:05.0", "0001:00:06.0"]
     assert "BAR2 has no address" in found["rejections"]["0001:00:05.0"]
@@ -120,7 +122,7 @@ def test_devices_that_libudev_lists(primary: eal.Eal, tmp_path: Path) -> None:
         "0001:00:03.0": "1",
         "0001:00:04.0": "1",
         "0001:00:05.0": "0",
-        "0001:00:08.0": "0",  # put back
+        "0001:00:08.0": "0",  # restored
     }
     drivers = [check for check in checks if check[0] == "driver"]
     assert drivers == [["driver", "0001:00:04.0", "warn", "bound to vfio-pci, which may claim BAR2"]]

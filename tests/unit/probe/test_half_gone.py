@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Devices that the kernel is about to take away: their folder stands a moment longer than the files in it."""
+"""Devices that the kernel is removing: their directory exists slightly longer than the files in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.hotplug import Lab
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(
         "eal.probe.classify._serial", lambda device: (device.path.stat().st_ino,)
-    )  # as in the kernel's /sys
+    )  # as the kernel's /sys does
     return Lab(tmp_path)
 
 

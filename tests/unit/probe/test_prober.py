@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Probing: what a guest makes of the devices it is given, good ones and bad ones side by side."""
+"""Probing: the result of eal.init in a guest with valid and invalid devices."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from eal.ring.format import format_ring, ring_memsize
 from eal.text import dtypes
 
 MIB = 1 << 20
-HINT = 0x3300_0000_0000  # where nothing else is
+HINT = 0x3300_0000_0000  # an address range that nothing else uses
 
 
 @dataclass
 class Lab:
-    """A host's files and a guest's bus, both in one temporary folder."""
+    """A host's files and a guest's bus in one temporary directory."""
 
     folder: Path
     devices: int = 0
@@ -70,7 +70,7 @@ class Lab:
     # --- the guest
 
     def device(self, bar: Path | None, numa_node: int = -1, **files: str) -> str:
-        """An ivshmem device whose BAR2 is a file."""
+        """Create an ivshmem device whose BAR2 is a file."""
         self.devices += 1
         address = f"0000:00:{self.devices + 1:02x}.0"
         device = self.folder / "sys/bus/pci/devices" / address
@@ -121,7 +121,7 @@ def pool(segment: Segment, name: str, offset: int) -> Entry:
 
 
 def good(lab: Lab, name: str = "good", readonly: bool = False) -> tuple[str, Segment]:
-    """A metadata with one of everything, on devices of its own; its address and segment."""
+    """Create a metadata file with one object of each kind on devices of its own; return its address and segment."""
     segment = lab.segment(name)
     entries = (
         zone(segment, f"{name} image", dtype=dtypes.describe("<f4"), shape=(4, 8), length=128),
@@ -137,7 +137,7 @@ def good(lab: Lab, name: str = "good", readonly: bool = False) -> tuple[str, Seg
 # --- a share ------------------------------------------------------------------------------------------------
 
 
-def test_a_guest_finds_everything(lab: Lab, guest: Guest) -> None:
+def test_guest_finds_every_object(lab: Lab, guest: Guest) -> None:
     address, segment = good(lab)
     Memzone(zone(segment, "x", length=128), segment).array("<f4", (4, 8))[:] = np.arange(32).reshape(4, 8)
     with guest() as made:
@@ -160,9 +160,9 @@ def test_a_guest_finds_everything(lab: Lab, guest: Guest) -> None:
     assert Memzone(zone(segment, "x", length=128), segment).array("<f4")[0] == 99
 
 
-def test_the_hosts_address_where_it_is_free(lab: Lab, guest: Guest) -> None:
+def test_segment_is_mapped_at_the_hosts_address_if_free(lab: Lab, guest: Guest) -> None:
     _, segment = good(lab)
-    with guest():  # the host is this process too, so its address is taken
+    with guest():  # the host is this process, too, so its address is in use
         assert eal.memzone_lookup("good image").relocated
         assert eal.memzone_lookup("good image").host_address == segment.address + 4096
     wanted = segment.address
@@ -175,7 +175,7 @@ def test_the_hosts_address_where_it_is_free(lab: Lab, guest: Guest) -> None:
         assert eal.memzone_lookup("good image").address == wanted + 4096
 
 
-def test_node_of_the_device_and_of_the_host(lab: Lab, guest: Guest) -> None:
+def test_socket_id_is_the_devices_node_and_host_socket_id_the_hosts(lab: Lab, guest: Guest) -> None:
     segment = lab.segment(socket_id=0)
     table = Table((replace(segment.record, path=""),), (zone(segment, "z"),))
     lab.device(lab.metadata("vm", table))
@@ -185,7 +185,7 @@ def test_node_of_the_device_and_of_the_host(lab: Lab, guest: Guest) -> None:
         assert (found.socket_id, found.host_socket_id) == (3, 0)
 
 
-def test_what_belongs_to_the_host_cannot_be_freed_or_made_again(lab: Lab, guest: Guest) -> None:
+def test_free_or_create_of_host_objects_raises(lab: Lab, guest: Guest) -> None:
     good(lab)
     with guest() as made:
         frees: list[tuple[Callable[[Any], None], object]] = [
@@ -210,7 +210,7 @@ def test_what_belongs_to_the_host_cannot_be_freed_or_made_again(lab: Lab, guest:
         assert made.ring_lookup("good ring").enqueue(1)
 
 
-def test_a_guest_has_a_heap_of_its_own_beside(lab: Lab, guest: Guest) -> None:
+def test_guest_heap_is_separate_from_the_share(lab: Lab, guest: Guest) -> None:
     good(lab)
     with guest() as made:
         own = made.memzone_reserve("own", 64)
@@ -219,7 +219,7 @@ def test_a_guest_has_a_heap_of_its_own_beside(lab: Lab, guest: Guest) -> None:
         assert len(made.segments()) == 2
 
 
-def test_views_outlive_the_guest(lab: Lab, guest: Guest) -> None:
+def test_views_stay_valid_after_close(lab: Lab, guest: Guest) -> None:
     good(lab)
     with guest() as made:
         view = made.memzone_lookup("good image").buf
@@ -233,7 +233,7 @@ def test_views_outlive_the_guest(lab: Lab, guest: Guest) -> None:
 # --- read-only ----------------------------------------------------------------------------------------------
 
 
-def test_a_read_only_share_is_read_and_not_written(lab: Lab, guest: Guest) -> None:
+def test_read_only_share_is_readable_and_raises_denied(lab: Lab, guest: Guest) -> None:
     _, segment = good(lab, readonly=True)
     Memzone(ring(segment, "good ring", 16384), segment).buf[384] = 0
     before = Path(segment.path).read_bytes()
@@ -268,10 +268,10 @@ def test_a_read_only_share_is_read_and_not_written(lab: Lab, guest: Guest) -> No
     assert Path(segment.path).read_bytes() == before
 
 
-# --- what is left alone -------------------------------------------------------------------------------------
+# --- unchanged devices --------------------------------------------------------------------------------------
 
 
-def test_foreign_devices_are_left_as_they_were(lab: Lab, guest: Guest) -> None:
+def test_foreign_device_keeps_its_state(lab: Lab, guest: Guest) -> None:
     noise = lab.folder / "noise"
     noise.write_bytes(bytes(np.random.default_rng(7).integers(0, 256, MIB, np.uint8)))
     small, empty = lab.folder / "small", lab.folder / "empty"
@@ -291,7 +291,7 @@ def test_foreign_devices_are_left_as_they_were(lab: Lab, guest: Guest) -> None:
     assert lab.enabled(address) == "1"
 
 
-def test_other_pci_devices_are_not_touched(lab: Lab, guest: Guest) -> None:
+def test_other_pci_device_is_not_touched(lab: Lab, guest: Guest) -> None:
     address = lab.device(None, vendor="0x8086", device="0x100e", enable="0")
     folder = lab.folder / "sys/bus/pci/devices" / address
     (folder / "resource2").write_bytes(struct.pack("<Q", METADATA_MAGIC) + bytes(8192))
@@ -301,7 +301,7 @@ def test_other_pci_devices_are_not_touched(lab: Lab, guest: Guest) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-def test_a_segment_that_no_metadata_names_gives_nothing(lab: Lab, guest: Guest) -> None:
+def test_segment_without_metadata_file_adds_no_object(lab: Lab, guest: Guest) -> None:
     lab.device(Path(lab.segment().path))
     with guest() as made:
         assert (made.shares, made.rejections, made.memzones(), made.segments()) == ([], [], [], [])
@@ -311,7 +311,7 @@ def test_a_segment_that_no_metadata_names_gives_nothing(lab: Lab, guest: Guest) 
 
 
 def rejection(lab: Lab, guest: Guest, address: str, name: str, said: str) -> None:
-    """That the device at `address` is refused with its name and a reason, while a good metadata beside it works."""
+    """Check that the device at `address` is rejected with this name and reason while a valid share beside it works."""
     good(lab, "beside")
     with guest() as made:
         (found,) = made.rejections
@@ -335,7 +335,7 @@ def patched(path: Path, at: int, value: bytes) -> Path:
     return path
 
 
-def test_a_newer_version(lab: Lab, guest: Guest) -> None:
+def test_newer_version_is_rejected(lab: Lab, guest: Guest) -> None:
     table, segment = of_one_zone(lab)
     address = lab.device(patched(lab.metadata("vm0", table), 8, struct.pack("<I", 2)))
     lab.device(Path(segment.path))
@@ -343,14 +343,14 @@ def test_a_newer_version(lab: Lab, guest: Guest) -> None:
 
 
 @pytest.mark.parametrize(("at", "name"), [(20, "vm0"), (4096 + 70, "vm0")], ids=["header", "table"])
-def test_a_bad_crc(lab: Lab, guest: Guest, at: int, name: str) -> None:
+def test_bad_crc_is_rejected(lab: Lab, guest: Guest, at: int, name: str) -> None:
     table, segment = of_one_zone(lab)
     address = lab.device(patched(lab.metadata("vm0", table), at, b"\x99"))
     lab.device(Path(segment.path))
     rejection(lab, guest, address, name, "CRC")
 
 
-def test_an_entry_outside_its_segment(lab: Lab, guest: Guest) -> None:
+def test_entry_outside_its_segment_is_rejected(lab: Lab, guest: Guest) -> None:
     table, segment = of_one_zone(lab)
     path = lab.metadata("vm0", table)
     raw = bytearray(encode(table))
@@ -362,14 +362,14 @@ def test_an_entry_outside_its_segment(lab: Lab, guest: Guest) -> None:
     rejection(lab, guest, lab.device(patched(path, 4096, bytes(raw))), "vm0", "entry outside its segment")
 
 
-def test_a_missing_segment(lab: Lab, guest: Guest) -> None:
+def test_missing_segment_is_rejected(lab: Lab, guest: Guest) -> None:
     table, segment = of_one_zone(lab)
     address = lab.device(lab.metadata("vm0", table))
     rejection(lab, guest, address, "vm0", f"needs segment {segment.uuid} of {MIB} bytes, but no device carries it")
 
 
 @pytest.mark.parametrize(("length", "name"), [(8192, "vm0"), (4096, "vm0")])
-def test_a_truncated_metadata(lab: Lab, guest: Guest, length: int, name: str) -> None:
+def test_truncated_metadata_file_is_rejected(lab: Lab, guest: Guest, length: int, name: str) -> None:
     table, segment = of_one_zone(lab)
     path = lab.metadata("vm0", table)
     with path.open("r+b") as file:
@@ -378,7 +378,7 @@ def test_a_truncated_metadata(lab: Lab, guest: Guest, length: int, name: str) ->
     rejection(lab, guest, lab.device(path), name, "truncated")
 
 
-def test_a_truncated_segment(lab: Lab, guest: Guest) -> None:
+def test_truncated_segment_is_rejected(lab: Lab, guest: Guest) -> None:
     table, segment = of_one_zone(lab)
     short = lab.folder / "short"
     short.write_bytes(Path(segment.path).read_bytes()[: MIB // 2])
@@ -393,23 +393,23 @@ def test_a_truncated_segment(lab: Lab, guest: Guest) -> None:
         assert [share.name for share in made.shares] == ["beside"]
 
 
-def test_a_segment_that_is_not_what_the_metadata_says(lab: Lab, guest: Guest) -> None:
+def test_segment_that_differs_from_its_record_is_rejected(lab: Lab, guest: Guest) -> None:
     table, segment = of_one_zone(lab)
     other = replace(table, segments=(replace(table.segments[0], size=MIB // 2),))
     lab.device(Path(segment.path))
     rejection(lab, guest, lab.device(lab.metadata("vm0", other)), "vm0", f"has {MIB} bytes and group 'default'")
 
 
-def test_a_bar_without_an_address(lab: Lab, guest: Guest) -> None:
+def test_bar_without_address_is_rejected(lab: Lab, guest: Guest) -> None:
     rejection(lab, guest, lab.device(None), "", "BAR2 has no address")
 
 
-def test_a_segment_with_a_damaged_header(lab: Lab, guest: Guest) -> None:
+def test_segment_with_damaged_header_is_rejected(lab: Lab, guest: Guest) -> None:
     segment = lab.segment()
     rejection(lab, guest, lab.device(patched(Path(segment.path), 40, b"\x77")), "", "segment with bad CRC")
 
 
-def test_one_name_twice_in_one_metadata(lab: Lab, guest: Guest) -> None:
+def test_duplicate_name_in_one_metadata_file_is_rejected(lab: Lab, guest: Guest) -> None:
     segment = lab.segment()
     table = Table((replace(segment.record, path=""),), (zone(segment, "z"), zone(segment, "z", 8192)))
     lab.device(Path(segment.path))
@@ -417,8 +417,8 @@ def test_one_name_twice_in_one_metadata(lab: Lab, guest: Guest) -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.RING, Kind.MEMPOOL])
-def test_an_entry_that_is_not_what_it_says(lab: Lab, guest: Guest, kind: Kind) -> None:
-    """The metadata is sound, the bytes where it puts the object are not: whoever looks it up is told."""
+def test_lookup_of_damaged_object_raises_corrupt(lab: Lab, guest: Guest, kind: Kind) -> None:
+    """The metadata file is valid, but the memory of the object is not: its lookup raises."""
     table, segment = of_one_zone(lab, kind=kind)
     lab.device(lab.metadata("vm0", table))
     lab.device(Path(segment.path))
@@ -428,8 +428,8 @@ def test_an_entry_that_is_not_what_it_says(lab: Lab, guest: Guest, kind: Kind) -
             lookup("z")
 
 
-def test_every_flipped_bit_of_a_metadata_is_noticed(lab: Lab) -> None:
-    """Header identity, selector and the table in force: whatever single bit is wrong, nothing is taken from it."""
+def test_every_flipped_bit_of_a_metadata_file_is_detected(lab: Lab) -> None:
+    """Any wrong bit of the identity, the selector or the current table leads to rejection."""
     table, segment = of_one_zone(lab, dtype=dtypes.describe("u1"), shape=(4096,))
     path = lab.metadata("vm0", table)
     address = lab.device(path)
@@ -444,7 +444,7 @@ def test_every_flipped_bit_of_a_metadata_is_noticed(lab: Lab) -> None:
                 file.write(bytes([raw[at] ^ 1 << bit]))
                 found = lab.probe()
                 assert found.shares == [], (at, bit)
-                if at < 8:  # without its magic it is foreign
+                if at < 8:  # without its magic the device is foreign
                     assert found.foreign == [address]
                 else:
                     assert [r.address for r in found.rejections] == [address], (at, bit)
@@ -453,10 +453,10 @@ def test_every_flipped_bit_of_a_metadata_is_noticed(lab: Lab) -> None:
     assert [share.name for share in lab.probe().shares] == ["vm0"]
 
 
-# --- several metadata ---------------------------------------------------------------------------------------
+# --- several metadata files ---------------------------------------------------------------------------------
 
 
-def test_the_same_object_in_two_metadata_is_one(lab: Lab, guest: Guest) -> None:
+def test_object_listed_twice_is_one_object(lab: Lab, guest: Guest) -> None:
     segment = lab.segment()
     shared = ring(segment, "shared", 8192)
     record = replace(segment.record, path="")
@@ -472,7 +472,7 @@ def test_the_same_object_in_two_metadata_is_one(lab: Lab, guest: Guest) -> None:
         assert made.memzone_lookup("a").segment is made.memzone_lookup("b").segment
 
 
-def test_two_metadata_without_a_common_segment(lab: Lab, guest: Guest) -> None:
+def test_two_metadata_files_without_common_segment_are_both_used(lab: Lab, guest: Guest) -> None:
     good(lab, "one")
     good(lab, "two")
     with guest() as made:
@@ -482,7 +482,7 @@ def test_two_metadata_without_a_common_segment(lab: Lab, guest: Guest) -> None:
         assert made.ring_lookup("two ring").empty
 
 
-def test_different_objects_of_one_name(lab: Lab, guest: Guest) -> None:
+def test_different_objects_of_one_name_reject_the_second_file(lab: Lab, guest: Guest) -> None:
     tables = []
     for name in ("one", "two"):
         table, segment = of_one_zone(lab)
@@ -497,7 +497,7 @@ def test_different_objects_of_one_name(lab: Lab, guest: Guest) -> None:
         assert made.memzone_lookup("z").segment.uuid == lab.segments[0].uuid
 
 
-def test_one_metadata_on_two_devices(lab: Lab, guest: Guest) -> None:
+def test_metadata_file_on_two_devices_is_used_once(lab: Lab, guest: Guest) -> None:
     table, segment = of_one_zone(lab)
     path = lab.metadata("vm0", table)
     first, second = lab.device(path), lab.device(path)
@@ -509,7 +509,7 @@ def test_one_metadata_on_two_devices(lab: Lab, guest: Guest) -> None:
         assert first in found.reason
 
 
-def test_one_segment_on_two_devices(lab: Lab, guest: Guest) -> None:
+def test_segment_on_two_devices_is_mapped_once(lab: Lab, guest: Guest) -> None:
     table, segment = of_one_zone(lab)
     lab.device(Path(segment.path))
     lab.device(lab.metadata("vm0", table))
@@ -521,7 +521,7 @@ def test_one_segment_on_two_devices(lab: Lab, guest: Guest) -> None:
     assert Memzone(zone(segment, "z"), segment).buf[0] == 7
 
 
-def test_read_only_in_one_metadata_and_writable_in_another(lab: Lab, guest: Guest) -> None:
+def test_segment_read_only_in_one_file_and_writable_in_another_is_writable(lab: Lab, guest: Guest) -> None:
     segment = lab.segment()
     record = replace(segment.record, path="")
     lab.device(lab.metadata("reads", Table((replace(record, readonly=True),), (zone(segment, "a"),))))
@@ -533,8 +533,8 @@ def test_read_only_in_one_metadata_and_writable_in_another(lab: Lab, guest: Gues
         assert len(made.segments()) == 1
 
 
-def test_a_name_that_the_prefix_has_already(lab: Lab, runtime_dir: Path, prefix: str, peer: Any) -> None:
-    """A second process of a guest's prefix meets a metadata that clashes with what the first one made."""
+def test_name_in_use_by_the_prefix_rejects_the_share(lab: Lab, runtime_dir: Path, prefix: str, peer: Any) -> None:
+    """A second process of a guest's prefix gets a metadata file that conflicts with objects of the first one."""
     table, segment = of_one_zone(lab)
     with eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.folder / "sys") as made:
         made.memzone_reserve("z", 64)
@@ -552,7 +552,7 @@ def test_a_name_that_the_prefix_has_already(lab: Lab, runtime_dir: Path, prefix:
         assert f"file_prefix '{prefix}'" in reason
 
 
-def test_a_failed_start_lets_go_of_the_devices(lab: Lab, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_releases_the_devices(lab: Lab, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     good(lab)
 
     def fail(**_: object) -> None:
@@ -568,7 +568,7 @@ def test_a_failed_start_lets_go_of_the_devices(lab: Lab, guest: Guest, monkeypat
         assert len(made.shares) == 1
 
 
-def test_no_pci(lab: Lab, runtime_dir: Path, prefix: str) -> None:
+def test_no_pci_option_skips_the_scan(lab: Lab, runtime_dir: Path, prefix: str) -> None:
     good(lab)
     with eal.init(["--no-pci"], file_prefix=prefix, no_huge=True, sysfs_root=lab.folder / "sys") as made:
         assert (made.shares, made.findings.foreign) == ([], [])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Watching: metadata that come, grow and go while a guest runs."""
+"""Watches: shares that are plugged, extended and unplugged while a guest runs."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def guest(lab: Any, runtime_dir: Path, prefix: str) -> Callable[..., eal.Eal]:
     return lambda: eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root, stall_timeout=0.2)
 
 
-# --- coming -------------------------------------------------------------------------------------------------
+# --- plug ---------------------------------------------------------------------------------------------------
 
 
-def test_a_plugged_metadata_can_be_looked_up(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_plugged_share_can_be_looked_up(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     with guest() as made, made.watch(heard := Heard()):
         metadata = lab.metadata("vm0")
         address = lab.plug_all(metadata)
@@ -46,7 +46,7 @@ def test_a_plugged_metadata_can_be_looked_up(lab: Any, guest: Callable[..., eal.
         assert made.rejections == []
 
 
-def test_an_unplugged_metadata_is_gone_and_acknowledged(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_unplugged_share_is_removed_and_acknowledged(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard()):
@@ -75,7 +75,7 @@ def test_an_unplugged_metadata_is_gone_and_acknowledged(lab: Any, guest: Callabl
 # --- pending, added, rejected -------------------------------------------------------------------------------
 
 
-def test_a_metadata_waits_for_its_segments(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_share_is_pending_until_its_segments_are_present(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0", first := lab.segment(), second := lab.segment("other"))
     with guest() as made, made.watch(heard := Heard()):
         address = lab.plug(metadata.path)
@@ -92,7 +92,7 @@ def test_a_metadata_waits_for_its_segments(lab: Any, guest: Callable[..., eal.Ea
         assert heard.events == []
 
 
-def test_what_init_rejected_for_a_segment_is_pending(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_share_rejected_at_init_for_a_segment_is_pending(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug(metadata.path)
     with guest() as made:
@@ -109,7 +109,7 @@ def test_what_init_rejected_for_a_segment_is_pending(lab: Any, guest: Callable[.
                 assert heard.next("pending").metadata == "vm1"
 
 
-def test_added_objects_appear(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_added_objects_can_be_looked_up(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard()):
@@ -125,7 +125,7 @@ def test_added_objects_appear(lab: Any, guest: Callable[..., eal.Eal]) -> None:
         assert len(metadata.guards()) == 1
 
 
-def test_added_objects_wait_for_their_segment(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_added_objects_are_pending_until_their_segment_is_present(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard()):
@@ -143,7 +143,7 @@ def test_added_objects_wait_for_their_segment(lab: Any, guest: Callable[..., eal
         assert made.ring_lookup("more").enqueue(1)
 
 
-def test_an_object_that_is_taken_out_is_detached(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_removed_object_is_detached(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard()):
@@ -156,8 +156,8 @@ def test_an_object_that_is_taken_out_is_detached(lab: Any, guest: Callable[..., 
         assert heard.events == []
 
 
-def test_two_that_differ_about_a_name(lab: Any, guest: Callable[..., eal.Eal]) -> None:
-    """The second is rejected as long as the first is there."""
+def test_conflicting_share_is_rejected(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    """The second share is rejected while the first one is present."""
     first, second = lab.metadata("vm0"), lab.metadata("again")
     table = second.file.read()
     second.file.publish(replace(table, entries=lab.objects(second.segments[0], "vm0")))
@@ -175,8 +175,8 @@ def test_two_that_differ_about_a_name(lab: Any, guest: Callable[..., eal.Eal]) -
         assert second.ring("vm0 ring").dequeue() == 9
 
 
-def test_a_device_that_becomes_whole_late(lab: Any, guest: Callable[..., eal.Eal]) -> None:
-    """The kernel tells of a device before its BAR can be mapped."""
+def test_device_that_becomes_complete_late_is_used(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    """The kernel reports a device before its BAR can be mapped."""
     metadata = lab.metadata("vm0")
     with guest() as made, made.watch(heard := Heard()):
         lab.plug(metadata.segments[0].path)
@@ -188,7 +188,7 @@ def test_a_device_that_becomes_whole_late(lab: Any, guest: Callable[..., eal.Eal
         assert made.rejections == []
 
 
-# --- going --------------------------------------------------------------------------------------------------
+# --- unplug -------------------------------------------------------------------------------------------------
 
 
 def raises(kind: type[Exception], call: Callable[[], object]) -> bool:
@@ -199,7 +199,7 @@ def raises(kind: type[Exception], call: Callable[[], object]) -> bool:
     return False
 
 
-def test_every_use_of_an_object_raises_detached(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_every_operation_after_unplug_raises_detached(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard()):
@@ -230,7 +230,7 @@ def test_every_use_of_an_object_raises_detached(lab: Any, guest: Callable[..., e
         assert (made.rings(), made.mempools(), made.memzones(), made.segments()) == ([], [], [], [])
 
 
-def test_zero_copy_that_is_under_way(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_unplug_during_zero_copy_raises_detached(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     segment = lab.segment()
     entry = lab.ring(segment, "st", flags=RingFlag.SP_ENQ)
     metadata = lab.metadata("vm0", segment, entries=(entry,))
@@ -247,7 +247,7 @@ def test_zero_copy_that_is_under_way(lab: Any, guest: Callable[..., eal.Eal]) ->
         assert metadata.ring("st").count == 0
 
 
-def test_objects_that_threads_had_cached_go_back(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_cached_objects_return_to_the_pool_before_unplug(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard()):
@@ -263,7 +263,7 @@ def test_objects_that_threads_had_cached_go_back(lab: Any, guest: Callable[..., 
     assert metadata.segments[0].participants() == []
 
 
-def test_a_surprise(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_surprise_removal_detaches_the_share(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     address = lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard()):
@@ -277,7 +277,7 @@ def test_a_surprise(lab: Any, guest: Callable[..., eal.Eal]) -> None:
             ring.dequeue()
 
 
-def test_a_segment_goes_by_surprise(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_surprise_removal_of_a_segment_detaches_the_share(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0", lab.segment(), lab.segment("other"))
     lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard()):
@@ -294,8 +294,8 @@ def test_a_segment_goes_by_surprise(lab: Any, guest: Callable[..., eal.Eal]) -> 
         assert metadata.ring("vm0 ring").dequeue() == 3
 
 
-def test_a_file_that_shows_something_else(lab: Any, guest: Callable[..., eal.Eal]) -> None:
-    """A mapping of a device that is gone shows zeros, or the next one, before the kernel tells anybody."""
+def test_file_with_other_content_counts_as_removed(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    """A mapping of a removed device shows zeros or the next device before the kernel reports the removal."""
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard()):
@@ -311,10 +311,10 @@ def test_a_file_that_shows_something_else(lab: Any, guest: Callable[..., eal.Eal
         assert metadata.zone("vm0 zone").buf[0] == 0
 
 
-def test_an_unplug_that_does_not_come_to_pass(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_cancelled_unplug_is_adopted_again(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
-    with guest() as made:  # with nobody watching
+    with guest() as made:  # without a watch
         ring = made.ring_lookup("vm0 ring")
         metadata.announce(1)
         until(lambda: not metadata.guards())
@@ -336,7 +336,7 @@ def test_an_unplug_that_does_not_come_to_pass(lab: Any, guest: Callable[..., eal
         assert made.rejections == []
 
 
-def test_a_metadata_that_leaves_is_not_taken(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_leaving_share_is_not_accepted(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     metadata.announce(1)
     lab.plug_all(metadata)
@@ -349,12 +349,15 @@ def test_a_metadata_that_leaves_is_not_taken(lab: Any, guest: Callable[..., eal.
 # --- several devices of one segment -------------------------------------------------------------------------
 
 
-def test_where_another_device_carries_the_segment_it_goes_on(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_segment_on_another_device_stays_usable(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     segment = lab.segment()
     one = lab.metadata("one", segment, entries=(lab.ring(segment, "first"), lab.zone("both")))
     two = lab.metadata("two", segment, entries=(lab.ring(segment, "second", 32768), lab.zone("both")))
     for metadata in (one, two):
-        metadata.addresses = [lab.plug(metadata.path), lab.plug(segment.path)]  # each has its own, as on a command line
+        metadata.addresses = [
+            lab.plug(metadata.path),
+            lab.plug(segment.path),
+        ]  # each has devices of its own, as on a command line
     with guest() as made, made.watch(heard := Heard()):
         first, second, both = made.ring_lookup("first"), made.ring_lookup("second"), made.memzone_lookup("both")
         view = both.buf
@@ -375,7 +378,9 @@ def test_where_another_device_carries_the_segment_it_goes_on(lab: Any, guest: Ca
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_one_of_two_devices_goes_by_surprise(lab: Any, guest: Callable[..., eal.Eal], which: int) -> None:
+def test_surprise_removal_of_one_of_two_devices_moves_the_segment(
+    lab: Any, guest: Callable[..., eal.Eal], which: int
+) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     carriers = [metadata.addresses[1], lab.plug(metadata.segments[0].path)]
@@ -391,7 +396,7 @@ def test_one_of_two_devices_goes_by_surprise(lab: Any, guest: Callable[..., eal.
         assert view[0] == 0
 
 
-def test_a_slot_that_is_used_again_with_other_content(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_slot_reused_with_other_content_is_a_new_device(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     with guest() as made, made.watch(heard := Heard()):
         views = []
         for number in range(5):
@@ -409,12 +414,12 @@ def test_a_slot_that_is_used_again_with_other_content(lab: Any, guest: Callable[
             if number % 2:
                 lab.unplug(metadata)
             else:
-                lab.pull(*metadata.addresses)  # and the next is there before anybody looks
+                lab.pull(*metadata.addresses)  # and the next device is present before the poll
                 continue
             heard.next("unplugged", metadata=f"vm{number}")
 
 
-def test_both_devices_change_places(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_two_devices_exchange_their_slots(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug(metadata.segments[0].path, "0000:02:01.0")
     lab.plug(metadata.path, "0000:02:02.0")

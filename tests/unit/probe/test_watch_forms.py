@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Watches: callbacks and `async for`, several at once, and how they, the Eal and the process end."""
+"""Watches by callback and by `async for`, several at once, and their end with the watch, the Eal and the process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def guards() -> list[threading.Thread]:
 # --- asyncio ------------------------------------------------------------------------------------------------
 
 
-def test_async_for_until_it_is_closed(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_async_for_ends_when_the_watch_is_closed(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     async def run(watch: eal.Watch) -> list[tuple[str, str]]:
         seen: list[tuple[str, str]] = []
         metadata = lab.metadata("vm0")
@@ -57,7 +57,7 @@ def test_async_for_until_it_is_closed(lab: Any, guest: Callable[..., eal.Eal]) -
         assert watch.closed
 
 
-def test_what_came_before_anybody_iterates_is_kept(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_events_before_the_first_iteration_are_kept(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     async def first(watch: eal.Watch) -> eal.Event:
         async for event in watch:
             return event
@@ -67,13 +67,13 @@ def test_what_came_before_anybody_iterates_is_kept(lab: Any, guest: Callable[...
         lab.plug_all(lab.metadata("vm0"))
         until(lambda: made.shares)
         assert asyncio.run(first(watch)).kind == "plugged"
-        # one loop is over; the next hears what comes from now on
+        # the first iteration has ended; the next one receives later events
         lab.plug_all(lab.metadata("vm1"))
         until(lambda: len(made.shares) == 2)
         assert asyncio.run(first(watch)).metadata == "vm1"
 
 
-def test_two_loops_hear_the_same(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_two_iterations_receive_the_same_events(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     async def hear(watch: eal.Watch) -> list[str]:
         return [event.metadata async for event in watch]
 
@@ -89,7 +89,7 @@ def test_two_loops_hear_the_same(lab: Any, guest: Callable[..., eal.Eal]) -> Non
         assert asyncio.run(run(eal.watch())) == [["vm0"], ["vm0"]]
 
 
-def test_closing_the_eal_ends_an_async_for(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_closing_the_eal_ends_async_for(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     async def run(made: eal.Eal) -> None:
         watch = made.watch()
         asyncio.get_running_loop().call_later(0.1, lambda: threading.Thread(target=made.close).start())
@@ -102,8 +102,8 @@ def test_closing_the_eal_ends_an_async_for(lab: Any, guest: Callable[..., eal.Ea
 # --- callbacks ----------------------------------------------------------------------------------------------
 
 
-def test_callbacks_come_from_a_thread_of_their_own(lab: Any, guest: Callable[..., eal.Eal]) -> None:
-    """A slow one keeps neither the guard nor another watch from their work."""
+def test_callbacks_run_in_a_thread_of_the_watch(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    """A slow callback delays neither the monitor nor another watch."""
     release, threads, heard = threading.Event(), [], Heard()
 
     def slow(event: eal.Event) -> None:
@@ -123,7 +123,7 @@ def test_callbacks_come_from_a_thread_of_their_own(lab: Any, guest: Callable[...
         release.set()
 
 
-def test_a_callback_that_fails_is_called_again(
+def test_failing_callback_is_called_again(
     lab: Any, guest: Callable[..., eal.Eal], caplog: pytest.LogCaptureFixture
 ) -> None:
     heard = Heard()
@@ -141,7 +141,7 @@ def test_a_callback_that_fails_is_called_again(
     assert "mine" in caplog.text
 
 
-def test_a_callback_may_use_and_close_everything(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_callback_may_use_and_close_everything(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     done = threading.Event()
     made = guest()
 
@@ -160,13 +160,13 @@ def test_a_callback_may_use_and_close_everything(lab: Any, guest: Callable[..., 
     until(lambda: not guards())
 
 
-# --- ending -------------------------------------------------------------------------------------------------
+# --- end ----------------------------------------------------------------------------------------------------
 
 
-def test_close_is_quick_and_leaves_no_thread_and_no_descriptor(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_close_is_fast_and_leaves_no_thread_and_no_descriptor(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
-    guest().close()  # what is opened once
+    guest().close()  # descriptors that are opened once
     before = os.listdir("/proc/self/fd")
     made = guest()
     watch = made.watch(lambda event: None)
@@ -182,12 +182,12 @@ def test_close_is_quick_and_leaves_no_thread_and_no_descriptor(lab: Any, guest: 
         made.watch()
 
 
-def test_there_is_no_thread_where_there_is_nothing_to_guard(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_no_monitor_thread_without_shares(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     with guest():
         assert guards() == []
 
 
-def test_nothing_new_is_taken_unless_somebody_watches(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_new_share_is_not_accepted_without_a_watch(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     lab.plug_all(lab.metadata("vm0"))
     with guest() as made:
         with made.watch():
@@ -199,7 +199,7 @@ def test_nothing_new_is_taken_unless_somebody_watches(lab: Any, guest: Callable[
             assert heard.next("plugged").metadata == "vm1"
 
 
-def test_no_pci_means_nothing_to_watch(runtime_dir: Path, prefix: str) -> None:
+def test_watch_with_no_pci_raises_invalid(runtime_dir: Path, prefix: str) -> None:
     with (
         eal.init(["--no-pci"], file_prefix=prefix, no_huge=True) as made,
         pytest.raises(eal.Invalid, match="--no-pci"),
@@ -207,7 +207,7 @@ def test_no_pci_means_nothing_to_watch(runtime_dir: Path, prefix: str) -> None:
         made.watch()
 
 
-def test_a_forked_child_has_no_guard_and_harms_none(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_forked_child_has_no_monitor_and_does_not_affect_the_parent(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard()) as watch:
@@ -234,7 +234,7 @@ def raises_closed(call: Callable[[], object]) -> bool:
     return False
 
 
-def test_the_interpreter_ends_with_a_guard_at_work(lab: Any, runtime_dir: Path, prefix: str) -> None:
+def test_interpreter_exits_with_a_running_monitor(lab: Any, runtime_dir: Path, prefix: str) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     script = """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Stale hosts: a guest that holds what a host left behind is told, and finds the way to what comes next."""
+"""Stale hosts: a guest with shares of a former host gets an event and finds the successor."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def guest(lab: Any, runtime_dir: Path, prefix: str) -> Callable[..., eal.Eal]:
     return lambda: eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root, stall_timeout=0.2)
 
 
-def test_a_retired_segment_is_told_within_a_second(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_retired_segment_is_reported_within_a_second(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0", lab.segment(), lab.segment("other"))
     lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard()):
@@ -38,7 +38,7 @@ def test_a_retired_segment_is_told_within_a_second(lab: Any, guest: Callable[...
         assert event.metadata == "vm0"
         assert ("ring", "vm0 ring") in event.objects
         assert "retired" in event.reason
-        assert ring.enqueue(1)  # the app has not asked for more than being told
+        assert ring.enqueue(1)  # without stale=True operations continue
         assert made.ring_lookup("vm0 ring") is ring
         time.sleep(0.2)
         assert heard.events == []
@@ -46,7 +46,7 @@ def test_a_retired_segment_is_told_within_a_second(lab: Any, guest: Callable[...
             assert late.next("stale") == event
 
 
-def test_use_raises_stale_where_that_is_asked_for(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_operations_raise_stale_if_requested(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard(), stale=True):
@@ -65,11 +65,11 @@ def test_use_raises_stale_where_that_is_asked_for(lab: Any, guest: Callable[...,
             with pytest.raises(eal.Stale, match="fresh start"):
                 use()
         assert (made.rings(), made.mempools(), made.memzones()) == ([], [], [])
-        view[:2] = b"ok"  # raw views are the app's own business
+        view[:2] = b"ok"  # raw views stay usable
         assert bytes(metadata.zone("vm0 zone").buf[:2]) == b"ok"
 
 
-def test_a_watch_that_asks_later(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_later_watch_with_stale_refuses_operations(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard()):
@@ -91,8 +91,8 @@ def raises(kind: type[Exception], call: Callable[[], object]) -> bool:
 
 
 @pytest.mark.parametrize("ask", [False, True])
-def test_the_way_to_the_successor(lab: Any, guest: Callable[..., eal.Eal], ask: bool) -> None:
-    """The new metadata comes while the old devices are there still, and has the same names."""
+def test_lookup_returns_the_successors_objects(lab: Any, guest: Callable[..., eal.Eal], ask: bool) -> None:
+    """The new metadata file is plugged while the old devices are present, with the same names."""
     old = lab.metadata("vm0")
     lab.plug_all(old)
     with guest() as made, made.watch(heard := Heard(), stale=ask):
@@ -102,7 +102,7 @@ def test_the_way_to_the_successor(lab: Any, guest: Callable[..., eal.Eal], ask: 
         new = lab.metadata("vm0", epoch=6)
         lab.plug_all(new)
         assert heard.next("plugged").address == new.addresses[0]
-        assert heard.events == []  # it was told once
+        assert heard.events == []  # the event was sent once
         fresh = made.ring_lookup("vm0 ring")
         assert fresh is not ring
         assert fresh.enqueue(3)
@@ -117,8 +117,8 @@ def test_the_way_to_the_successor(lab: Any, guest: Callable[..., eal.Eal], ask: 
         assert [share.address for share in made.shares] == [new.addresses[0]]
 
 
-def test_a_successor_says_that_the_host_started_afresh(lab: Any, guest: Callable[..., eal.Eal]) -> None:
-    """A host that was killed marks nothing: the higher epoch of a metadata of the same name tells."""
+def test_successor_marks_the_old_share_stale(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    """A killed host marks nothing as retired: the higher epoch of a metadata file of the same name shows the restart."""
     old = lab.metadata("vm0", entries=(lab.zone("old"),))
     lab.plug_all(old)
     with guest() as made, made.watch(heard := Heard()):
@@ -134,7 +134,7 @@ def test_a_successor_says_that_the_host_started_afresh(lab: Any, guest: Callable
         assert len(made.shares) == 3
 
 
-def test_a_host_that_recovered_is_not_stale(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+def test_recovered_host_is_not_stale(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     with guest() as made, made.watch(heard := Heard(), stale=True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Mappings that change under threads at work: nothing crashes, nothing gets where it should not, others go on."""
+"""Mappings that are replaced under running threads: no crash, no store to other memory, other shares unaffected."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def mapped(path: Path) -> Mapping:
 
 
 def test_five_hundred_swaps_under_readers_and_writers(tmp_path: Path) -> None:
-    """Pages of a file come and go under views; what is written reaches the file or nobody."""
+    """Pages of a file are mapped and unmapped under views; a store reaches the file or no memory at all."""
     path = tmp_path / "file"
     path.write_bytes(bytes(1 << 20))
     ended = threading.Event()
@@ -71,7 +71,7 @@ def test_five_hundred_swaps_under_readers_and_writers(tmp_path: Path) -> None:
     assert set(path.read_bytes()) <= {0, 1}
 
 
-def test_a_detached_mapping_keeps_its_place_and_is_unmapped_once(tmp_path: Path) -> None:
+def test_detached_mapping_keeps_its_range_and_is_unmapped_once(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 4096)
     mapping = mapped(path)
@@ -87,11 +87,11 @@ def test_a_detached_mapping_keeps_its_place_and_is_unmapped_once(tmp_path: Path)
     assert address in Path("/proc/self/maps").read_text()
     del view
     assert address not in Path("/proc/self/maps").read_text()
-    mapping.detach()  # nothing is put where by now another one may be mapped
+    mapping.detach()  # nothing is mapped over a range that another mapping may use
     assert address not in Path("/proc/self/maps").read_text()
 
 
-def test_a_mapping_that_was_replaced_shows_the_other_file(tmp_path: Path) -> None:
+def test_replaced_mapping_shows_the_other_file(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"1" * 4096)
     two.write_bytes(b"2" * 4096)
@@ -107,7 +107,7 @@ def test_a_mapping_that_was_replaced_shows_the_other_file(tmp_path: Path) -> Non
 
 
 def exchange(ring: eal.Ring, host: eal.Ring, ended: threading.Event) -> int:
-    """Numbers through a ring, each taken out by its host before the next goes in."""
+    """Send numbers through a ring; its host dequeues each before the next is sent."""
     number = 0
     while not ended.is_set():
         assert ring.enqueue(number)
@@ -117,7 +117,7 @@ def exchange(ring: eal.Ring, host: eal.Ring, ended: threading.Event) -> int:
 
 
 def work_until_detached(ring: eal.Ring, pool: eal.Mempool, array: Any) -> str:
-    """Uses everything of vm0 as fast as it can, until it is told that it went."""
+    """Use everything of vm0 as fast as possible until the event unplugged."""
     indices = np.zeros(4, np.uint32)
     try:
         burst = ring.burst(8)
@@ -131,8 +131,8 @@ def work_until_detached(ring: eal.Ring, pool: eal.Mempool, array: Any) -> str:
         return str(error)
 
 
-def test_fifty_rounds_with_data_flowing_on_another_share(lab: Any, guest: Callable[..., eal.Eal]) -> None:
-    """Every second unplug is a surprise; the slots are the same, and the content another, each time."""
+def test_fifty_plugs_with_data_flowing_on_another_share(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    """Every second unplug is a surprise removal; the slots stay the same, the content differs each time."""
     stays = lab.metadata("stays")
     lab.plug_all(stays)
     ended = threading.Event()
