@@ -118,7 +118,7 @@ def test_lookup_returns_the_successors_objects(lab: Any, guest: Callable[..., ea
 
 
 def test_successor_marks_the_old_share_stale(lab: Any, guest: Callable[..., eal.Eal]) -> None:
-    """A killed host marks nothing as retired: the higher epoch of a metadata file of the same name shows the restart."""
+    """A killed host marks nothing retired: the higher epoch of a metadata file of the same name shows the restart."""
     old = lab.metadata("vm0", entries=(lab.zone("old"),))
     lab.plug_all(old)
     with guest() as made, made.watch(heard := Heard()):
