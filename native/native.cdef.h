@@ -211,30 +211,31 @@ int ivs_call_dequeue_bulk(struct ivs_ring *r, void *objects, uint32_t n);
 int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n);
 uint32_t ivs_call_count(const struct ivs_ring *r);
 enum ivs_ring_role { IVS_PRODUCER, IVS_CONSUMER, ... };
-enum ivs_amount { IVS_BULK, IVS_BURST, ... };
+enum ivs_ring_behavior { IVS_BULK, IVS_BURST, ... };
+#define IVS_RING_HEADER_SIZE ...
 struct ivs_ring_zc {
     void *first;
     void *second;
     uint32_t n1;
     uint32_t n2;
 };
-int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_amount amount,
+int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_ring_behavior amount,
                   uint32_t *left);
-int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_amount amount,
+int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_ring_behavior amount,
                       struct ivs_ring_zc *zc, uint32_t *left);
 int ivs_call_zc_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n);
 uint32_t ivs_ring_htd_max(const struct ivs_ring *r, enum ivs_ring_role role);
 int ivs_ring_set_htd_max(struct ivs_ring *r, enum ivs_ring_role role, uint32_t value);
-struct ivs_ring_end_info {
+struct ivs_ring_headtail {
     uint64_t owner;
     uint64_t word;
     uint32_t head;
     uint32_t tail;
     uint32_t sync;
-    uint32_t half_moved;
+    uint32_t incomplete;
 };
-void ivs_ring_look(const struct ivs_ring *r, enum ivs_ring_role role, struct ivs_ring_end_info *info);
-int ivs_ring_mend(struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_ring_end_info *seen);
+void ivs_ring_headtail_get(const struct ivs_ring *r, enum ivs_ring_role role, struct ivs_ring_headtail *info);
+int ivs_ring_rollback(struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_ring_headtail *seen);
 int ivs_ring_dump(const struct ivs_ring *r, char *text, uint32_t size);
 int ivs_call_status(void);
 

@@ -136,9 +136,9 @@ class ObjectTable:
 
     def _repair(self, handle: Ring | Mempool) -> None:
         """Roll back what a dead process of this machine has reserved and not published on an ST side of a ring."""
-        if isinstance(handle, Ring) and recovery.needs_mending(handle):
+        if isinstance(handle, Ring) and recovery.needs_repair(handle):
             with self.change():
-                recovery.mend(handle)
+                recovery.repair(handle)
 
     def repair_rings(self) -> None:
         """Roll back such operations on all rings of the file_prefix; a ring that cannot be attached is logged."""

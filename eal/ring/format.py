@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Ring formats: the flags of a ring, the bytes it takes, and an empty one laid out in a zone."""
+"""Ring format: the flags and size of a ring, and an empty ring written to a zone."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class RingFlag(IntFlag):
-    """How the ends of a ring are synchronised (DPDK: RING_F_*). No flag: any number of threads (MT) at an end.
+    """Sync types of the two sides (DPDK: RING_F_*). Without a flag a side is MT: any number of threads.
 
-    SP_ENQ, SC_DEQ: one thread at that end. EXACT_SZ: holds exactly `count`. RTS and HTS: any number of threads,
-    where they may be preempted while they work.
+    SP_ENQ, SC_DEQ: one thread at a time on that side (ST). EXACT_SZ: holds exactly `count`. RTS and HTS: any number of
+    threads that may be preempted during an operation.
     """
 
     SP_ENQ = 0x1
@@ -32,22 +32,26 @@ class RingFlag(IntFlag):
 
 
 def _info(name: str, count: int, elem_size: int, flags: int) -> tuple[Any, int]:
-    """The C core's plan of a ring and the bytes it takes. Raises Invalid and says what does not fit."""
+    """Return the C core's plan of a ring and its size in bytes. Raise Invalid with the parameter that is wrong."""
     for what, value in (("count", count), ("elem_size", elem_size), ("flags", flags)):
         if not isinstance(value, int):
-            raise InvalidType(f"ring {name!r}: {what} is an int, not {type(value).__name__}")
+            raise InvalidType(f"ring {name!r}: {what} must be an int, got {type(value).__name__}")
         if not 0 <= value < 1 << 32:
-            raise Invalid(f"ring {name!r}: {what} {value} is out of range")
+            raise Invalid(f"ring {name!r}: {what} must be from 0 to 2**32 - 1, got {value}")
     info = ffi.new("struct ivs_ring_info *")
     info.name = pack_name(name)
     info.count, info.elem_size, info.flags = count, elem_size, flags
     need = lib.ivs_ring_plan(info)
     if need < 0:
         if elem_size == 0 or elem_size % 4:
-            raise Invalid(f"ring {name!r}: elem_size {elem_size} is not a multiple of 4")
+            raise Invalid(f"ring {name!r}: elem_size must be a multiple of 4 bytes, got {elem_size}")
         if flags & ~0x7F or _contradict(flags):
-            raise Invalid(f"ring {name!r}: flags {flags:#x} are unknown or contradict each other (one of ST, RTS, HTS)")
-        raise Invalid(f"ring {name!r}: count {count} is not a power of two: use one, or RingFlag.EXACT_SZ")
+            raise Invalid(
+                f"ring {name!r}: flags must be of RingFlag, with one of ST, RTS and HTS per side, got {flags:#x}"
+            )
+        raise Invalid(
+            f"ring {name!r}: count must be a power of two, got {count}: use a power of two or RingFlag.EXACT_SZ"
+        )
     return info, need
 
 
@@ -56,13 +60,13 @@ def _contradict(flags: int) -> bool:
 
 
 def ring_memsize(name: str, count: int, elem_size: int, flags: int) -> int:
-    """Bytes that a ring takes (DPDK: rte_ring_get_memsize_elem). Raises Invalid."""
+    """Return the size of a ring in bytes (DPDK: rte_ring_get_memsize_elem). Raise Invalid."""
     return _info(name, count, elem_size, flags)[1]
 
 
 def format_ring(zone: Memzone, name: str, count: int, elem_size: int, flags: int) -> None:
-    """Makes an empty ring in a zone that is long enough."""
+    """Write an empty ring to a zone that is long enough (DPDK: rte_ring_init)."""
     info, _ = _info(name, count, elem_size, flags)
     result = lib.ivs_ring_create(zone.segment.mapping.pointer(zone.offset), zone.length, info)
     if result < 0:
-        raise_for(result, "ring", name, {errno.ENOSPC: f"does not fit its zone of {zone.length} bytes"})
+        raise_for(result, "ring", name, {errno.ENOSPC: f"does not fit in its zone of {zone.length} bytes"})

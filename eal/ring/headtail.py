@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Ends of rings as they lie in memory: for who looks at a ring from outside, or repairs it."""
+"""Head and tail of one side of a ring, for diagnostics and recovery (DPDK: struct rte_ring_headtail)."""
 
 from __future__ import annotations
 
@@ -8,43 +8,41 @@ from typing import Any
 
 from eal._native import ffi, lib
 
-RING_HEADER = 384  # bytes before the first element: sizeof(struct rte_ring)
-ENDS = ("producer", "consumer")
+SIDES = ("producer", "consumer")
 _ROLES = {"producer": lib.IVS_PRODUCER, "consumer": lib.IVS_CONSUMER}
 _SYNCS = ("MT", "ST", "RTS", "HTS")
 
 
 @dataclass(frozen=True, slots=True)
-class EndState:
-    """An end of a ring. `head` and `tail` are indices that wrap at 2**32, `sync` is "ST", "MT", "RTS" or "HTS".
+class HeadTail:
+    """A snapshot of one side. `head` and `tail` are indices that wrap at 2**32, `sync` is "ST", "MT", "RTS" or "HTS".
 
-    `half_moved`: somebody is between the move of the head and that of the tail, or died there. `owner`: who took an ST
-    end over last (a word as in eal.linux.process), 0 where that is not recorded. `word` changes with each finished
-    operation.
+    `incomplete`: elements are reserved but not published. `owner`: owner word of the process that acquired an ST side
+    last (eal.linux.process), 0 if not recorded. `word` changes with each completed operation.
     """
 
     sync: str
     head: int
     tail: int
-    half_moved: bool
+    incomplete: bool
     owner: int
     word: int
 
     @property
     def distance(self) -> int:
-        """Elements that were reserved and are not finished."""
+        """Number of elements that are reserved but not published."""
         return (self.head - self.tail) % (1 << 32)
 
 
-def end_state(ring: Any, role: str) -> EndState:
-    """What the "producer" or "consumer" end of an attached C ring looks like."""
-    info = ffi.new("struct ivs_ring_end_info *")
-    lib.ivs_ring_look(ring, _ROLES[role], info)
-    return EndState(_SYNCS[info.sync & 3], info.head, info.tail, bool(info.half_moved), info.owner, info.word)
+def read_headtail(ring: Any, side: str) -> HeadTail:
+    """Return the "producer" or "consumer" side of an attached C ring."""
+    info = ffi.new("struct ivs_ring_headtail *")
+    lib.ivs_ring_headtail_get(ring, _ROLES[side], info)
+    return HeadTail(_SYNCS[info.sync & 3], info.head, info.tail, bool(info.incomplete), info.owner, info.word)
 
 
-def undo(ring: Any, role: str, seen: EndState) -> int:
-    """Undoes what was begun and not finished at an ST end that still is as `seen`: 1, 0 if it moved, or an errno."""
-    info = ffi.new("struct ivs_ring_end_info *", {"head": seen.head, "tail": seen.tail})
-    result: int = lib.ivs_ring_mend(ring, _ROLES[role], info)
+def rollback(ring: Any, side: str, seen: HeadTail) -> int:
+    """Roll back an incomplete operation of an ST side that is as `seen`: 1, 0 if it moved, or a negative errno."""
+    info = ffi.new("struct ivs_ring_headtail *", {"head": seen.head, "tail": seen.tail})
+    result: int = lib.ivs_ring_rollback(ring, _ROLES[side], info)
     return result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Zero-copy: elements of a ring read and written where they lie."""
+"""Zero-copy: write and read elements of a ring in place."""
 
 from __future__ import annotations
 
@@ -8,96 +8,93 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from eal._native import ffi, lib
-from eal.errors import Closed, Detached, Invalid, Stale, raise_for
+from eal.errors import Closed, Detached, Invalid, Stale
+from eal.ring.handle import RingHandle
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from eal.ring.ring import Ring
-
 PRODUCER: int = lib.IVS_PRODUCER
 CONSUMER: int = lib.IVS_CONSUMER
 
-_OVER = (Closed, Detached, Stale)
+_TERMINAL = (Closed, Detached, Stale)
 _TEXTS = {
-    errno.ENOTSUP: "zero-copy needs an end of sync type ST (SP_ENQ, SC_DEQ) or HTS, where one thread is inside",
+    errno.ENOTSUP: "zero-copy needs a side of sync type ST (SP_ENQ, SC_DEQ) or HTS, where one thread at a time works",
 }
 
 
 class ZeroCopy:
-    """Up to `n` reserved slots or elements, as numpy views of the ring's own memory, while a `with` block lasts
+    """Up to `n` reserved slots or elements, as numpy views of the ring's memory, for the duration of a `with` block
     (DPDK: struct rte_ring_zc_data).
 
-    `n` is how many were got (0: the ring is full or empty) and `left` how many there are beside them. `first` and
-    `second` are where they lie: two pieces where they go over the ring's end, of uint32, uint64, or uint8 of shape
-    `(k, elem_size)`. `commit(k)` says that the first `k` are done; without it the block's end commits all, and an
-    exception none. The views mean nothing afterwards.
+    `n` is the number that was reserved (0: the ring is full or empty), `left` the number that remains. `first` and
+    `second` are the two parts, before and after the wrap: uint32, uint64, or uint8 of shape `(k, elem_size)`.
+    `commit(k)` completes the first `k`; without it the end of the block commits all, and an exception commits none. The
+    views are invalid after the block.
     """
 
     first: np.ndarray[Any, Any]
     second: np.ndarray[Any, Any]
 
-    def __init__(self, ring: Ring, role: int, n: int, bulk: bool) -> None:
+    def __init__(self, handle: RingHandle, role: int, n: int, bulk: bool) -> None:
         if not isinstance(n, int) or not 0 <= n < 1 << 32:
-            raise Invalid(f"ring {ring.name!r}: {n!r} elements cannot be reserved")
+            raise Invalid(f"ring {handle.name!r}: the number of elements must be an int from 0 to 2**32 - 1, got {n!r}")
         self.n = self.left = 0
-        self._ring = ring
+        self._ring = handle
         self._role = role
         self._wanted = n
-        self._amount = lib.IVS_BULK if bulk else lib.IVS_BURST
-        self._handle: Any = None  # while the block lasts
+        self._behavior = lib.IVS_BULK if bulk else lib.IVS_BURST
+        self._pointer: Any = None  # the C handle inside the block
 
     def __enter__(self) -> ZeroCopy:
-        if self._handle is not None:
-            raise Invalid(f"ring {self._ring.name!r}: this zero-copy operation was begun already")
-        handle = self._ring._open()
+        if self._pointer is not None:
+            raise Invalid(f"ring {self._ring.name!r}: this zero-copy operation is already in progress")
+        pointer = self._ring.open()
         place = ffi.new("struct ivs_ring_zc *")
         left = ffi.new("uint32_t *")
-        got = lib.ivs_call_zc_start(handle, self._role, self._wanted, self._amount, place, left)
+        got = lib.ivs_call_zc_start(pointer, self._role, self._wanted, self._behavior, place, left)
         if got < 0:
-            raise_for(self._ring.memzone.map_errno(got), "ring", self._ring.name, _TEXTS)
+            self._ring.fail(got, _TEXTS)
         self.n, self.left = got, left[0]
-        self._handle = handle
+        self._pointer = pointer
         try:
-            self.first, self.second = self._piece(place.first, place.n1), self._piece(place.second, place.n2)
-        except _OVER:  # by another thread, between
+            self.first, self.second = self._view(place.first, place.n1), self._view(place.second, place.n2)
+        except _TERMINAL:  # closed by another thread in between
             self._finish(0)
             raise
         return self
 
-    def _piece(self, pointer: Any, n: int) -> np.ndarray[Any, Any]:
+    def _view(self, pointer: Any, n: int) -> np.ndarray[Any, Any]:
         import numpy as np
 
-        size = self._ring.elem_size
-        zone = self._ring.memzone
+        size = self._ring.info.elem_size
+        zone = self._ring.zone
         at = int(ffi.cast("uintptr_t", pointer)) - zone.address if n else 0
         raw = np.frombuffer(zone.buf[at : at + n * size], np.uint8)
         return raw.view({4: np.uint32, 8: np.uint64}[size]) if size in (4, 8) else raw.reshape(n, size)
 
     def commit(self, k: int) -> None:
-        """Ends the operation: the first `k` are enqueued, or taken out; the others stay as they were.
+        """End the operation: the first `k` elements are enqueued or dequeued, the others stay as they were.
 
-        Raises Invalid for more than were got, or after the operation has ended.
+        Raise Invalid if `k` is more than were reserved, or if the operation has ended.
         """
-        if self._handle is None:
-            raise Invalid(f"ring {self._ring.name!r}: this zero-copy operation has ended, or was not begun")
+        if self._pointer is None:
+            raise Invalid(f"ring {self._ring.name!r}: this zero-copy operation has ended, or was not entered")
         if not isinstance(k, int) or not 0 <= k <= self.n:
-            raise Invalid(f"ring {self._ring.name!r}: {k!r} of {self.n} reserved elements cannot be committed")
+            raise Invalid(f"ring {self._ring.name!r}: commit must be from 0 to {self.n} reserved elements, got {k!r}")
         self._finish(k)
 
     def _finish(self, k: int) -> None:
-        handle, self._handle = self._handle, None
-        result = lib.ivs_call_zc_finish(handle, self._role, k)
-        if result < 0:
-            raise_for(self._ring.memzone.map_errno(result), "ring", self._ring.name)
+        pointer, self._pointer = self._pointer, None
+        self._ring.check(lib.ivs_call_zc_finish(pointer, self._role, k))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._handle is None:
+        if self._pointer is None:
             return
         try:
             self._finish(self.n if kind is None else 0)
-        except _OVER:
+        except _TERMINAL:
             if kind is None:
                 raise

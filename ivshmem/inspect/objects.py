@@ -15,7 +15,7 @@ from eal.memory.memzone import Memzone
 from eal.memory.segment import HEADER_SIZE, Segment
 from eal.mempool.mempool import Mempool
 from eal.metadata.records import Entry, Kind
-from eal.ring.headtail import EndState
+from eal.ring.headtail import HeadTail
 from eal.ring.ring import Ring
 
 _LINE: int = lib.IVS_CACHE_LINE  # objects are aligned to cache lines
@@ -80,12 +80,12 @@ def _ring_json(ring: Ring) -> dict[str, Any]:
     }
 
 
-def _end_json(end: EndState) -> dict[str, Any]:
+def _end_json(end: HeadTail) -> dict[str, Any]:
     return {
         "sync": end.sync,
         "head": end.head,
         "tail": end.tail,
-        "half_moved": end.half_moved,
+        "half_moved": end.incomplete,
         "reserved": end.distance,
         "owner": owner_json(end.owner),
     }

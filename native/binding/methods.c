@@ -22,19 +22,20 @@ typedef struct {
     PyObject_HEAD
     struct ivs_ring *ring; /* never NULL */
     PyObject *keep;        /* what keeps the handle and its pages alive */
-    PyObject *spare;       /* Ring: bytes for the next dequeue, which nobody else has seen yet */
+    PyObject *refusal;     /* the class's function that raises for (self, argument, errno); NULL before _hold */
+    PyObject *spare;       /* Ring: bytes for the next dequeue, which no other code has seen */
     Py_buffer array;       /* Burst: its array */
     uint32_t n;            /* Burst: elements in it */
 } Held;
 
-/* An ST end where this handle was the last one to work never has to wait for anybody (ivs_ring_take_over). */
+/* An ST end where this handle was the last one to work never has to wait for anybody (ivs_ring_acquire_end). */
 static bool may_wait(struct ivs_ring *r, enum ivs_ring_role role)
 {
     const struct ivs_ring_side *side = ivs_ring_side(r, role);
-    uint64_t gate = atomic_load_explicit(&side->gate, memory_order_relaxed);
+    uint64_t gate = atomic_load_explicit(&side->state_word, memory_order_relaxed);
     if (gate != (uint64_t)r->elem_size + IVS_SYNC_ST)
         return true;
-    return atomic_load_explicit(&ivs_ring_own(r, role)->head, memory_order_relaxed) != (uint32_t)side->known;
+    return atomic_load_explicit(&ivs_ring_own(r, role)->head, memory_order_relaxed) != (uint32_t)side->cached;
 }
 
 static int move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n)
@@ -61,11 +62,17 @@ static int call(Held *h, enum ivs_ring_role role, void *objects, uint32_t n)
     return result;
 }
 
-/* Lets a method of the Python class raise what `code` calls for. */
-static PyObject *refused(PyObject *self, const char *method, PyObject *value, int code)
+/* Let the Python class raise the exception of `code`. */
+static PyObject *refused(PyObject *self, PyObject *argument, int code)
 {
+    Held *h = (Held *)self;
+
     PyErr_Clear();
-    Py_XDECREF(PyObject_CallMethod(self, method, "Oi", value, code));
+    if (h->refusal == NULL)
+        return PyErr_Format(PyExc_RuntimeError, "this object was not attached to a ring");
+    PyObject *refusal = Py_NewRef(h->refusal);
+    Py_XDECREF(PyObject_CallFunction(refusal, "OOi", self, argument, code));
+    Py_DECREF(refusal);
     return NULL;
 }
 
@@ -84,9 +91,9 @@ static PyObject *ring_enqueue_number(Held *h, PyObject *value)
     uint64_t number = PyLong_AsUnsignedLongLong(index);
     Py_DECREF(index);
     if (PyErr_Occurred() || (h->ring->elem_size == 4 && number > UINT32_MAX))
-        return refused((PyObject *)h, "_not_enqueued", value, -ERANGE);
+        return refused((PyObject *)h, value, -ERANGE);
     int result = call(h, IVS_PRODUCER, &number, 1);
-    return result >= 0 ? PyBool_FromLong(result) : refused((PyObject *)h, "_not_enqueued", value, result);
+    return result >= 0 ? PyBool_FromLong(result) : refused((PyObject *)h, value, result);
 }
 
 static PyObject *ring_enqueue(PyObject *self, PyObject *value)
@@ -97,12 +104,12 @@ static PyObject *ring_enqueue(PyObject *self, PyObject *value)
     if (holds_numbers(h) && PyIndex_Check(value))
         return ring_enqueue_number(h, value);
     if (PyObject_GetBuffer(value, &view, PyBUF_SIMPLE) != 0)
-        return refused(self, "_not_enqueued", value, -EINVAL);
+        return refused(self, value, -EINVAL);
     int result = -EINVAL;
     if (view.len == (Py_ssize_t)h->ring->elem_size)
         result = call(h, IVS_PRODUCER, view.buf, 1);
     PyBuffer_Release(&view);
-    return result >= 0 ? PyBool_FromLong(result) : refused(self, "_not_enqueued", value, result);
+    return result >= 0 ? PyBool_FromLong(result) : refused(self, value, result);
 }
 
 static PyObject *ring_dequeue_bytes(Held *h)
@@ -118,7 +125,7 @@ static PyObject *ring_dequeue_bytes(Held *h)
         return element;
     Py_XDECREF(h->spare);
     h->spare = element;
-    return result == 0 ? Py_NewRef(Py_None) : refused((PyObject *)h, "_not_dequeued", Py_None, result);
+    return result == 0 ? Py_NewRef(Py_None) : refused((PyObject *)h, Py_None, result);
 }
 
 static PyObject *ring_dequeue(PyObject *self, PyObject *unused)
@@ -132,7 +139,7 @@ static PyObject *ring_dequeue(PyObject *self, PyObject *unused)
     int result = call(h, IVS_CONSUMER, &number, 1);
     if (result == 1)
         return PyLong_FromUnsignedLongLong(number);
-    return result == 0 ? Py_NewRef(Py_None) : refused(self, "_not_dequeued", Py_None, result);
+    return result == 0 ? Py_NewRef(Py_None) : refused(self, Py_None, result);
 }
 
 /* ---- Burst: its array -------------------------------------------------------------------------------------- */
@@ -174,7 +181,7 @@ static PyObject *burst_enqueue(PyObject *self, PyObject *const *args, Py_ssize_t
         return PyLong_FromLong(result);
     PyObject *range = Py_BuildValue("(nn)", n, start);
     if (range != NULL) {
-        refused(self, "_not_done", range, result);
+        refused(self, range, result);
         Py_DECREF(range);
     }
     return NULL;
@@ -186,7 +193,7 @@ static PyObject *burst_dequeue(PyObject *self, PyObject *unused)
     int result = call(h, IVS_CONSUMER, h->array.buf, h->n);
 
     (void)unused;
-    return result >= 0 ? PyLong_FromLong(result) : refused(self, "_not_done", Py_None, result);
+    return result >= 0 ? PyLong_FromLong(result) : refused(self, Py_None, result);
 }
 
 /* ---- both: what they hold ---------------------------------------------------------------------------------- */
@@ -211,14 +218,16 @@ static PyObject *held_hold(PyObject *self, PyObject *args)
 {
     Held *h = (Held *)self;
     unsigned long long handle;
-    PyObject *keep, *array = NULL, *before = h->keep, *spare = h->spare;
+    PyObject *keep, *refusal, *array = NULL, *old_keep = h->keep, *old_refusal = h->refusal, *spare = h->spare;
 
-    if (!PyArg_ParseTuple(args, "KO|O", &handle, &keep, &array))
+    if (!PyArg_ParseTuple(args, "KOO|O", &handle, &keep, &refusal, &array))
         return NULL;
     h->ring = (struct ivs_ring *)(uintptr_t)handle;
     h->keep = Py_NewRef(keep);
+    h->refusal = Py_NewRef(refusal);
     h->spare = NULL;
-    Py_DECREF(before); /* not earlier: it may run code of Python */
+    Py_DECREF(old_keep); /* not earlier: it may run Python code */
+    Py_XDECREF(old_refusal);
     Py_XDECREF(spare);
     if (array == NULL)
         return Py_NewRef(Py_None);
@@ -238,6 +247,7 @@ static void held_dealloc(PyObject *self)
 
     PyBuffer_Release(&h->array);
     Py_XDECREF(h->keep);
+    Py_XDECREF(h->refusal);
     Py_XDECREF(h->spare);
     release(self);
     Py_DECREF(type);

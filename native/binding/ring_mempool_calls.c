@@ -22,13 +22,13 @@ static _Thread_local int status;
 
 int ivs_call_enqueue_bulk(struct ivs_ring *r, const void *objects, uint32_t n)
 {
-    ivs_ring_enqueue_early(r);
+    ivs_ring_prefetch_enqueue(r);
     FOR_ELEM_SIZE(r, ivs_ring_enqueue_bulk)
 }
 
 int ivs_call_enqueue_burst(struct ivs_ring *r, const void *objects, uint32_t n)
 {
-    ivs_ring_enqueue_early(r);
+    ivs_ring_prefetch_enqueue(r);
     FOR_ELEM_SIZE(r, ivs_ring_enqueue_burst)
 }
 
@@ -46,14 +46,14 @@ int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n)
 {
     int got = dequeue_burst(r, objects, n);
     if (got > 0)
-        ivs_ring_dequeue_early(r, (uint32_t)got);
+        ivs_ring_prefetch_dequeue(r, (uint32_t)got);
     return got;
 }
 
-int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_amount amount,
+int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_ring_behavior behavior,
                   uint32_t *left)
 {
-    return ivs_ring_do(r, role, objects, r->elem_size, n, amount, left);
+    return ivs_ring_do(r, role, objects, r->elem_size, n, behavior, left);
 }
 
 int ivs_call_enqueue_bulk_start(struct ivs_ring *r, uint32_t n)
@@ -126,10 +126,10 @@ uint32_t ivs_call_count(const struct ivs_ring *r)
     return ivs_ring_count(r);
 }
 
-int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_amount amount,
+int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_ring_behavior behavior,
                       struct ivs_ring_zc *zc, uint32_t *left)
 {
-    return ivs_ring_zc_start(r, role, r->elem_size, n, amount, zc, left);
+    return ivs_ring_zc_start(r, role, r->elem_size, n, behavior, zc, left);
 }
 
 int ivs_call_zc_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n)

@@ -13,7 +13,7 @@ int ivs_call_dequeue_bulk(struct ivs_ring *r, void *objects, uint32_t n);
 int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n);
 
 /* Any of the four; `left` gets the space or the elements that are left. */
-int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_amount amount,
+int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_ring_behavior behavior,
                   uint32_t *left);
 
 /* In two steps, at ST and HTS ends: see ring_peek.h. */
@@ -33,7 +33,7 @@ int ivs_call_dequeue_zc_finish(struct ivs_ring *r, uint32_t n);
 uint32_t ivs_call_count(const struct ivs_ring *r);
 
 /* Zero-copy at either end (ring_peek.h), and the end of it. */
-int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_amount amount,
+int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_ring_behavior behavior,
                       struct ivs_ring_zc *zc, uint32_t *left);
 int ivs_call_zc_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n);
 

@@ -275,6 +275,9 @@ IVS_ASSERT_AT(ivs_ring_shared, prod.rts.sync_type, 136);
 IVS_ASSERT_AT(ivs_ring_shared, prod.rts.htd_max, 140);
 IVS_ASSERT_AT(ivs_ring_shared, prod.rts.head, 144);
 
+#define IVS_RING_HEADER_SIZE 384u /* bytes before the first element */
+_Static_assert(sizeof(struct ivs_ring_shared) == IVS_RING_HEADER_SIZE, "elements follow the header");
+
 /* DPDK: RING_F_*. */
 #define IVS_RING_SP_ENQ 0x01u
 #define IVS_RING_SC_DEQ 0x02u

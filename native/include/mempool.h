@@ -173,7 +173,7 @@ IVS_INLINE int ivs_mempool_get_cached(struct ivs_mempool *p, uint32_t *objects, 
     return (int)n;
 }
 
-IVS_OUTLINE int ivs_mempool_put_any(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
+IVS_NOINLINE int ivs_mempool_put_any(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
 
 IVS_COLD int ivs_mempool_get_marked(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
@@ -187,7 +187,7 @@ IVS_COLD int ivs_mempool_get_marked(struct ivs_mempool *p, const uint32_t *objec
 }
 
 /* Any get: also those that the cache cannot serve, or that are refused, or marked. */
-IVS_OUTLINE int ivs_mempool_get_any(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
+IVS_NOINLINE int ivs_mempool_get_any(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
 {
     int32_t refuse = atomic_load_explicit(&p->refuse, memory_order_relaxed);
     if (IVS_UNLIKELY(refuse != 0))
@@ -257,7 +257,7 @@ IVS_INLINE int ivs_mempool_put_shared(struct ivs_mempool *p, const uint32_t *obj
 }
 
 /* Any put: also those that are refused or marked, that fill the cache, or that go past it. */
-IVS_OUTLINE int ivs_mempool_put_any(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
+IVS_NOINLINE int ivs_mempool_put_any(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
     int32_t refuse = atomic_load_explicit(&p->refuse, memory_order_relaxed);
     if (IVS_UNLIKELY(refuse != 0 || n == 0))

@@ -70,25 +70,25 @@ IVS_INLINE void ivs_ring_read(const struct ivs_ring *r, const unsigned char *slo
  * NULL, receives the free slots (or the elements) that remain. */
 
 /* Why an end's gate does not fit `esize`; 0 where it was shut by a stall that is over, and is open again. */
-IVS_COLD int ivs_ring_refusal(struct ivs_ring *r, enum ivs_ring_role role)
+IVS_COLD int ivs_ring_refused(struct ivs_ring *r, enum ivs_ring_role role)
 {
     if (ivs_ring_resumes(r, role))
         return 0;
-    uint64_t gate = atomic_load_explicit(&ivs_ring_side(r, role)->gate, memory_order_relaxed);
+    uint64_t gate = atomic_load_explicit(&ivs_ring_side(r, role)->state_word, memory_order_relaxed);
     int32_t refuse = atomic_load_explicit(&r->refuse, memory_order_relaxed);
     if (refuse != 0)
         return refuse;
-    if (gate == IVS_GATE_STALLED)
+    if (gate == IVS_STATE_STALLED)
         return -ETIMEDOUT;
-    return gate == IVS_GATE_BEGUN ? -EBUSY : -EINVAL;
+    return gate == IVS_STATE_PEEKING ? -EBUSY : -EINVAL;
 }
 
 IVS_INLINE void ivs_ring_move(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                               const struct ivs_ring_span *span, void *objects, uint32_t esize, uint32_t n,
-                              enum ivs_amount amount)
+                              enum ivs_ring_behavior behavior)
 {
     unsigned char *slots = ivs_ring_slots(own, role);
-    bool all = amount == IVS_BULK || (__builtin_constant_p(n) && n == 1);
+    bool all = behavior == IVS_BULK || (__builtin_constant_p(n) && n == 1);
     uint32_t so_many = all ? n : span->n; /* n may be a constant, which makes the copy short */
     if (role == IVS_PRODUCER)
         ivs_ring_write(r, slots, span->head, objects, esize, so_many);
@@ -98,40 +98,40 @@ IVS_INLINE void ivs_ring_move(const struct ivs_ring *r, enum ivs_ring_role role,
 
 /* One operation: head, elements, tail. The sync type is a constant in each of the four calls below. */
 IVS_INLINE int ivs_ring_do_as(struct ivs_ring *r, enum ivs_sync sync, enum ivs_ring_role role, void *objects,
-                              uint32_t esize, uint32_t n, enum ivs_amount amount, uint32_t *left)
+                              uint32_t esize, uint32_t n, enum ivs_ring_behavior behavior, uint32_t *left)
 {
     union ivs_ring_end *own = ivs_ring_own(r, role); /* held, since what is written may be the handle for all C knows */
     struct ivs_ring_span span;
-    int result = ivs_ring_reserve(r, sync, role, own, n, amount, left != NULL, &span);
+    int result = ivs_ring_reserve(r, sync, role, own, n, behavior, left != NULL, &span);
     if (IVS_UNLIKELY(result != 0))
         return result;
     if (left)
         *left = span.left;
     if (IVS_UNLIKELY(span.n == 0)) {
-        bool doubtful = sync == IVS_SYNC_MT && n != 0 && ivs_ring_half_moved(own, IVS_SYNC_MT);
-        return IVS_UNLIKELY(doubtful) ? ivs_ring_doubt(r, role) : 0;
+        bool doubtful = sync == IVS_SYNC_MT && n != 0 && ivs_ring_is_incomplete(own, IVS_SYNC_MT);
+        return IVS_UNLIKELY(doubtful) ? ivs_ring_suspect_stall(r, role) : 0;
     }
-    ivs_ring_move(r, role, own, &span, objects, esize, n, amount);
+    ivs_ring_move(r, role, own, &span, objects, esize, n, behavior);
     result = ivs_ring_publish(r, sync, own, &span);
     return IVS_UNLIKELY(result != 0) ? result : (int)span.n;
 }
 
 IVS_INLINE int ivs_ring_do(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t esize, uint32_t n,
-                           enum ivs_amount amount, uint32_t *left)
+                           enum ivs_ring_behavior behavior, uint32_t *left)
 {
     uint64_t open = esize;
     int refusal;
     do {
-        uint64_t gate = atomic_load_explicit(&ivs_ring_side(r, role)->gate, memory_order_relaxed);
+        uint64_t gate = atomic_load_explicit(&ivs_ring_side(r, role)->state_word, memory_order_relaxed);
         if (IVS_LIKELY(gate == open + IVS_SYNC_ST))
-            return ivs_ring_do_as(r, IVS_SYNC_ST, role, objects, esize, n, amount, left);
+            return ivs_ring_do_as(r, IVS_SYNC_ST, role, objects, esize, n, behavior, left);
         if (IVS_LIKELY(gate == open + IVS_SYNC_MT))
-            return ivs_ring_do_as(r, IVS_SYNC_MT, role, objects, esize, n, amount, left);
+            return ivs_ring_do_as(r, IVS_SYNC_MT, role, objects, esize, n, behavior, left);
         if (gate == open + IVS_SYNC_RTS)
-            return ivs_ring_do_as(r, IVS_SYNC_RTS, role, objects, esize, n, amount, left);
+            return ivs_ring_do_as(r, IVS_SYNC_RTS, role, objects, esize, n, behavior, left);
         if (gate == open + IVS_SYNC_HTS)
-            return ivs_ring_do_as(r, IVS_SYNC_HTS, role, objects, esize, n, amount, left);
-        refusal = ivs_ring_refusal(r, role);
+            return ivs_ring_do_as(r, IVS_SYNC_HTS, role, objects, esize, n, behavior, left);
+        refusal = ivs_ring_refused(r, role);
     } while (IVS_UNLIKELY(refusal == 0));
     return refusal;
 }
@@ -200,19 +200,19 @@ uint32_t ivs_ring_htd_max(const struct ivs_ring *r, enum ivs_ring_role role);
 int ivs_ring_set_htd_max(struct ivs_ring *r, enum ivs_ring_role role, uint32_t value);
 
 /* An end as it lies in memory, for who looks at it or repairs it. A snapshot. */
-struct ivs_ring_end_info {
+struct ivs_ring_headtail {
     uint64_t owner; /* ST: who took the end over last, as ivs_ring.owner; 0: not recorded */
     uint64_t word;  /* the tail's, which changes with each finished operation */
     uint32_t head;
     uint32_t tail;
     uint32_t sync;       /* enum ivs_sync */
-    uint32_t half_moved; /* 1: somebody is between the move of the head and that of the tail, or died there */
+    uint32_t incomplete; /* 1: somebody is between the move of the head and that of the tail, or died there */
 };
-void ivs_ring_look(const struct ivs_ring *r, enum ivs_ring_role role, struct ivs_ring_end_info *info);
+void ivs_ring_headtail_get(const struct ivs_ring *r, enum ivs_ring_role role, struct ivs_ring_headtail *info);
 
 /* Undoes what was begun and not finished at an ST end: head := tail, if both still are as `seen`. For who knows that
  * its owner is dead. Returns 1, 0 if the end moved meanwhile, or a negative errno: -ENOTSUP at other ends. */
-int ivs_ring_mend(struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_ring_end_info *seen);
+int ivs_ring_rollback(struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_ring_headtail *seen);
 
 /* Writes what rte_ring_dump prints to `text`, no more than `size` bytes with the NUL. Returns the length that all of it
  * has, or a negative errno. */

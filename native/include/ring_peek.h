@@ -33,41 +33,41 @@ struct ivs_ring_zc {
 /* Opens an ST end's gate again, unless it was shut meanwhile. */
 IVS_INLINE void ivs_ring_reopen(struct ivs_ring *r, enum ivs_ring_role role)
 {
-    uint64_t gate = IVS_GATE_BEGUN;
-    (void)atomic_compare_exchange_strong_explicit(&ivs_ring_side(r, role)->gate, &gate, ivs_ring_open_gate(r, role),
+    uint64_t gate = IVS_STATE_PEEKING;
+    (void)atomic_compare_exchange_strong_explicit(&ivs_ring_side(r, role)->state_word, &gate, ivs_ring_open_state(r, role),
                                                   memory_order_relaxed, memory_order_relaxed);
 }
 
-IVS_INLINE int ivs_ring_start_st(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_amount amount,
+IVS_INLINE int ivs_ring_start_st(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_ring_behavior behavior,
                                  struct ivs_ring_span *span)
 {
-    uint64_t gate = ivs_ring_open_gate(r, role);
-    if (!atomic_compare_exchange_strong_explicit(&ivs_ring_side(r, role)->gate, &gate, IVS_GATE_BEGUN,
+    uint64_t gate = ivs_ring_open_state(r, role);
+    if (!atomic_compare_exchange_strong_explicit(&ivs_ring_side(r, role)->state_word, &gate, IVS_STATE_PEEKING,
                                                  memory_order_relaxed, memory_order_relaxed))
-        return ivs_ring_refusal(r, role);
-    int result = ivs_ring_reserve_st(r, role, ivs_ring_own(r, role), n, amount, true, span);
+        return ivs_ring_refused(r, role);
+    int result = ivs_ring_reserve_st(r, role, ivs_ring_own(r, role), n, behavior, true, span);
     if (span->n == 0)
         ivs_ring_reopen(r, role);
     return result == 0 ? 0 : ivs_ring_stall(r, role);
 }
 
 IVS_INLINE int ivs_ring_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t esize, uint32_t n,
-                              enum ivs_amount amount, uint32_t *left, struct ivs_ring_span *span)
+                              enum ivs_ring_behavior behavior, uint32_t *left, struct ivs_ring_span *span)
 {
     struct ivs_ring_side *side = ivs_ring_side(r, role);
-    uint64_t gate = atomic_load_explicit(&side->gate, memory_order_relaxed);
+    uint64_t gate = atomic_load_explicit(&side->state_word, memory_order_relaxed);
     int result;
 
-    if (IVS_UNLIKELY(gate == IVS_GATE_STALLED) && ivs_ring_resumes(r, role))
-        gate = ivs_ring_open_gate(r, role);
+    if (IVS_UNLIKELY(gate == IVS_STATE_STALLED) && ivs_ring_resumes(r, role))
+        gate = ivs_ring_open_state(r, role);
     uint64_t sync = gate - esize;
     *span = (struct ivs_ring_span){0};
     if (sync == IVS_SYNC_ST)
-        result = ivs_ring_start_st(r, role, n, amount, span);
+        result = ivs_ring_start_st(r, role, n, behavior, span);
     else if (sync == IVS_SYNC_HTS)
-        result = ivs_ring_reserve_hts(r, role, ivs_ring_own(r, role), n, amount, span);
+        result = ivs_ring_reserve_hts(r, role, ivs_ring_own(r, role), n, behavior, span);
     else
-        result = sync <= IVS_SYNC_HTS ? -ENOTSUP : ivs_ring_refusal(r, role);
+        result = sync <= IVS_SYNC_HTS ? -ENOTSUP : ivs_ring_refused(r, role);
     if (result != 0)
         return result;
     if (left)
@@ -100,7 +100,7 @@ IVS_INLINE void ivs_ring_end(struct ivs_ring *r, enum ivs_ring_role role, uint32
     uint32_t tail = side->begun_at + n;
 
     side->begun = 0;
-    side->known = ivs_ring_word(tail); /* no limit: one from before could be behind the wrap for this head */
+    side->cached = ivs_ring_word(tail); /* no limit: one from before could be behind the wrap for this head */
     ivs_ring_publish_whole(own, tail);
     if (ivs_ring_sync(r, role) == IVS_SYNC_ST)
         ivs_ring_reopen(r, role);
@@ -178,10 +178,10 @@ IVS_INLINE int ivs_ring_dequeue_finish(struct ivs_ring *r, uint32_t n)
 /* ---- zero-copy (rte_ring_{enqueue,dequeue}_zc_{bulk,burst}_elem_start, _zc_elem_finish) ------------------------ */
 
 IVS_INLINE int ivs_ring_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t esize, uint32_t n,
-                                 enum ivs_amount amount, struct ivs_ring_zc *zc, uint32_t *left)
+                                 enum ivs_ring_behavior behavior, struct ivs_ring_zc *zc, uint32_t *left)
 {
     struct ivs_ring_span span;
-    int got = ivs_ring_start(r, role, esize, n, amount, left, &span);
+    int got = ivs_ring_start(r, role, esize, n, behavior, left, &span);
     *zc = (struct ivs_ring_zc){0};
     if (got > 0) {
         unsigned char *slots = ivs_ring_slots(ivs_ring_own(r, role), role);

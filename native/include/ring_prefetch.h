@@ -10,8 +10,8 @@
  *
  * For ST ends; nothing is asked for at others, whose next slot is not known.
  */
-#ifndef IVS_RING_EARLY_H
-#define IVS_RING_EARLY_H
+#ifndef IVS_RING_PREFETCH_H
+#define IVS_RING_PREFETCH_H
 
 #include "ring.h"
 
@@ -28,21 +28,21 @@ IVS_INLINE void ivs_early_line(const void *address)
 }
 
 /* To be called just before an enqueue that a peer is waiting for. */
-IVS_INLINE void ivs_ring_enqueue_early(const struct ivs_ring *r)
+IVS_INLINE void ivs_ring_prefetch_enqueue(const struct ivs_ring *r)
 {
     if (r->prod_sync != IVS_SYNC_ST)
         return;
     union ivs_ring_end *own = ivs_ring_own(r, IVS_PRODUCER);
-    ivs_early_line(ivs_ring_slots(own, IVS_PRODUCER) + (size_t)((uint32_t)r->prod.known & r->mask) * r->elem_size);
+    ivs_early_line(ivs_ring_slots(own, IVS_PRODUCER) + (size_t)((uint32_t)r->prod.cached & r->mask) * r->elem_size);
     ivs_early_line(own);
 }
 
 #define IVS_EARLY_MOST 4096u /* bytes: what comes early and is not used soon pushes out what is */
 
 /* To be called after a dequeue of `n`: asks for as many more, where they are known to be there. */
-IVS_INLINE void ivs_ring_dequeue_early(const struct ivs_ring *r, uint32_t n)
+IVS_INLINE void ivs_ring_prefetch_dequeue(const struct ivs_ring *r, uint32_t n)
 {
-    uint32_t head = (uint32_t)r->cons.known, there = (uint32_t)(r->cons.known >> 32) - head, at = head & r->mask;
+    uint32_t head = (uint32_t)r->cons.cached, there = (uint32_t)(r->cons.cached >> 32) - head, at = head & r->mask;
     uint64_t bytes = (uint64_t)n * r->elem_size;
     if (r->cons_sync != IVS_SYNC_ST || n > there || n > r->size - at || bytes > IVS_EARLY_MOST)
         return;

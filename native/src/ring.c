@@ -170,8 +170,8 @@ int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t st
     r->prod_sync = copy.prod.sync_type;
     r->cons_sync = copy.cons.sync_type;
     /* no bound is known yet: a head that is elsewhere makes the first operation read the opposite tail */
-    r->prod.known = ivs_ring_word(copy.prod.head - 1);
-    r->cons.known = ivs_ring_word(copy.cons.head - 1);
+    r->prod.cached = ivs_ring_word(copy.prod.head - 1);
+    r->cons.cached = ivs_ring_word(copy.cons.head - 1);
     ivs_ring_refuse(r, 0);
 
     memcpy(info->name, copy.name, sizeof(info->name));
@@ -185,12 +185,12 @@ int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t st
 
 void ivs_ring_refuse(struct ivs_ring *r, int32_t code)
 {
-    uint64_t prod = code != 0 ? IVS_GATE_SHUT : (uint64_t)r->elem_size + r->prod_sync;
-    uint64_t cons = code != 0 ? IVS_GATE_SHUT : (uint64_t)r->elem_size + r->cons_sync;
+    uint64_t prod = code != 0 ? IVS_STATE_SHUT : (uint64_t)r->elem_size + r->prod_sync;
+    uint64_t cons = code != 0 ? IVS_STATE_SHUT : (uint64_t)r->elem_size + r->cons_sync;
 
     atomic_store_explicit(&r->refuse, code, memory_order_relaxed);
-    atomic_store_explicit(&r->prod.gate, prod, memory_order_relaxed);
-    atomic_store_explicit(&r->cons.gate, cons, memory_order_relaxed);
+    atomic_store_explicit(&r->prod.state_word, prod, memory_order_relaxed);
+    atomic_store_explicit(&r->cons.state_word, cons, memory_order_relaxed);
 }
 
 int ivs_ring_reset(struct ivs_ring *r)
@@ -257,30 +257,30 @@ int ivs_ring_set_htd_max(struct ivs_ring *r, enum ivs_ring_role role, uint32_t v
     return 0;
 }
 
-void ivs_ring_look(const struct ivs_ring *r, enum ivs_ring_role role, struct ivs_ring_end_info *info)
+void ivs_ring_headtail_get(const struct ivs_ring *r, enum ivs_ring_role role, struct ivs_ring_headtail *info)
 {
     const union ivs_ring_end *own = ivs_ring_own(r, role);
     uint32_t sync = ivs_ring_sync(r, role);
     const _Atomic uint64_t *owner = role == IVS_PRODUCER ? &r->shared->prod_owner : &r->shared->cons_owner;
 
-    *info = (struct ivs_ring_end_info){.sync = sync};
+    *info = (struct ivs_ring_headtail){.sync = sync};
     info->owner = atomic_load_explicit(owner, memory_order_relaxed);
     if (sync == IVS_SYNC_RTS) {
         info->word = atomic_load_explicit(&own->rts.tail, memory_order_acquire);
         uint64_t head = atomic_load_explicit(&own->rts.head, memory_order_acquire);
         info->head = (uint32_t)(head >> 32);
         info->tail = (uint32_t)(info->word >> 32);
-        info->half_moved = (uint32_t)head != (uint32_t)info->word;
+        info->incomplete = (uint32_t)head != (uint32_t)info->word;
     } else {
         uint64_t raw = atomic_load_explicit(&own->hts.raw, memory_order_acquire);
         info->head = (uint32_t)raw;
         info->tail = (uint32_t)(raw >> 32);
         info->word = info->tail;
-        info->half_moved = info->head != info->tail;
+        info->incomplete = info->head != info->tail;
     }
 }
 
-int ivs_ring_mend(struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_ring_end_info *seen)
+int ivs_ring_rollback(struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_ring_headtail *seen)
 {
     int32_t refuse = atomic_load_explicit(&r->refuse, memory_order_relaxed);
     uint64_t raw = (uint64_t)seen->tail << 32 | seen->head;
@@ -289,7 +289,7 @@ int ivs_ring_mend(struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_
         return refuse;
     if (ivs_ring_sync(r, role) != IVS_SYNC_ST)
         return -ENOTSUP;
-    /* release: pairs with the acquire in ivs_ring_take_over */
+    /* release: pairs with the acquire in ivs_ring_acquire_end */
     return atomic_compare_exchange_strong_explicit(&ivs_ring_own(r, role)->hts.raw, &raw,
                                                    (uint64_t)seen->tail << 32 | seen->tail, memory_order_acq_rel,
                                                    memory_order_relaxed);
@@ -309,7 +309,7 @@ int ivs_ring_dump(const struct ivs_ring *r, char *text, uint32_t size)
 {
     static const char *const syncs[] = {"MT", "ST", "MT_RTS", "MT_HTS"};
     const struct ivs_ring_shared *ring = r->shared;
-    struct ivs_ring_end_info prod, cons;
+    struct ivs_ring_headtail prod, cons;
     char name[IVS_NAME_SIZE];
     int32_t refuse = atomic_load_explicit(&r->refuse, memory_order_relaxed);
 
@@ -317,8 +317,8 @@ int ivs_ring_dump(const struct ivs_ring *r, char *text, uint32_t size)
         return refuse;
     printable_name(ring, name);
     uint32_t used = ivs_ring_count(r);
-    ivs_ring_look(r, IVS_PRODUCER, &prod);
-    ivs_ring_look(r, IVS_CONSUMER, &cons);
+    ivs_ring_headtail_get(r, IVS_PRODUCER, &prod);
+    ivs_ring_headtail_get(r, IVS_CONSUMER, &cons);
     return snprintf(text, size,
                     "ring <%s>\n  flags=%" PRIx32 "\n  size=%" PRIu32 "\n  capacity=%" PRIu32 "\n  elem_size=%" PRIu32
                     "\n  prod=%s ph=%" PRIu32 " pt=%" PRIu32 "\n  cons=%s ch=%" PRIu32 " ct=%" PRIu32

@@ -113,13 +113,13 @@ static void is_told_of_the_stall(struct ivs_ring *r, enum ivs_ring_role role)
 }
 
 /* The victim died as producer. Returns whether its elements are there. */
-static bool survive_producer(struct ivs_ring *r, bool half_moved)
+static bool survive_producer(struct ivs_ring *r, bool incomplete)
 {
     int last;
     uint32_t got = take_all(r, 1, &last);
     CHECK_EQ(last, 0);
     CHECK(got == HELD || got == HELD + OPERATED);
-    if (half_moved) {
+    if (incomplete) {
         CHECK_EQ(got, HELD);
         is_told_of_the_stall(r, IVS_PRODUCER);
         CHECK_EQ(take_all(r, NEW, &last), 0);
@@ -133,7 +133,7 @@ static bool survive_producer(struct ivs_ring *r, bool half_moved)
 }
 
 /* The victim died as consumer. Returns whether its elements are gone. */
-static bool survive_consumer(struct ivs_ring *r, bool half_moved)
+static bool survive_consumer(struct ivs_ring *r, bool incomplete)
 {
     uint32_t added = 0;
     int last;
@@ -142,7 +142,7 @@ static bool survive_consumer(struct ivs_ring *r, bool half_moved)
     uint32_t before = r->capacity - HELD; /* room there was before the victim came */
     CHECK(added == before || added == before + OPERATED);
     bool gone = added != before;
-    if (half_moved) {
+    if (incomplete) {
         CHECK(!gone);
         is_told_of_the_stall(r, IVS_CONSUMER);
     } else {
@@ -172,10 +172,10 @@ static void set_scene(struct scene *s)
 static int stage_after_kill(struct scene *s)
 {
     struct ivs_ring *r = &s->kit.r;
-    struct ivs_ring_end_info end;
-    ivs_ring_look(r, s->role, &end);
-    bool done = s->role == IVS_PRODUCER ? survive_producer(r, end.half_moved) : survive_consumer(r, end.half_moved);
-    return end.half_moved ? 1 : done ? 2 : 0;
+    struct ivs_ring_headtail end;
+    ivs_ring_headtail_get(r, s->role, &end);
+    bool done = s->role == IVS_PRODUCER ? survive_producer(r, end.incomplete) : survive_consumer(r, end.incomplete);
+    return end.incomplete ? 1 : done ? 2 : 0;
 }
 
 static void kill_at_each_point(struct scene *s)

@@ -8,7 +8,7 @@
 static const enum ivs_ring_role roles[] = {IVS_PRODUCER, IVS_CONSUMER};
 
 /* A ring of 64 slots with 20 elements, 0 to 19, and a peer that is inside one end with `n` elements. */
-static void make_half_moved(struct kit *k, uint32_t flags, enum ivs_ring_role role, uint32_t n)
+static void make_incomplete(struct kit *k, uint32_t flags, enum ivs_ring_role role, uint32_t n)
 {
     kit_make(k, 64, 8, flags);
     for (uint64_t i = 0; i < 20; i++)
@@ -53,7 +53,7 @@ static void test_is_waited_for_once(void)
         for (int i = 0; i < 2; i++) {
             struct kit k;
             uint64_t took;
-            make_half_moved(&k, kit_modes[mode].flags, roles[i], 10);
+            make_incomplete(&k, kit_modes[mode].flags, roles[i], 10);
             CHECK_EQ(operate_timed(&k, roles[i], &took), -ETIMEDOUT);
             CHECK(took >= KIT_STALL_NS);
             for (int again = 0; again < 3; again++) {
@@ -73,13 +73,13 @@ static void test_giving_up_gives_back(void)
 {
     for (int i = 0; i < 2; i++) {
         struct kit k;
-        struct ivs_ring_end_info before, after;
-        make_half_moved(&k, 0, roles[i], 3);
-        ivs_ring_look(&k.r, roles[i], &before);
+        struct ivs_ring_headtail before, after;
+        make_incomplete(&k, 0, roles[i], 3);
+        ivs_ring_headtail_get(&k.r, roles[i], &before);
         CHECK_EQ(operate(&k, roles[i]), -ETIMEDOUT);
-        ivs_ring_look(&k.r, roles[i], &after);
+        ivs_ring_headtail_get(&k.r, roles[i], &after);
         CHECK_EQ(after.head, before.head);
-        CHECK_EQ(after.half_moved, 1);
+        CHECK_EQ(after.incomplete, 1);
         finish(&k, roles[i]);
         CHECK_EQ(operate(&k, roles[i]), 1);
         kit_free(&k);
@@ -93,7 +93,7 @@ static void test_nothing_left_to_wait_for(void)
         struct kit k;
         uint64_t begin = ivs_now_ns();
         int result;
-        make_half_moved(&k, 0, roles[i], roles[i] == IVS_PRODUCER ? 63 - 20 : 20);
+        make_incomplete(&k, 0, roles[i], roles[i] == IVS_PRODUCER ? 63 - 20 : 20);
         while ((result = operate(&k, roles[i])) == 0)
             REQUIRE(ivs_now_ns() - begin < 20u * KIT_STALL_NS);
         CHECK_EQ(result, -ETIMEDOUT);
@@ -117,7 +117,7 @@ static void test_peek_at_a_stalled_end(void)
     for (uint32_t mode = 0; mode < 2; mode++) {
         struct kit k;
         struct ivs_ring_zc zc;
-        make_half_moved(&k, able[mode], IVS_CONSUMER, 5);
+        make_incomplete(&k, able[mode], IVS_CONSUMER, 5);
         CHECK_EQ(ivs_ring_dequeue_zc_burst_start(&k.r, 8, 4, &zc, NULL), -ETIMEDOUT);
         uint64_t begin = ivs_now_ns();
         CHECK_EQ(ivs_ring_dequeue_zc_burst_start(&k.r, 8, 4, &zc, NULL), -ETIMEDOUT);
@@ -136,7 +136,7 @@ static void test_peek_at_a_stalled_end(void)
 static void test_closing_wins(void)
 {
     struct kit k;
-    make_half_moved(&k, 0, IVS_PRODUCER, 1);
+    make_incomplete(&k, 0, IVS_PRODUCER, 1);
     CHECK_EQ(operate(&k, IVS_PRODUCER), -ETIMEDOUT);
     ivs_ring_refuse(&k.r, -ESHUTDOWN);
     CHECK_EQ(operate(&k, IVS_PRODUCER), -ESHUTDOWN);
@@ -179,19 +179,19 @@ static void test_mend(void)
 {
     for (int i = 0; i < 2; i++) {
         struct kit k;
-        struct ivs_ring_end_info seen;
+        struct ivs_ring_headtail seen;
         uint64_t values[64];
-        make_half_moved(&k, IVS_RING_SP_ENQ | IVS_RING_SC_DEQ, roles[i], 7);
-        ivs_ring_look(&k.r, roles[i], &seen);
-        CHECK_EQ(seen.half_moved, 1);
+        make_incomplete(&k, IVS_RING_SP_ENQ | IVS_RING_SC_DEQ, roles[i], 7);
+        ivs_ring_headtail_get(&k.r, roles[i], &seen);
+        CHECK_EQ(seen.incomplete, 1);
         CHECK_EQ(seen.head - seen.tail, 7);
         seen.head++;
-        CHECK_EQ(ivs_ring_mend(&k.r, roles[i], &seen), 0); /* not what is there */
+        CHECK_EQ(ivs_ring_rollback(&k.r, roles[i], &seen), 0); /* not what is there */
         seen.head--;
         CHECK_EQ(operate(&k, roles[i]), -ETIMEDOUT);
-        CHECK_EQ(ivs_ring_mend(&k.r, roles[i], &seen), 1);
-        ivs_ring_look(&k.r, roles[i], &seen);
-        CHECK_EQ(seen.half_moved, 0);
+        CHECK_EQ(ivs_ring_rollback(&k.r, roles[i], &seen), 1);
+        ivs_ring_headtail_get(&k.r, roles[i], &seen);
+        CHECK_EQ(seen.incomplete, 0);
         CHECK_EQ(ivs_ring_dequeue_burst(&k.r, values, 8, 64, NULL), 20);
         for (uint64_t v = 0; v < 20; v++)
             CHECK_EQ(values[v], v);
@@ -199,10 +199,10 @@ static void test_mend(void)
         kit_free(&k);
     }
     struct kit k;
-    struct ivs_ring_end_info seen;
-    make_half_moved(&k, 0, IVS_PRODUCER, 7);
-    ivs_ring_look(&k.r, IVS_PRODUCER, &seen);
-    CHECK_EQ(ivs_ring_mend(&k.r, IVS_PRODUCER, &seen), -ENOTSUP);
+    struct ivs_ring_headtail seen;
+    make_incomplete(&k, 0, IVS_PRODUCER, 7);
+    ivs_ring_headtail_get(&k.r, IVS_PRODUCER, &seen);
+    CHECK_EQ(ivs_ring_rollback(&k.r, IVS_PRODUCER, &seen), -ENOTSUP);
     kit_free(&k);
 }
 

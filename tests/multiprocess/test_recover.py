@@ -77,7 +77,7 @@ def test_recover_undoes_what_a_dead_owner_began(
     half_moved(role).crash()
     with init(prefix, recover=True):
         ring = eal.ring_lookup("ring")
-        assert not ring.end(role).half_moved
+        assert not ring.end(role).incomplete
         assert drained(ring) == [2, 3, 4], "what was committed is there, once, and nothing else"
         assert ring.enqueue(5)
         assert ring.dequeue() == 5
@@ -161,7 +161,7 @@ def test_an_end_that_moves_is_left_alone(primary: eal.Eal, half_moved: Callable[
     worker.start()
     try:
         ring = primary.ring_lookup("ring")
-        assert ring.end("producer").half_moved
+        assert ring.end("producer").incomplete
     finally:
         stop.set()
         worker.join()
@@ -185,7 +185,7 @@ def test_an_end_for_many_raises_stalled_and_is_waited_for_once(
             with pytest.raises(eal.Stalled):
                 operate()
         assert time.monotonic() - began < 0.15, "20 operations, which would take 4 s if each waited"
-        assert ring.end(role).half_moved
+        assert ring.end(role).incomplete
         assert (ring.dequeue() == 2) if role == "producer" else ring.enqueue(9)
         ring.reset()
         assert ring.enqueue(7)

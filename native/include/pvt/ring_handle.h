@@ -9,23 +9,23 @@
 /* What a handle keeps of one end, on a line of its own: one thread may work one end and another thread the other. */
 struct ivs_ring_side {
     /* Element size + sync type: element sizes are multiples of 4 and there are 4 sync types. So one comparison with the
-     * caller's element size tells whether he may go on and how. IVS_GATE_SHUT fits no element size. */
-    _Atomic uint64_t gate;
+     * caller's element size tells whether he may go on and how. IVS_STATE_SHUT fits no element size. */
+    _Atomic uint64_t state_word;
     /* ST: limit << 32 | head: where this handle left the head, and how far it may go by the opposite tail as last read.
      * One word, so that it takes one load and one store. */
-    uint64_t known;
+    uint64_t cached;
     uint32_t begun_at; /* peek: the first index that ivs_ring_*_start reserved */
     uint32_t begun;    /* peek: how many */
     /* slow paths alone (ring_stall.h) */
     _Atomic uint64_t stalled_at; /* the tail's word when a wait for a peer was given up */
-    _Atomic uint64_t doubted_at; /* MT: the same when a peer was first seen inside while there was nothing to do */
-    _Atomic uint64_t doubt_since; /* and the time of that; 0: never */
+    _Atomic uint64_t suspected_at; /* MT: the same when a peer was first seen inside while there was nothing to do */
+    _Atomic uint64_t suspected_since; /* and the time of that; 0: never */
     uint8_t pad[IVS_CACHE_LINE - 48];
 };
 
-#define IVS_GATE_SHUT UINT64_MAX           /* refused, for the reason in `refuse` */
-#define IVS_GATE_BEGUN (UINT64_MAX - 8)    /* an ST end between start and finish */
-#define IVS_GATE_STALLED (UINT64_MAX - 16) /* a peer inside was given up, and its tail may not have moved since */
+#define IVS_STATE_SHUT UINT64_MAX           /* refused, for the reason in `refuse` */
+#define IVS_STATE_PEEKING (UINT64_MAX - 8)    /* an ST end between start and finish */
+#define IVS_STATE_STALLED (UINT64_MAX - 16) /* a peer inside was given up, and its tail may not have moved since */
 
 /* Filled by ivs_ring_attach. What it says of the ring's geometry was checked then and is never read again. */
 struct ivs_ring {
@@ -47,15 +47,15 @@ struct ivs_ring {
 };
 
 enum ivs_ring_role { IVS_PRODUCER = 0, IVS_CONSUMER = 1 };
-enum ivs_amount { IVS_BULK = 0, IVS_BURST = 1 }; /* all or nothing; as many as there are */
+enum ivs_ring_behavior { IVS_BULK = 0, IVS_BURST = 1 }; /* all or nothing; as many as there are */
 
 /* What a moved head entitles its holder to. */
 struct ivs_ring_span {
     uint32_t head; /* index of the first element, not yet masked */
     uint32_t n;
     uint32_t left; /* slots (or elements) that remain: at an ST end only if they were asked for */
-    uint64_t then; /* ST: the end's word once these elements are visible. RTS: the head's word, as this operation set it */
-    uint64_t before; /* RTS: the head's word before */
+    uint64_t new_word; /* ST: the end's word once these elements are visible. RTS: the head's word, as this operation set it */
+    uint64_t old_word; /* RTS: the head's word before */
 };
 
 /* The word of an ST or HTS end at which nobody is inside. */

@@ -13,7 +13,7 @@
 /* Sets `span` for a head at `head` while the opposite tail is at `opposite`. A bound above the capacity comes from a
  * peer that wrote nonsense, or from a head that is out of date and will fail its compare-and-swap: it is clamped. */
 IVS_INLINE void ivs_ring_fit(const struct ivs_ring *r, enum ivs_ring_role role, uint32_t head, uint32_t opposite,
-                             uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
+                             uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
     uint32_t bound = (role == IVS_PRODUCER ? r->capacity : 0) + opposite - head;
     if (IVS_UNLIKELY(bound > r->capacity))
@@ -21,7 +21,7 @@ IVS_INLINE void ivs_ring_fit(const struct ivs_ring *r, enum ivs_ring_role role, 
     span->head = head;
     if (IVS_UNLIKELY(n > bound)) { /* a branch, so that the new head does not have to wait for the opposite tail */
         IVS_BRANCH();
-        n = amount == IVS_BULK ? 0 : bound;
+        n = behavior == IVS_BULK ? 0 : bound;
     }
     span->n = n;
     span->left = bound - n;
@@ -39,7 +39,7 @@ IVS_INLINE uint64_t ivs_ring_sum_st(uint64_t word, uint32_t n)
     return sum;
 }
 
-/* Whether what is known of the opposite end leaves room for `n`. The limit is never further from where this handle left
+/* Whether what is cached of the opposite end leaves room for `n`. The limit is never further from where this handle left
  * the head than the capacity; but threads that break the rule of ST can tear the two apart, so a number that comes from
  * them is believed up to the capacity only. One element is never outside the ring, wherever they are. */
 IVS_INLINE bool ivs_ring_suffices(const struct ivs_ring *r, uint32_t limit, uint32_t head, uint32_t n)
@@ -49,53 +49,53 @@ IVS_INLINE bool ivs_ring_suffices(const struct ivs_ring *r, uint32_t limit, uint
     return n <= limit - head && limit - head <= r->capacity;
 }
 
-/* Reads the opposite tail. Returns what is known then, if all that can be is done: limit << 32 | head after it. */
-IVS_INLINE uint64_t ivs_ring_look_st(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
-                                     uint32_t head, uint32_t n, enum ivs_amount amount)
+/* Reads the opposite tail. Returns what is cached then, if all that can be is done: limit << 32 | head after it. */
+IVS_INLINE uint64_t ivs_ring_reload_st(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
+                                     uint32_t head, uint32_t n, enum ivs_ring_behavior behavior)
 {
     struct ivs_ring_span span;
-    ivs_ring_fit(r, role, head, ivs_ring_other_tail(r, role, own), n, amount, &span);
+    ivs_ring_fit(r, role, head, ivs_ring_other_tail(r, role, own), n, behavior, &span);
     return (uint64_t)(head + span.n + span.left) << 32 | (uint32_t)(head + span.n);
 }
 
 /* A producer knows of room for many elements and seldom has to look; a consumer mostly finds what was just put in. */
-IVS_OUTLINE uint64_t ivs_ring_look_producer(const struct ivs_ring *r, union ivs_ring_end *own, uint32_t head, uint32_t n,
-                                            enum ivs_amount amount)
+IVS_NOINLINE uint64_t ivs_ring_reload_producer(const struct ivs_ring *r, union ivs_ring_end *own, uint32_t head, uint32_t n,
+                                            enum ivs_ring_behavior behavior)
 {
-    return ivs_ring_look_st(r, IVS_PRODUCER, own, head, n, amount);
+    return ivs_ring_reload_st(r, IVS_PRODUCER, own, head, n, behavior);
 }
 
 /* About as long as a cache line takes to another core and back, on any processor (a pause instruction is not). */
-IVS_OUTLINE void ivs_ring_hang_back(void)
+IVS_NOINLINE void ivs_ring_backoff(void)
 {
     for (uint32_t turn = 0; turn < 384; turn++)
         __asm__ volatile("");
 }
 
-/* What is known of the opposite end does not do. */
+/* What is cached of the opposite end does not do. */
 IVS_INLINE void ivs_ring_reserve_new(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
-                                     uint64_t word, uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
+                                     uint64_t word, uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
     uint32_t head = (uint32_t)word;
-    uint64_t known = role == IVS_PRODUCER ? ivs_ring_look_producer(r, own, head, n, amount)
-                                          : ivs_ring_look_st(r, role, own, head, n, amount);
-    uint32_t limit = (uint32_t)(known >> 32);
+    uint64_t cached = role == IVS_PRODUCER ? ivs_ring_reload_producer(r, own, head, n, behavior)
+                                          : ivs_ring_reload_st(r, role, own, head, n, behavior);
+    uint32_t limit = (uint32_t)(cached >> 32);
 
     span->head = head;
-    span->left = limit - (uint32_t)known;
-    if (IVS_UNLIKELY(limit < (uint32_t)known)) /* a limit behind the wrap would let ivs_ring_reserve_st carry */
-        known |= ~UINT64_C(0) << 32;
-    ivs_ring_side(r, role)->known = known;
-    if (IVS_UNLIKELY((uint32_t)known == head)) {
+    span->left = limit - (uint32_t)cached;
+    if (IVS_UNLIKELY(limit < (uint32_t)cached)) /* a limit behind the wrap would let ivs_ring_reserve_st carry */
+        cached |= ~UINT64_C(0) << 32;
+    ivs_ring_side(r, role)->cached = cached;
+    if (IVS_UNLIKELY((uint32_t)cached == head)) {
         IVS_BRANCH();
         span->n = 0;
         return;
     }
-    span->n = amount == IVS_BULK || (__builtin_constant_p(n) && n == 1) ? n : (uint32_t)known - head;
-    span->then = ivs_ring_sum_st(word, span->n);
+    span->n = behavior == IVS_BULK || (__builtin_constant_p(n) && n == 1) ? n : (uint32_t)cached - head;
+    span->new_word = ivs_ring_sum_st(word, span->n);
 }
 
-/* One goes in and one comes out, so nothing is known of before or afterwards: the usual case of who takes one at a time. */
+/* One goes in and one comes out, so nothing is cached of before or afterwards: the usual case of who takes one at a time. */
 IVS_INLINE bool ivs_ring_last_one(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                   uint32_t limit, uint32_t head, uint32_t n)
 {
@@ -104,48 +104,48 @@ IVS_INLINE bool ivs_ring_last_one(const struct ivs_ring *r, enum ivs_ring_role r
 }
 
 /* The head itself moves with the tail, in ivs_ring_publish: nobody else at this end could use to know it earlier.
- * `exact`: span->left is asked for, so the opposite tail is read even if what is known of it suffices. */
+ * `exact`: span->left is asked for, so the opposite tail is read even if what is cached of it suffices. */
 IVS_INLINE int ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own, uint32_t n,
-                                   enum ivs_amount amount, bool exact, struct ivs_ring_span *span)
+                                   enum ivs_ring_behavior behavior, bool exact, struct ivs_ring_span *span)
 {
     struct ivs_ring_side *side = ivs_ring_side(r, role);
     /* relaxed: only this thread moves this head */
     uint64_t word = atomic_load_explicit(&own->hts.raw, memory_order_relaxed);
-    uint64_t known = side->known;
+    uint64_t cached = side->cached;
 
     /* If another handle moved the head meanwhile, what was read of the opposite end is no bound any more. */
-    if (IVS_UNLIKELY((uint32_t)known != (uint32_t)word)) {
-        int result = ivs_ring_take_over(r, role);
+    if (IVS_UNLIKELY((uint32_t)cached != (uint32_t)word)) {
+        int result = ivs_ring_acquire_end(r, role);
         if (result != 0)
             return result;
-        known = side->known;
-        word = ivs_ring_word((uint32_t)known);
+        cached = side->cached;
+        word = ivs_ring_word((uint32_t)cached);
     }
-    uint32_t head = (uint32_t)word, limit = (uint32_t)(known >> 32);
+    uint32_t head = (uint32_t)word, limit = (uint32_t)(cached >> 32);
     if (ivs_ring_last_one(r, role, own, limit, head, n)) {
-        *span = (struct ivs_ring_span){.head = head, .n = 1, .left = 0, .then = ivs_ring_sum_st(word, 1)};
-        side->known = span->then;
+        *span = (struct ivs_ring_span){.head = head, .n = 1, .left = 0, .new_word = ivs_ring_sum_st(word, 1)};
+        side->cached = span->new_word;
     } else if (IVS_UNLIKELY(exact || !ivs_ring_suffices(r, limit, head, n))) {
-        ivs_ring_reserve_new(r, role, own, word, n, amount, span);
+        ivs_ring_reserve_new(r, role, own, word, n, behavior, span);
         /* A little more than was asked for: two cores are close on each other's heels, and tails and elements cross between
          * them for every few. Who waits a moment makes it fewer times. At an exact look, which comes each time, nobody waits. */
         if (!exact && IVS_UNLIKELY(span->left - 1 < r->capacity / 4))
-            ivs_ring_hang_back();
+            ivs_ring_backoff();
     } else { /* no carry: the limit is not behind the wrap */
-        *span = (struct ivs_ring_span){.head = head, .n = n, .left = limit - head - n, .then = word + ivs_ring_word(n)};
-        side->known = known + n;
+        *span = (struct ivs_ring_span){.head = head, .n = n, .left = limit - head - n, .new_word = word + ivs_ring_word(n)};
+        side->cached = cached + n;
     }
     return 0;
 }
 
 IVS_INLINE void ivs_ring_reserve_mt(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
-                                    uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
+                                    uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
     /* acquire: pairs with the release of the compare-and-swap below by whoever moved this head last, so that the
      * opposite tail read next is at least as new as the one that entitled him, and the bound cannot underflow */
     uint32_t head = atomic_load_explicit(&own->head, memory_order_acquire);
     do {
-        ivs_ring_fit(r, role, head, ivs_ring_other_tail(r, role, own), n, amount, span);
+        ivs_ring_fit(r, role, head, ivs_ring_other_tail(r, role, own), n, behavior, span);
         if (IVS_UNLIKELY(span->n == 0))
             return;
     } while (IVS_UNLIKELY(!atomic_compare_exchange_weak_explicit(&own->head, &head, head + span->n,
@@ -178,7 +178,7 @@ IVS_INLINE uint64_t ivs_ring_rts_sum(uint64_t word, uint32_t n)
 }
 
 IVS_INLINE int ivs_ring_reserve_rts(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
-                                    uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
+                                    uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
     /* a setting that all share; nonsense there makes us wait or not, and a wait has an end */
     uint32_t htd_max = __atomic_load_n(&own->rts.htd_max, __ATOMIC_RELAXED);
@@ -191,14 +191,14 @@ IVS_INLINE int ivs_ring_reserve_rts(struct ivs_ring *r, enum ivs_ring_role role,
             if (result != 0)
                 return result;
         }
-        ivs_ring_fit(r, role, (uint32_t)(head >> 32), ivs_ring_other_tail(r, role, own), n, amount, span);
+        ivs_ring_fit(r, role, (uint32_t)(head >> 32), ivs_ring_other_tail(r, role, own), n, behavior, span);
         if (IVS_UNLIKELY(span->n == 0))
             return 0;
         next = ivs_ring_rts_sum(head, span->n);
     } while (IVS_UNLIKELY(!atomic_compare_exchange_weak_explicit(&own->rts.head, &head, next, memory_order_release,
                                                                  memory_order_acquire)));
-    span->before = head;
-    span->then = next;
+    span->old_word = head;
+    span->new_word = next;
     return 0;
 }
 
@@ -217,7 +217,7 @@ IVS_COLD int ivs_ring_wait_hts(struct ivs_ring *r, enum ivs_ring_role role, uint
 
 /* HTS: head and tail are one word; the head moves only while both are equal, so one thread at a time is inside. */
 IVS_INLINE int ivs_ring_reserve_hts(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
-                                    uint32_t n, enum ivs_amount amount, struct ivs_ring_span *span)
+                                    uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
     /* acquire: pairs with the release in ivs_ring_publish_whole by the thread that was inside before */
     uint64_t raw = atomic_load_explicit(&own->hts.raw, memory_order_acquire);
@@ -228,7 +228,7 @@ IVS_INLINE int ivs_ring_reserve_hts(struct ivs_ring *r, enum ivs_ring_role role,
             if (result != 0)
                 return result;
         }
-        ivs_ring_fit(r, role, (uint32_t)raw, ivs_ring_other_tail(r, role, own), n, amount, span);
+        ivs_ring_fit(r, role, (uint32_t)raw, ivs_ring_other_tail(r, role, own), n, behavior, span);
         if (IVS_UNLIKELY(span->n == 0))
             return 0;
         next = (raw & ~UINT64_C(0xffffffff)) | (uint32_t)(span->head + span->n);
@@ -239,19 +239,19 @@ IVS_INLINE int ivs_ring_reserve_hts(struct ivs_ring *r, enum ivs_ring_role role,
 }
 
 IVS_INLINE int ivs_ring_reserve(struct ivs_ring *r, enum ivs_sync sync, enum ivs_ring_role role,
-                                union ivs_ring_end *own, uint32_t n, enum ivs_amount amount, bool exact,
+                                union ivs_ring_end *own, uint32_t n, enum ivs_ring_behavior behavior, bool exact,
                                 struct ivs_ring_span *span)
 {
     switch (sync) {
     case IVS_SYNC_ST:
-        return ivs_ring_reserve_st(r, role, own, n, amount, exact, span);
+        return ivs_ring_reserve_st(r, role, own, n, behavior, exact, span);
     case IVS_SYNC_MT:
-        ivs_ring_reserve_mt(r, role, own, n, amount, span);
+        ivs_ring_reserve_mt(r, role, own, n, behavior, span);
         return 0;
     case IVS_SYNC_RTS:
-        return ivs_ring_reserve_rts(r, role, own, n, amount, span);
+        return ivs_ring_reserve_rts(r, role, own, n, behavior, span);
     default:
-        return ivs_ring_reserve_hts(r, role, own, n, amount, span);
+        return ivs_ring_reserve_hts(r, role, own, n, behavior, span);
     }
 }
 

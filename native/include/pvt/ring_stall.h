@@ -18,7 +18,7 @@
 #include "pvt/ring_handle.h"
 #include "pvt/spin_wait.h"
 
-IVS_INLINE uint64_t ivs_ring_open_gate(const struct ivs_ring *r, enum ivs_ring_role role)
+IVS_INLINE uint64_t ivs_ring_open_state(const struct ivs_ring *r, enum ivs_ring_role role)
 {
     return (uint64_t)r->elem_size + ivs_ring_sync(r, role);
 }
@@ -30,7 +30,7 @@ IVS_INLINE uint64_t ivs_ring_tail_word(const union ivs_ring_end *own, uint32_t s
 }
 
 /* Whether somebody is between the move of this end's head and that of its tail. */
-IVS_INLINE bool ivs_ring_half_moved(const union ivs_ring_end *own, uint32_t sync)
+IVS_INLINE bool ivs_ring_is_incomplete(const union ivs_ring_end *own, uint32_t sync)
 {
     if (sync == IVS_SYNC_RTS)
         return (uint32_t)atomic_load_explicit(&own->rts.head, memory_order_relaxed) !=
@@ -45,12 +45,12 @@ IVS_INLINE bool ivs_ring_half_moved(const union ivs_ring_end *own, uint32_t sync
 IVS_COLD int ivs_ring_stall(struct ivs_ring *r, enum ivs_ring_role role)
 {
     struct ivs_ring_side *side = ivs_ring_side(r, role);
-    uint64_t gate = ivs_ring_open_gate(r, role);
+    uint64_t gate = ivs_ring_open_state(r, role);
     uint64_t at = ivs_ring_tail_word(ivs_ring_own(r, role), ivs_ring_sync(r, role));
 
     atomic_store_explicit(&side->stalled_at, at, memory_order_relaxed);
     /* release: pairs with the acquire in ivs_ring_resumes; unless the handle was closed meanwhile, or is in a peek */
-    (void)atomic_compare_exchange_strong_explicit(&side->gate, &gate, IVS_GATE_STALLED, memory_order_release,
+    (void)atomic_compare_exchange_strong_explicit(&side->state_word, &gate, IVS_STATE_STALLED, memory_order_release,
                                                   memory_order_relaxed);
     return -ETIMEDOUT;
 }
@@ -61,29 +61,29 @@ IVS_COLD bool ivs_ring_resumes(struct ivs_ring *r, enum ivs_ring_role role)
     struct ivs_ring_side *side = ivs_ring_side(r, role);
     const union ivs_ring_end *own = ivs_ring_own(r, role);
     uint32_t sync = ivs_ring_sync(r, role);
-    uint64_t gate = atomic_load_explicit(&side->gate, memory_order_acquire);
+    uint64_t gate = atomic_load_explicit(&side->state_word, memory_order_acquire);
 
-    if (gate != IVS_GATE_STALLED)
+    if (gate != IVS_STATE_STALLED)
         return false;
-    if (ivs_ring_half_moved(own, sync) &&
+    if (ivs_ring_is_incomplete(own, sync) &&
         ivs_ring_tail_word(own, sync) == atomic_load_explicit(&side->stalled_at, memory_order_relaxed))
         return false;
-    return atomic_compare_exchange_strong_explicit(&side->gate, &gate, ivs_ring_open_gate(r, role),
+    return atomic_compare_exchange_strong_explicit(&side->state_word, &gate, ivs_ring_open_state(r, role),
                                                    memory_order_relaxed, memory_order_relaxed);
 }
 
 /* An MT end where there is nothing to take while somebody is inside: he may have taken all of it and died, and then it
  * stays so. 0, or -ETIMEDOUT once it has been so for `stall_ns`. */
-IVS_COLD int ivs_ring_doubt(struct ivs_ring *r, enum ivs_ring_role role)
+IVS_COLD int ivs_ring_suspect_stall(struct ivs_ring *r, enum ivs_ring_role role)
 {
     struct ivs_ring_side *side = ivs_ring_side(r, role);
     uint64_t at = ivs_ring_tail_word(ivs_ring_own(r, role), IVS_SYNC_MT);
-    uint64_t since = atomic_load_explicit(&side->doubt_since, memory_order_relaxed);
+    uint64_t since = atomic_load_explicit(&side->suspected_since, memory_order_relaxed);
     uint64_t now = ivs_now_ns();
 
-    if (since == 0 || atomic_load_explicit(&side->doubted_at, memory_order_relaxed) != at) {
-        atomic_store_explicit(&side->doubted_at, at, memory_order_relaxed);
-        atomic_store_explicit(&side->doubt_since, now, memory_order_relaxed);
+    if (since == 0 || atomic_load_explicit(&side->suspected_at, memory_order_relaxed) != at) {
+        atomic_store_explicit(&side->suspected_at, at, memory_order_relaxed);
+        atomic_store_explicit(&side->suspected_since, now, memory_order_relaxed);
         return 0;
     }
     /* another thread of this handle may just have looked at the clock later than this one */
@@ -91,9 +91,9 @@ IVS_COLD int ivs_ring_doubt(struct ivs_ring *r, enum ivs_ring_role role)
 }
 
 /* This handle takes an ST end over from another one, or works it for the first time: says by whom the end is worked from
- * now on, where its head is, and that nothing is known of the opposite end (side->known). 0, or -ETIMEDOUT where the other
+ * now on, where its head is, and that nothing is known of the opposite end (side->cached). 0, or -ETIMEDOUT where the other
  * one does not finish what it began. */
-IVS_COLD int ivs_ring_take_over(struct ivs_ring *r, enum ivs_ring_role role)
+IVS_COLD int ivs_ring_acquire_end(struct ivs_ring *r, enum ivs_ring_role role)
 {
     struct ivs_ring_side *side = ivs_ring_side(r, role);
     union ivs_ring_end *own = ivs_ring_own(r, role);
@@ -108,7 +108,7 @@ IVS_COLD int ivs_ring_take_over(struct ivs_ring *r, enum ivs_ring_role role)
     }
     atomic_store_explicit(role == IVS_PRODUCER ? &r->shared->prod_owner : &r->shared->cons_owner, r->owner,
                           memory_order_relaxed);
-    side->known = raw;
+    side->cached = raw;
     return 0;
 }
 

@@ -78,8 +78,8 @@ IVS_INLINE int ivs_ring_count_rts(const struct ivs_ring *r, union ivs_ring_end *
  * elements. */
 IVS_INLINE int ivs_ring_publish_rts(const struct ivs_ring *r, union ivs_ring_end *own, const struct ivs_ring_span *span)
 {
-    uint64_t tail = span->before;
-    if (IVS_LIKELY(atomic_compare_exchange_strong_explicit(&own->rts.tail, &tail, span->then, memory_order_acq_rel,
+    uint64_t tail = span->old_word;
+    if (IVS_LIKELY(atomic_compare_exchange_strong_explicit(&own->rts.tail, &tail, span->new_word, memory_order_acq_rel,
                                                            memory_order_acquire)))
         return 0;
     return ivs_ring_count_rts(r, own, tail);
@@ -94,7 +94,7 @@ IVS_INLINE int ivs_ring_publish(struct ivs_ring *r, enum ivs_sync sync, union iv
     case IVS_SYNC_RTS:
         return ivs_ring_publish_rts(r, own, span);
     case IVS_SYNC_ST:
-        atomic_store_explicit(&own->hts.raw, span->then, memory_order_release);
+        atomic_store_explicit(&own->hts.raw, span->new_word, memory_order_release);
         return 0;
     default:
         ivs_ring_publish_whole(own, span->head + span->n);

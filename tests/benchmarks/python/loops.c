@@ -26,7 +26,7 @@ uint64_t loops_forward(burst_call dequeue, burst_call enqueue, const uint64_t ri
 
 static void put(struct ivs_ring *r, uint64_t value)
 {
-    ivs_ring_enqueue_early(r);
+    ivs_ring_prefetch_enqueue(r);
     while (ivs_ring_enqueue_bulk(r, &value, 8, 1, NULL) == 0)
         ivs_pause();
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Rings: making, single elements, arrays, bursts, waiting, freeing; and what a stalled peer does to one."""
+"""Rings: creation, single elements, arrays, bursts, waiting, freeing, stalled peers and damaged rings."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ENDS = {
     "HTS": (RingFlag.MP_HTS_ENQ, RingFlag.MC_HTS_DEQ),
 }
 
-# --- making -------------------------------------------------------------------------------------------------
+# --- creation -----------------------------------------------------------------------------------------------
 
 
-def test_flags_are_dpdks() -> None:
+def test_flags_equal_dpdks() -> None:
     assert {flag.name: int(flag) for flag in RingFlag} == {
         "SP_ENQ": 0x01,
         "SC_DEQ": 0x02,
@@ -48,11 +48,11 @@ def test_flags_are_dpdks() -> None:
         (1000, RingFlag.EXACT_SZ, 1024, 1000),
     ],
 )
-def test_count_size_and_capacity(primary: eal.Eal, count: int, flags: int, size: int, capacity: int) -> None:
+def test_count_determines_size_and_capacity(primary: eal.Eal, count: int, flags: int, size: int, capacity: int) -> None:
     ring = primary.ring_create("r", count, flags=flags)
     assert (ring.size, ring.capacity, ring.flags) == (size, capacity, flags)
     assert (ring.count, len(ring), ring.free_count, ring.empty, ring.full) == (0, 0, capacity, True, False)
-    assert ring  # even an empty ring is a thing
+    assert ring  # an empty ring is truthy
     assert all(ring.enqueue(value) for value in range(capacity))
     assert not ring.enqueue(0)
     assert (ring.count, ring.free_count, ring.full) == (capacity, 0, True)
@@ -63,34 +63,34 @@ def test_count_size_and_capacity(primary: eal.Eal, count: int, flags: int, size:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"count": 0}, "count 0"),
-        ({"count": 0, "flags": RingFlag.EXACT_SZ}, "count 0"),
+        ({"count": 0}, "count must be .*, got 0"),
+        ({"count": 0, "flags": RingFlag.EXACT_SZ}, "count must be from 1 to .*, got 0"),
         ({"count": 12}, "power of two"),
-        ({"count": -8}, "out of range"),
-        ({"count": 1 << 32}, "out of range"),
-        ({"count": 1 << 31, "flags": RingFlag.EXACT_SZ}, "count"),
+        ({"count": -8}, "must be from 0"),
+        ({"count": 1 << 32}, "must be from 0"),
+        ({"count": 1 << 31, "flags": RingFlag.EXACT_SZ}, "count must be from 1"),
         ({"elem_size": 0}, "multiple of 4"),
         ({"elem_size": 6}, "multiple of 4"),
-        ({"elem_size": -4}, "out of range"),
-        ({"flags": 0x80}, "flags 0x80"),
-        ({"flags": RingFlag.SP_ENQ | RingFlag.MP_RTS_ENQ}, "contradict"),
-        ({"flags": RingFlag.MC_HTS_DEQ | RingFlag.SC_DEQ}, "contradict"),
-        ({"flags": RingFlag.MP_HTS_ENQ | RingFlag.MP_RTS_ENQ}, "contradict"),
-        ({"count": 8.0}, "not float"),
-        ({"elem_size": "8"}, "not str"),
+        ({"elem_size": -4}, "must be from 0"),
+        ({"flags": 0x80}, "flags .*, got 0x80"),
+        ({"flags": RingFlag.SP_ENQ | RingFlag.MP_RTS_ENQ}, "one of ST, RTS and HTS per side"),
+        ({"flags": RingFlag.MC_HTS_DEQ | RingFlag.SC_DEQ}, "one of ST, RTS and HTS per side"),
+        ({"flags": RingFlag.MP_HTS_ENQ | RingFlag.MP_RTS_ENQ}, "one of ST, RTS and HTS per side"),
+        ({"count": 8.0}, "got float"),
+        ({"elem_size": "8"}, "got str"),
         ({"group": ""}, "group"),
         ({"group": None}, "group"),
         ({"socket_id": -2}, "socket_id"),
     ],
 )
-def test_a_ring_that_cannot_be_is_refused(primary: eal.Eal, arguments: dict[str, object], said: str) -> None:
+def test_invalid_parameters_raise_invalid(primary: eal.Eal, arguments: dict[str, object], said: str) -> None:
     with pytest.raises(eal.Invalid, match=said):
         primary.ring_create("r", **{"count": 8, **arguments})  # type: ignore[arg-type]
     assert primary.rings() == []
     assert primary.segments() == []
 
 
-def test_a_ring_too_large_for_memory(primary: eal.Eal) -> None:
+def test_ring_larger_than_memory_raises_no_memory(primary: eal.Eal) -> None:
     with pytest.raises(eal.NoMemory, match="pages"):
         primary.ring_create("r", 1 << 30, elem_size=64)
     assert primary.segments() == []
@@ -100,19 +100,19 @@ def test_a_ring_too_large_for_memory(primary: eal.Eal) -> None:
 
 
 @pytest.mark.parametrize(("elem_size", "most"), [(4, 2**32 - 1), (8, 2**64 - 1)])
-def test_numbers(primary: eal.Eal, elem_size: int, most: int) -> None:
+def test_int_elements_round_trip(primary: eal.Eal, elem_size: int, most: int) -> None:
     ring = primary.ring_create("r", 8, elem_size=elem_size)
     for value in (0, 1, most - 1, most, True, np.uint64(7)):
         assert ring.enqueue(value)
     assert [ring.dequeue() for _ in range(6)] == [0, 1, most - 1, most, 1, 7]
     assert ring.dequeue() is None
     for wrong in (-1, most + 1):
-        with pytest.raises(eal.Invalid, match=f"{wrong} does not fit {elem_size} bytes"):
+        with pytest.raises(eal.Invalid, match=f"{wrong} does not fit in {elem_size} bytes"):
             ring.enqueue(wrong)
     assert ring.empty
 
 
-def test_the_number_that_looks_like_empty(primary: eal.Eal) -> None:
+def test_largest_number_is_not_taken_for_empty(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8)
     ring.enqueue(2**64 - 1)
     assert ring.dequeue() == 2**64 - 1
@@ -120,7 +120,7 @@ def test_the_number_that_looks_like_empty(primary: eal.Eal) -> None:
 
 
 @pytest.mark.parametrize("elem_size", [4, 8, 12, 16, 64, 4096])
-def test_bytes(primary: eal.Eal, elem_size: int) -> None:
+def test_bytes_elements_round_trip(primary: eal.Eal, elem_size: int) -> None:
     ring = primary.ring_create("r", 8, elem_size=elem_size)
     content = bytes(range(256)) * (elem_size // 256 + 1)
     for kind in (bytes, bytearray, memoryview):
@@ -128,20 +128,20 @@ def test_bytes(primary: eal.Eal, elem_size: int) -> None:
     expected = int.from_bytes(content[:elem_size], "little") if elem_size in (4, 8) else content[:elem_size]
     assert [ring.dequeue() for _ in range(3)] == [expected] * 3
     for length in (elem_size - 1, elem_size + 1, 0):
-        with pytest.raises(eal.Invalid, match=f"an element has {elem_size} bytes, not {length}"):
+        with pytest.raises(eal.Invalid, match=f"an element must have {elem_size} bytes, got {length}"):
             ring.enqueue(bytes(length))
 
 
 @pytest.mark.parametrize("wrong", [None, "text", 1.5, [1], object()])
 @pytest.mark.parametrize("elem_size", [8, 12])
-def test_what_is_no_element_is_a_type_error(primary: eal.Eal, elem_size: int, wrong: object) -> None:
+def test_enqueue_of_wrong_type_raises_invalid_type(primary: eal.Eal, elem_size: int, wrong: object) -> None:
     ring = primary.ring_create("r", 8, elem_size=elem_size)
-    with pytest.raises(TypeError, match="an element is"):
+    with pytest.raises(TypeError, match="an element must be"):
         ring.enqueue(wrong)
     assert ring.empty
 
 
-def test_an_int_is_no_element_of_12_bytes(primary: eal.Eal) -> None:
+def test_enqueue_of_int_to_12_byte_ring_raises_invalid_type(primary: eal.Eal) -> None:
     with pytest.raises(TypeError, match="bytes-like"):
         primary.ring_create("r", 8, elem_size=12).enqueue(5)
 
@@ -165,7 +165,7 @@ def test_bulk_is_all_or_nothing_and_burst_as_much_as_fits(primary: eal.Eal) -> N
     assert ring.dequeue_burst(out) == 0
 
 
-def test_arrays_of_any_dtype_whose_first_axis_counts_elements(primary: eal.Eal) -> None:
+def test_arrays_of_any_dtype_count_elements_by_their_first_axis(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 16, elem_size=12)
     points = np.arange(12, dtype=np.float32).reshape(4, 3)
     assert ring.enqueue_bulk(points) == 4
@@ -174,18 +174,18 @@ def test_arrays_of_any_dtype_whose_first_axis_counts_elements(primary: eal.Eal) 
     assert records["y"].tolist() == [1, 4, 7, 10]
     assert ring.enqueue_bulk(memoryview(points.tobytes()).cast("B", (4, 12))) == 4
     out = bytearray(12)
-    with pytest.raises(eal.Invalid, match="12 elements of 12 bytes are 144"):
-        ring.dequeue_bulk(out)  # its first axis counts bytes
+    with pytest.raises(eal.Invalid, match="12 elements of 12 bytes need 144"):
+        ring.dequeue_bulk(out)  # the first axis counts bytes
 
 
-def test_an_empty_array_is_no_element(primary: eal.Eal) -> None:
+def test_empty_array_enqueues_nothing(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8)
     assert ring.enqueue_bulk(np.zeros(0, np.uint64)) == 0
     assert ring.dequeue_burst(np.zeros(0, np.uint64)) == 0
 
 
 @pytest.mark.parametrize("operation", ["enqueue_bulk", "enqueue_burst", "dequeue_bulk", "dequeue_burst"])
-def test_arrays_that_do_not_do(primary: eal.Eal, operation: str) -> None:
+def test_unsuitable_arrays_raise_invalid(primary: eal.Eal, operation: str) -> None:
     ring = primary.ring_create("r", 8)
     call = getattr(ring, operation)
     for wrong in ([1, 2], (1, 2), 5, None, "text", np.arange(8, dtype=np.uint64)[::2], np.array([None, None])):
@@ -213,7 +213,9 @@ def test_arrays_that_do_not_do(primary: eal.Eal, operation: str) -> None:
 @pytest.mark.parametrize(
     ("elem_size", "dtype", "shape"), [(4, np.uint32, (6,)), (8, np.uint64, (6,)), (12, np.uint8, (6, 12))]
 )
-def test_burst_array(primary: eal.Eal, elem_size: int, dtype: type, shape: tuple[int, ...]) -> None:
+def test_burst_array_matches_the_element_size(
+    primary: eal.Eal, elem_size: int, dtype: type, shape: tuple[int, ...]
+) -> None:
     ring = primary.ring_create("r", 8, elem_size=elem_size)
     burst = ring.burst(6)
     assert (burst.array.dtype, burst.array.shape) == (dtype, shape)
@@ -229,7 +231,7 @@ def test_burst_array(primary: eal.Eal, elem_size: int, dtype: type, shape: tuple
     assert burst.dequeue() == 0
 
 
-def test_burst_bounds(primary: eal.Eal) -> None:
+def test_burst_range_is_checked(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8)
     for n in (0, -1):
         with pytest.raises(eal.Invalid, match="at least 1"):
@@ -242,10 +244,10 @@ def test_burst_bounds(primary: eal.Eal) -> None:
     assert ring.empty
 
 
-# --- waiting and resetting ----------------------------------------------------------------------------------
+# --- waiting and reset --------------------------------------------------------------------------------------
 
 
-def test_wait_gives_up_in_time(primary: eal.Eal) -> None:
+def test_wait_returns_false_after_its_timeout(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8)
     for timeout in (0, 0.15):
         start = time.monotonic()
@@ -257,7 +259,7 @@ def test_wait_gives_up_in_time(primary: eal.Eal) -> None:
     assert ring.count == 1
 
 
-def test_wait_wakes_for_an_element(primary: eal.Eal) -> None:
+def test_wait_returns_when_an_element_arrives(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8)
     timer = threading.Timer(0.1, ring.enqueue, (1,))
     timer.start()
@@ -265,7 +267,7 @@ def test_wait_wakes_for_an_element(primary: eal.Eal) -> None:
     timer.join()
 
 
-def test_wait_ends_when_the_eal_is_closed(primary: eal.Eal) -> None:
+def test_wait_raises_closed_when_the_eal_is_closed(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8)
     timer = threading.Timer(0.1, primary.close)
     timer.start()
@@ -275,7 +277,7 @@ def test_wait_ends_when_the_eal_is_closed(primary: eal.Eal) -> None:
 
 
 @pytest.mark.parametrize("sync", ENDS)
-def test_reset_empties(primary: eal.Eal, sync: str) -> None:
+def test_reset_empties_the_ring(primary: eal.Eal, sync: str) -> None:
     enq, deq = ENDS[sync]
     ring = primary.ring_create("r", 8, flags=enq | deq)
     for value in range(5):
@@ -292,7 +294,7 @@ def test_reset_empties(primary: eal.Eal, sync: str) -> None:
 # --- lookup, free -------------------------------------------------------------------------------------------
 
 
-def test_lookup_gives_the_one_handle(primary: eal.Eal) -> None:
+def test_lookup_returns_the_same_object(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8)
     assert primary.ring_lookup("r") is ring
     assert eal.ring_lookup("r") is ring
@@ -301,7 +303,7 @@ def test_lookup_gives_the_one_handle(primary: eal.Eal) -> None:
         primary.ring_lookup("q")
 
 
-def test_exist_ok(primary: eal.Eal) -> None:
+def test_exist_ok_returns_the_existing_ring(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8, elem_size=4, flags=RingFlag.SP_ENQ)
     assert primary.ring_create("r", 8, elem_size=4, flags=RingFlag.SP_ENQ, exist_ok=True) is ring
     assert primary.ring_create("new", 8, exist_ok=True).name == "new"
@@ -313,14 +315,14 @@ def test_exist_ok(primary: eal.Eal) -> None:
         primary.ring_create("r", 8, elem_size=4, flags=RingFlag.SP_ENQ)
 
 
-def test_exist_ok_tells_a_count_by_exact_size(primary: eal.Eal) -> None:
-    """Both take 16 slots, but one holds 9 elements and the other 10."""
+def test_exist_ok_distinguishes_counts_of_exact_size_rings(primary: eal.Eal) -> None:
+    """Both have 16 slots, but one holds 9 elements and the other 10."""
     primary.ring_create("r", 9, flags=RingFlag.EXACT_SZ)
     with pytest.raises(eal.Exists, match="another"):
         primary.ring_create("r", 10, flags=RingFlag.EXACT_SZ, exist_ok=True)
 
 
-def test_a_freed_ring_raises_closed(primary: eal.Eal) -> None:
+def test_freed_ring_raises_closed(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8)
     burst = ring.burst(2)
     eal.ring_free(ring)
@@ -340,7 +342,7 @@ def test_a_freed_ring_raises_closed(primary: eal.Eal) -> None:
         eal.ring_free(ring)
 
 
-def test_a_new_ring_of_the_name_is_another(primary: eal.Eal) -> None:
+def test_new_ring_of_the_same_name_is_another_object(primary: eal.Eal) -> None:
     old = primary.ring_create("r", 8)
     old.enqueue(5)
     primary.ring_free(old)
@@ -354,21 +356,21 @@ def test_a_new_ring_of_the_name_is_another(primary: eal.Eal) -> None:
     assert primary.ring_lookup("r") is new
 
 
-def test_free_takes_a_ring(primary: eal.Eal) -> None:
+def test_free_of_another_type_raises_invalid_type(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 8, 8)
     for wrong in (None, "r", pool, pool.memzone):
         with pytest.raises(TypeError, match="ring must be a Ring"):
             primary.ring_free(wrong)  # type: ignore[arg-type]
 
 
-# --- a peer that died in the middle -------------------------------------------------------------------------
+# --- a peer that died during an operation -------------------------------------------------------------------
 
 
 def stall(ring: eal.Ring, end: int, sync: str) -> None:
-    """Moves an end's head by one, as a peer does that dies before it moves the tail."""
+    """Move the head of one side by one, as a peer does that dies before it updates the tail."""
     if sync == "RTS":
         count, position = struct.unpack_from("<II", ring.memzone.buf, end + 16)
-        # one short of what this end may be ahead is still no stall
+        # one below the maximum distance is not a stall
         struct.pack_into("<II", ring.memzone.buf, end + 16, count + 1, position + ring.capacity // 8 + 1)
     else:
         head = struct.unpack_from("<I", ring.memzone.buf, end)[0]
@@ -377,7 +379,9 @@ def stall(ring: eal.Ring, end: int, sync: str) -> None:
 
 @pytest.mark.parametrize("sync", ["MT", "RTS", "HTS"])
 @pytest.mark.parametrize(("end", "operation"), [(128, lambda r: r.enqueue(1)), (256, lambda r: r.dequeue())])
-def test_a_dead_peers_end_is_stalled(runtime_dir: object, prefix: str, sync: str, end: int, operation: object) -> None:
+def test_side_of_a_dead_peer_raises_stalled(
+    runtime_dir: object, prefix: str, sync: str, end: int, operation: object
+) -> None:
     with eal.init(file_prefix=prefix, no_huge=True, stall_timeout=0.2):
         ring = eal.ring_create("r", 64, flags=ENDS[sync][0] | ENDS[sync][1])
         for value in range(20):
@@ -387,12 +391,12 @@ def test_a_dead_peers_end_is_stalled(runtime_dir: object, prefix: str, sync: str
         with pytest.raises(eal.Stalled, match=r"ring 'r'.*stall_timeout"):
             operation(ring)  # type: ignore[operator]
         assert 0.2 <= time.monotonic() - start < 1.2
-        # The other end goes on.
+        # The other side continues.
         assert ring.dequeue() == 0 if end == 128 else ring.enqueue(5)
 
 
 @pytest.mark.parametrize("timeout", [0, 0.5])
-def test_stall_timeout_is_obeyed(runtime_dir: object, prefix: str, timeout: float) -> None:
+def test_stall_timeout_limits_the_wait(runtime_dir: object, prefix: str, timeout: float) -> None:
     with eal.init(file_prefix=prefix, no_huge=True, stall_timeout=timeout):
         ring = eal.ring_create("r", 64)
         stall(ring, 128, "MT")
@@ -418,7 +422,7 @@ def test_stall_timeout_is_obeyed(runtime_dir: object, prefix: str, timeout: floa
         (132, "exceeds the capacity"),
     ],
 )
-def test_a_damaged_ring_is_refused(primary: eal.Eal, peer: object, at: int, said: str) -> None:
+def test_lookup_of_a_damaged_ring_raises_corrupt(primary: eal.Eal, peer: object, at: int, said: str) -> None:
     ring = primary.ring_create("r", 64)
     ring.memzone.buf[at + 1 if at == 132 else at] ^= 0x41
     second = peer(  # type: ignore[operator]

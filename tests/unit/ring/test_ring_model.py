@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A ring against a plain list: whatever is done to it, in any order, it holds what the list holds."""
+"""A ring compared with a plain list: any sequence of operations gives the same elements (hypothesis)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SETTINGS = settings(
 
 @dataclass
 class Kit:
-    """What makes rings for a machine: one ring's shape, and a segment to lie in."""
+    """Creates rings for a state machine: the parameters of one ring, and a segment for it."""
 
     segment: Segment
     flags: int
@@ -47,9 +47,9 @@ KIT: Kit
 
 
 class RingMachine(RuleBasedStateMachine):
-    """One ring through three handles, as three processes have it, and the list it has to equal.
+    """One ring through three handles, as in three processes, and the list that it must equal.
 
-    An ST end may be worked by any of them, one at a time, so its cached indices are tried too.
+    Any of the handles may use an ST side, one at a time, so that their cached indices are tested, too.
     """
 
     def __init__(self) -> None:
@@ -67,17 +67,17 @@ class RingMachine(RuleBasedStateMachine):
         self.next = 0
 
     def start_near_the_wrap(self, zone: Memzone) -> None:
-        """Indices run through all 32 bits: begins shortly before they come to 0 again."""
+        """Start the indices shortly before they wrap at 32 bits."""
         start = np.uint32(2**32 - 20)
         words = np.frombuffer(zone.buf[: len(zone.buf) // 4 * 4], np.uint32)
         for end, flag in ((32, RingFlag.MP_RTS_ENQ), (64, RingFlag.MC_RTS_DEQ)):
             if KIT.flags & flag:
-                words[end + 1] = words[end + 5] = start  # positions; the counts of operations stay 0
+                words[end + 1] = words[end + 5] = start  # positions; the operation counts stay 0
             else:
                 words[end] = words[end + 1] = start
 
     def fresh(self, n: int) -> np.ndarray:
-        """Elements never seen before, their bytes all different from their neighbours'."""
+        """Return new elements whose bytes all differ from their neighbours'."""
         numbers = np.arange(self.next, self.next + n * KIT.elem_size // 4, dtype=np.uint32) * 2654435761
         self.next += n * KIT.elem_size // 4
         return numbers.view(np.uint8).reshape(n, KIT.elem_size)
@@ -174,7 +174,7 @@ class RingMachine(RuleBasedStateMachine):
 
 @pytest.fixture(scope="module")
 def segment() -> Iterator[Segment]:
-    """Shared memory for rings, without a file of its own."""
+    """Shared memory for rings, without a file."""
     with TemporaryFile() as file:
         file.truncate(1 << 16)
         mapping = Mapping(file.fileno(), 1 << 16)
@@ -186,7 +186,7 @@ def segment() -> Iterator[Segment]:
 @pytest.mark.parametrize("elem_size", [4, 8, 12, 64])
 @pytest.mark.parametrize("exact", [0, RingFlag.EXACT_SZ], ids=["", "EXACT_SZ"])
 @pytest.mark.parametrize(("producer", "consumer"), [("MP", "MC"), ("SP", "SC"), ("RTS", "RTS"), ("HTS", "HTS")])
-def test_a_ring_is_a_bounded_list(segment: Segment, producer: str, consumer: str, exact: int, elem_size: int) -> None:
+def test_ring_equals_a_bounded_list(segment: Segment, producer: str, consumer: str, exact: int, elem_size: int) -> None:
     global KIT
     KIT = Kit(segment, int(PRODUCERS[producer] | CONSUMERS[consumer] | exact), elem_size)
     run_state_machine_as_test(RingMachine, settings=SETTINGS)
@@ -194,8 +194,8 @@ def test_a_ring_is_a_bounded_list(segment: Segment, producer: str, consumer: str
 
 @pytest.mark.parametrize("producer", PRODUCERS)
 @pytest.mark.parametrize("consumer", CONSUMERS)
-def test_every_pair_of_sync_modes(primary: eal.Eal, producer: str, consumer: str) -> None:
-    """Each producer's mode with each consumer's, over many wraps, in order."""
+def test_every_pair_of_sync_modes_keeps_order(primary: eal.Eal, producer: str, consumer: str) -> None:
+    """Each producer mode with each consumer mode, over many wraps."""
     ring = primary.ring_create("r", 16, elem_size=12, flags=PRODUCERS[producer] | CONSUMERS[consumer])
     sent = received = 0
     out = np.zeros((4, 12), np.uint8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Rings in place: zero-copy, peek, distances of RTS ends, dumps."""
+"""Zero-copy and peek, the htd_max of RTS sides, and dumps."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_numbers_are_written_and_read_in_place(flags: RingFlag, elem_size: int) 
     assert ring.empty
 
 
-def test_views_are_the_rings_own_memory(flags: RingFlag) -> None:
+def test_views_are_the_rings_memory(flags: RingFlag) -> None:
     ring = eal.ring_create("r", 16, elem_size=12, flags=flags)
     with ring.enqueue_zc(2) as slots:
         assert slots.first.shape == (2, 12)
@@ -60,7 +60,7 @@ def test_views_are_the_rings_own_memory(flags: RingFlag) -> None:
     assert ring.dequeue() == b"\7" * 12
 
 
-def test_two_pieces_where_it_wraps(flags: RingFlag) -> None:
+def test_reservation_over_the_wrap_has_two_parts(flags: RingFlag) -> None:
     ring = eal.ring_create("r", 8, flags=flags)
     fill(ring, range(6))
     for _ in range(6):
@@ -73,7 +73,7 @@ def test_two_pieces_where_it_wraps(flags: RingFlag) -> None:
         assert [*elements.first.tolist(), *elements.second.tolist()] == [1, 2, 3, 4, 5]
 
 
-def test_a_commit_of_fewer_is_a_peek(flags: RingFlag) -> None:
+def test_commit_of_fewer_is_a_peek(flags: RingFlag) -> None:
     ring = eal.ring_create("r", 8, flags=flags)
     fill(ring, range(5))
     with ring.dequeue_zc(5) as elements:
@@ -89,7 +89,7 @@ def test_a_commit_of_fewer_is_a_peek(flags: RingFlag) -> None:
     assert [ring.dequeue() for _ in range(4)] == [3, 4, 77, None]
 
 
-def test_an_exception_commits_nothing(flags: RingFlag) -> None:
+def test_exception_commits_nothing(flags: RingFlag) -> None:
     ring = eal.ring_create("r", 8, flags=flags)
     fill(ring, range(3))
     with pytest.raises(KeyError), ring.dequeue_zc(2):
@@ -99,7 +99,7 @@ def test_an_exception_commits_nothing(flags: RingFlag) -> None:
     assert [ring.dequeue() for _ in range(4)] == [0, 1, 2, None]
 
 
-def test_full_and_empty_give_none(flags: RingFlag) -> None:
+def test_full_and_empty_reserve_none(flags: RingFlag) -> None:
     ring = eal.ring_create("r", 4, flags=flags)
     with ring.dequeue_zc(2) as elements:
         assert (elements.n, len(elements.first), len(elements.second)) == (0, 0, 0)
@@ -109,7 +109,7 @@ def test_full_and_empty_give_none(flags: RingFlag) -> None:
     assert ring.count == 3
 
 
-def test_an_end_of_one_that_is_begun_refuses_others() -> None:
+def test_st_side_in_zero_copy_raises_in_use() -> None:
     ring = eal.ring_create("r", 8, flags=ST)
     with ring.enqueue_zc(2):
         with pytest.raises(eal.InUse, match="not finished"):
@@ -120,7 +120,7 @@ def test_an_end_of_one_that_is_begun_refuses_others() -> None:
     assert ring.enqueue(1)
 
 
-def test_an_hts_end_that_is_begun_stalls_others() -> None:
+def test_hts_side_in_zero_copy_raises_stalled() -> None:
     ring = eal.ring_create("r", 8, flags=HTS)
     with ring.enqueue_zc(2), pytest.raises(eal.Stalled):
         ring.enqueue(1)
@@ -129,14 +129,14 @@ def test_an_hts_end_that_is_begun_stalls_others() -> None:
 
 
 @pytest.mark.parametrize("kind", [RingFlag(0), RTS], ids=["MT", "RTS"])
-def test_other_ends_refuse(kind: RingFlag) -> None:
+def test_other_sync_types_raise_invalid(kind: RingFlag) -> None:
     ring = eal.ring_create("r", 8, flags=kind)
     for end in (ring.enqueue_zc, ring.dequeue_zc):
-        with pytest.raises(eal.Invalid, match="zero-copy needs an end of sync type ST"), end(1):
+        with pytest.raises(eal.Invalid, match="zero-copy needs a side of sync type ST"), end(1):
             pass
 
 
-def test_what_cannot_be_committed(flags: RingFlag) -> None:
+def test_invalid_commit_raises_invalid(flags: RingFlag) -> None:
     ring = eal.ring_create("r", 8, flags=flags)
     fill(ring, range(3))
     with ring.dequeue_zc(2) as elements:
@@ -152,7 +152,7 @@ def test_what_cannot_be_committed(flags: RingFlag) -> None:
     assert ring.count == 1
 
 
-def test_closing_in_between_raises_closed(app: eal.Eal, flags: RingFlag) -> None:
+def test_close_inside_the_block_raises_closed(app: eal.Eal, flags: RingFlag) -> None:
     ring = eal.ring_create("r", 8, flags=flags)
     with pytest.raises(eal.Closed), ring.enqueue_zc(2):
         app.close()
@@ -160,7 +160,7 @@ def test_closing_in_between_raises_closed(app: eal.Eal, flags: RingFlag) -> None
         pass
 
 
-def test_htd_max_of_rts_ends() -> None:
+def test_htd_max_of_rts_sides_is_settable() -> None:
     ring = eal.ring_create("r", 64, flags=RTS)
     assert (ring.prod_htd_max, ring.cons_htd_max) == (63 // 8, 63 // 8)
     ring.prod_htd_max = 3
@@ -171,14 +171,14 @@ def test_htd_max_of_rts_ends() -> None:
             ring.cons_htd_max = wrong  # type: ignore[assignment]
 
 
-def test_other_ends_have_no_htd_max(flags: RingFlag) -> None:
+def test_htd_max_of_other_sides_raises_invalid(flags: RingFlag) -> None:
     ring = eal.ring_create("r", 64, flags=flags)
     assert ring.prod_htd_max is None
     with pytest.raises(eal.Invalid, match="RTS"):
         ring.prod_htd_max = 3
 
 
-def test_the_dump_tells_the_state() -> None:
+def test_dump_contains_the_state() -> None:
     ring = eal.ring_create("r", 8, flags=ST)
     fill(ring, range(3))
     ring.dequeue()
@@ -197,7 +197,7 @@ def test_the_dump_tells_the_state() -> None:
     ]
 
 
-# --- what is left, and all or none ----------------------------------------------------------------------------------
+# --- remaining count, bulk ----------------------------------------------------------------------------------
 
 
 def test_bulk_reserves_all_or_none(flags: RingFlag) -> None:
@@ -215,7 +215,7 @@ def test_bulk_reserves_all_or_none(flags: RingFlag) -> None:
 
 
 @pytest.mark.parametrize("sync", [ST, HTS, RTS, RingFlag(0)], ids=["ST", "HTS", "RTS", "MT"])
-def test_operations_tell_what_is_left(sync: RingFlag) -> None:
+def test_operations_return_the_remaining_count(sync: RingFlag) -> None:
     ring = eal.ring_create("r", 8, flags=sync)
     numbers = np.arange(5, dtype=np.uint64)
     assert ring.enqueue_bulk_left(numbers) == (5, 2)
