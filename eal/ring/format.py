@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import errno
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any
 
 from eal._native import ffi, lib
-from eal.errors import Invalid, InvalidType, raise_for
+from eal.errors import Invalid, InvalidType, NoMemory
+from eal.native_handle import fault_text
 from eal.text.names import pack_name
 
 if TYPE_CHECKING:
@@ -43,20 +43,8 @@ def _info(name: str, count: int, elem_size: int, flags: int) -> tuple[Any, int]:
     info.count, info.elem_size, info.flags = count, elem_size, flags
     need = lib.ivs_ring_plan(info)
     if need < 0:
-        if elem_size == 0 or elem_size % 4:
-            raise Invalid(f"ring {name!r}: elem_size must be a multiple of 4 bytes, got {elem_size}")
-        if flags & ~0x7F or _contradict(flags):
-            raise Invalid(
-                f"ring {name!r}: flags must be of RingFlag, with one of ST, RTS and HTS per side, got {flags:#x}"
-            )
-        raise Invalid(
-            f"ring {name!r}: count must be a power of two, got {count}: use a power of two or RingFlag.EXACT_SZ"
-        )
+        raise Invalid(f"ring {name!r}: {fault_text(-need)}, got count {count}, elem_size {elem_size}, flags {flags:#x}")
     return info, need
-
-
-def _contradict(flags: int) -> bool:
-    return any((flags & mask).bit_count() > 1 for mask in (0x29, 0x52))
 
 
 def ring_memsize(name: str, count: int, elem_size: int, flags: int) -> int:
@@ -69,4 +57,4 @@ def format_ring(zone: Memzone, name: str, count: int, elem_size: int, flags: int
     info, _ = _info(name, count, elem_size, flags)
     result = lib.ivs_ring_create(zone.segment.mapping.pointer(zone.offset), zone.length, info)
     if result < 0:
-        raise_for(result, "ring", name, {errno.ENOSPC: f"does not fit in its zone of {zone.length} bytes"})
+        raise NoMemory(f"ring {name!r}: zone of {zone.length} bytes: {fault_text(-result)}")

@@ -23,6 +23,11 @@ enum ivs_fault {
     IVS_FAULT_ENTRY_SEGMENT,
     IVS_FAULT_ENTRY_RANGE,
     IVS_FAULT_ENTRY_HEAP,
+    /* arguments of ivs_ring_plan and ivs_ring_create */
+    IVS_FAULT_RING_COUNT,
+    IVS_FAULT_RING_POWER_OF_TWO,
+    IVS_FAULT_RING_ELEM_SIZE,
+    IVS_FAULT_RING_FLAGS,
     /* arguments of ivs_mempool_plan and ivs_mempool_create */
     IVS_FAULT_POOL_N,
     IVS_FAULT_POOL_ELT_SIZE,

@@ -178,10 +178,10 @@ struct ivs_ring_info {
     uint32_t capacity;  /* elements it can hold */
 };
 
-/* Fills size and capacity from count and flags. Returns the bytes a ring needs, or -EINVAL. */
+/* Fills size and capacity from count and flags. Returns the bytes a ring needs, or a negative enum ivs_fault. */
 int64_t ivs_ring_plan(struct ivs_ring_info *info);
 
-/* Makes an empty ring in `length` bytes at `base` (aligned to 64). Returns 0, -EINVAL or -ENOSPC. */
+/* Makes an empty ring in `length` bytes at `base` (aligned to 64). Returns 0, or a negative enum ivs_fault. */
 int ivs_ring_create(void *base, uint64_t length, const struct ivs_ring_info *info);
 
 /* Checks the ring at `base` and fills the handle and `info` from what was checked. Returns 0 or an enum ivs_fault. */

@@ -49,10 +49,12 @@ static uint32_t default_htd_max(uint32_t capacity)
 
 int64_t ivs_ring_plan(struct ivs_ring_info *info)
 {
-    if (info->elem_size == 0 || info->elem_size % 4 != 0 || info->count == 0 || info->count > COUNT_MAX)
-        return -EINVAL;
+    if (info->elem_size == 0 || info->elem_size % 4 != 0)
+        return -IVS_FAULT_RING_ELEM_SIZE;
     if ((info->flags & ~IVS_RING_FLAGS) != 0 || prod_sync(info->flags) < 0 || cons_sync(info->flags) < 0)
-        return -EINVAL;
+        return -IVS_FAULT_RING_FLAGS;
+    if (info->count == 0 || info->count > COUNT_MAX)
+        return -IVS_FAULT_RING_COUNT;
     if (info->flags & IVS_RING_EXACT_SZ) {
         info->size = 1;
         while (info->size < info->count + 1)
@@ -60,7 +62,7 @@ int64_t ivs_ring_plan(struct ivs_ring_info *info)
         info->capacity = info->count;
     } else {
         if (!ivs_is_power_of_two(info->count))
-            return -EINVAL;
+            return -IVS_FAULT_RING_POWER_OF_TWO;
         info->size = info->count;
         info->capacity = info->count - 1;
     }
@@ -82,10 +84,14 @@ int ivs_ring_create(void *base, uint64_t length, const struct ivs_ring_info *ask
     struct ivs_ring_shared *ring = (struct ivs_ring_shared *)base;
     int64_t need = ivs_ring_plan(&info);
 
-    if (need < 0 || !ivs_name_ok(info.name) || (uintptr_t)base % IVS_CACHE_LINE != 0)
-        return -EINVAL;
+    if (need < 0)
+        return (int)need;
+    if (!ivs_name_ok(info.name))
+        return -IVS_FAULT_NAME;
+    if ((uintptr_t)base % IVS_CACHE_LINE != 0)
+        return -IVS_FAULT_ALIGNMENT;
     if ((uint64_t)need > length)
-        return -ENOSPC;
+        return -IVS_FAULT_LENGTH;
     memset(ring, 0, sizeof(*ring));
     memcpy(ring->name, info.name, sizeof(ring->name));
     ring->flags = info.flags;

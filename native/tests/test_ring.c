@@ -208,27 +208,27 @@ static void test_plan(void)
     CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_EXACT_SZ), 384 + 2048 * 8);
     CHECK_EQ(k.info.capacity, 1024);
     CHECK_EQ(kit_plan(&k, 0x40000000u, 16, 0), 384 + (0x40000000ll * 16));
-    CHECK_EQ(kit_plan(&k, 0, 8, 0), -EINVAL);
-    CHECK_EQ(kit_plan(&k, 1000, 8, 0), -EINVAL);
-    CHECK_EQ(kit_plan(&k, 0x80000000u, 8, 0), -EINVAL);
-    CHECK_EQ(kit_plan(&k, 1024, 0, 0), -EINVAL);
-    CHECK_EQ(kit_plan(&k, 1024, 6, 0), -EINVAL);
-    CHECK_EQ(kit_plan(&k, 1024, 8, 0x80), -EINVAL);
-    CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_SP_ENQ | IVS_RING_MP_RTS_ENQ), -EINVAL);
-    CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_MP_HTS_ENQ | IVS_RING_MP_RTS_ENQ), -EINVAL);
-    CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_SC_DEQ | IVS_RING_MC_HTS_DEQ), -EINVAL);
+    CHECK_EQ(kit_plan(&k, 0, 8, 0), -IVS_FAULT_RING_COUNT);
+    CHECK_EQ(kit_plan(&k, 1000, 8, 0), -IVS_FAULT_RING_POWER_OF_TWO);
+    CHECK_EQ(kit_plan(&k, 0x80000000u, 8, 0), -IVS_FAULT_RING_COUNT);
+    CHECK_EQ(kit_plan(&k, 1024, 0, 0), -IVS_FAULT_RING_ELEM_SIZE);
+    CHECK_EQ(kit_plan(&k, 1024, 6, 0), -IVS_FAULT_RING_ELEM_SIZE);
+    CHECK_EQ(kit_plan(&k, 1024, 8, 0x80), -IVS_FAULT_RING_FLAGS);
+    CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_SP_ENQ | IVS_RING_MP_RTS_ENQ), -IVS_FAULT_RING_FLAGS);
+    CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_MP_HTS_ENQ | IVS_RING_MP_RTS_ENQ), -IVS_FAULT_RING_FLAGS);
+    CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_SC_DEQ | IVS_RING_MC_HTS_DEQ), -IVS_FAULT_RING_FLAGS);
 }
 
 static void test_create_refuses(void)
 {
     struct kit k;
     kit_make(&k, 64, 8, 0);
-    CHECK_EQ(ivs_ring_create(k.memory, k.bytes - 1, &k.info), -ENOSPC);
-    CHECK_EQ(ivs_ring_create((char *)k.memory + 8, k.bytes, &k.info), -EINVAL);
+    CHECK_EQ(ivs_ring_create(k.memory, k.bytes - 1, &k.info), -IVS_FAULT_LENGTH);
+    CHECK_EQ(ivs_ring_create((char *)k.memory + 8, k.bytes, &k.info), -IVS_FAULT_ALIGNMENT);
     k.info.name[0] = '/';
-    CHECK_EQ(ivs_ring_create(k.memory, k.bytes, &k.info), -EINVAL);
+    CHECK_EQ(ivs_ring_create(k.memory, k.bytes, &k.info), -IVS_FAULT_NAME);
     k.info.name[0] = 0;
-    CHECK_EQ(ivs_ring_create(k.memory, k.bytes, &k.info), -EINVAL);
+    CHECK_EQ(ivs_ring_create(k.memory, k.bytes, &k.info), -IVS_FAULT_NAME);
     kit_free(&k);
 }
 

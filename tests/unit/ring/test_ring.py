@@ -63,8 +63,8 @@ def test_count_determines_size_and_capacity(primary: eal.Eal, count: int, flags:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"count": 0}, "count must be .*, got 0"),
-        ({"count": 0, "flags": RingFlag.EXACT_SZ}, "count must be from 1 to .*, got 0"),
+        ({"count": 0}, "count must be from 1 to .*, got count 0"),
+        ({"count": 0, "flags": RingFlag.EXACT_SZ}, "count must be from 1 to .*, got count 0"),
         ({"count": 12}, "power of two"),
         ({"count": -8}, "must be from 0"),
         ({"count": 1 << 32}, "must be from 0"),
@@ -72,7 +72,7 @@ def test_count_determines_size_and_capacity(primary: eal.Eal, count: int, flags:
         ({"elem_size": 0}, "multiple of 4"),
         ({"elem_size": 6}, "multiple of 4"),
         ({"elem_size": -4}, "must be from 0"),
-        ({"flags": 0x80}, "flags .*, got 0x80"),
+        ({"flags": 0x80}, "flags must be .*, flags 0x80"),
         ({"flags": RingFlag.SP_ENQ | RingFlag.MP_RTS_ENQ}, "one of ST, RTS and HTS per side"),
         ({"flags": RingFlag.MC_HTS_DEQ | RingFlag.SC_DEQ}, "one of ST, RTS and HTS per side"),
         ({"flags": RingFlag.MP_HTS_ENQ | RingFlag.MP_RTS_ENQ}, "one of ST, RTS and HTS per side"),
