@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* jit.c: calls for compilers at run time. */
+/* jit_calls.c: calls for run-time compilers. */
 #include "jit_calls.h"
 
 static struct ivs_ring *ring_at(uint64_t address)

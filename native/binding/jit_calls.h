@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* jit.h: calls for compilers at run time (numba), which have addresses as 64-bit numbers and no pointers to structs.
+/* jit_calls.h: calls for run-time compilers (numba), which have addresses as 64-bit integers and no pointers to
+ * structs.
  *
- * `ring` and `pool` are what Ring.handle and Mempool.handle give, `array` the address of `bytes` bytes of memory. Return
- * values as in ring.h and mempool.h; -EINVAL also if the array is too short for `n` elements.
- */
+ * `ring` and `pool` are the values of Ring.handle and Mempool.handle, `array` the address of `bytes` bytes of memory.
+ * Return values as in ring.h and mempool.h; -EINVAL also if the array is too short for `n` elements. */
 #ifndef IVS_JIT_H
 #define IVS_JIT_H
 

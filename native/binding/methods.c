@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* methods.c: eal._methods, the base classes of Ring and Burst with the methods that are called for every message or burst.
+/* methods.c: eal._methods, the base classes of Ring and Burst with the methods that are called for every message or
+ * burst.
  *
- * A method of Python that calls C through cffi takes 150 ns, one of these 30 to 50. So it does what makes that difference
- * and nothing else: it takes the arguments apart, calls the core (calls.h), and makes a result. Where that fails it asks
- * a method of the Python class what to raise.
+ * A Python method that calls C through cffi takes 150 ns, one of these 30 to 50. A method parses its arguments, calls
+ * the core (ring_mempool_calls.h) and builds a result; on failure it calls a function of the Python class, which
+ * raises.
  *
- * The GIL is kept where an operation cannot have to wait and copies little: then it takes less time than to give the GIL
- * away. What a call uses while it is without the GIL, it holds a reference to: meanwhile another thread may close the
- * ring, which gives the object another handle, one that refuses everything.
- */
+ * The GIL is kept if an operation cannot have to wait and copies little, because releasing it would take longer. A call
+ * without the GIL holds references to what it uses: another thread may close the ring, which gives the object another
+ * handle, one that refuses every operation. */
 #define Py_LIMITED_API 0x030b0000
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -17,18 +17,18 @@
 
 #define KEEPS_GIL_BYTES 65536u /* a copy of this length takes some microseconds */
 
-/* What both classes have: a ring's handle, and the memory of a call. */
+/* State of both classes: a ring's handle, and the memory of a call. */
 typedef struct {
     PyObject_HEAD
     struct ivs_ring *ring; /* never NULL */
-    PyObject *keep;        /* what keeps the handle and its pages alive */
+    PyObject *keep;        /* keeps the handle and its pages alive */
     PyObject *refusal;     /* the class's function that raises for (self, argument, errno); NULL before _hold */
     PyObject *spare;       /* Ring: bytes for the next dequeue, which no other code has seen */
     Py_buffer array;       /* Burst: its array */
     uint32_t n;            /* Burst: elements in it */
 } Held;
 
-/* An ST end where this handle was the last one to work never has to wait for anybody (ivs_ring_acquire_end). */
+/* An operation on an ST side that this handle used last never waits (ivs_ring_acquire_end). */
 static bool may_wait(struct ivs_ring *r, enum ivs_ring_role role)
 {
     const struct ivs_ring_side *side = ivs_ring_side(r, role);
@@ -43,8 +43,8 @@ static int move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint
     return role == IVS_PRODUCER ? ivs_call_enqueue_burst(r, objects, n) : ivs_call_dequeue_burst(r, objects, n);
 }
 
-/* One operation on up to `n` elements. Returns as ring.h. Where there was nothing to do the GIL is given away too: who
- * asks again and again may be waiting for another thread of this process. */
+/* One operation on up to `n` elements. Returns as ring.h. If there was nothing to do, the GIL is released too: a
+ * polling thread may be waiting for another thread of this process. */
 static int call(Held *h, enum ivs_ring_role role, void *objects, uint32_t n)
 {
     struct ivs_ring *r = h->ring;
@@ -85,7 +85,7 @@ static bool holds_numbers(const Held *h)
 
 static PyObject *ring_enqueue_number(Held *h, PyObject *value)
 {
-    PyObject *index = PyNumber_Index(value); /* numpy's integers of any width too */
+    PyObject *index = PyNumber_Index(value); /* also numpy integers of any width */
     if (index == NULL)
         return NULL;
     uint64_t number = PyLong_AsUnsignedLongLong(index);
@@ -115,7 +115,7 @@ static PyObject *ring_enqueue(PyObject *self, PyObject *value)
 static PyObject *ring_dequeue_bytes(Held *h)
 {
     PyObject *element = h->spare;
-    h->spare = NULL; /* another thread that comes meanwhile has to make its own */
+    h->spare = NULL; /* another thread in between allocates its own */
     if (element == NULL)
         element = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)h->ring->elem_size);
     if (element == NULL)
@@ -157,7 +157,7 @@ static bool burst_arguments(PyObject *const *args, Py_ssize_t n_args, PyObject *
         found[which] = args[i];
     }
     if (!fits || found[0] == NULL)
-        PyErr_SetString(PyExc_TypeError, "the arguments are enqueue(n, start=0)");
+        PyErr_SetString(PyExc_TypeError, "enqueue takes the arguments (n, start=0)");
     return fits && found[0] != NULL;
 }
 
@@ -168,7 +168,7 @@ static PyObject *burst_enqueue(PyObject *self, PyObject *const *args, Py_ssize_t
 
     if (!burst_arguments(args, n_args, names, found))
         return NULL;
-    Py_ssize_t n = PyNumber_AsSsize_t(found[0], NULL); /* what is too large becomes the largest there is */
+    Py_ssize_t n = PyNumber_AsSsize_t(found[0], NULL); /* out-of-range values become the largest one */
     Py_ssize_t start = found[1] != NULL ? PyNumber_AsSsize_t(found[1], NULL) : 0;
     if ((n == -1 || start == -1) && PyErr_Occurred())
         return NULL;
@@ -196,9 +196,9 @@ static PyObject *burst_dequeue(PyObject *self, PyObject *unused)
     return result >= 0 ? PyLong_FromLong(result) : refused(self, Py_None, result);
 }
 
-/* ---- both: what they hold ---------------------------------------------------------------------------------- */
+/* ---- both: the handle -------------------------------------------------------------------------------------------- */
 
-/* What an object has for a handle before _hold: every operation on it is refused. */
+/* The handle of an object before _hold: every operation on it is refused. */
 static struct ivs_ring closed;
 
 static PyObject *held_new(PyTypeObject *type, PyObject *args, PyObject *names)
@@ -260,22 +260,22 @@ static void held_dealloc(PyObject *self)
 static PyMethodDef ring_methods[] = {
     {"enqueue", ring_enqueue, METH_O,
      SIGNATURE("enqueue($self, value, /)",
-               "Puts one element in; False where the ring is full (DPDK: rte_ring_enqueue_elem).\n\n"
-               "Raises Invalid for a value that is not an element.")},
+               "Enqueue one element; return False if the ring is full (DPDK: rte_ring_enqueue_elem).\n\n"
+               "Raise Invalid for a value that is not an element.")},
     {"dequeue", ring_dequeue, METH_NOARGS,
      SIGNATURE("dequeue($self, /)",
-               "Takes one element out; None where the ring is empty (DPDK: rte_ring_dequeue_elem).")},
-    {"_hold", held_hold, METH_VARARGS, "_hold(handle, keep): works that ring from now on."},
+               "Dequeue one element; return None if the ring is empty (DPDK: rte_ring_dequeue_elem).")},
+    {"_hold", held_hold, METH_VARARGS, "_hold(handle, keep, refusal): use this ring from now on."},
     {0},
 };
 
 static PyMethodDef burst_methods[] = {
     {"enqueue", (PyCFunction)(void (*)(void))burst_enqueue, METH_FASTCALL | METH_KEYWORDS,
      SIGNATURE("enqueue($self, /, n, start=0)",
-               "Puts in up to `n` elements of `array` from element `start` on; gives how many.")},
+               "Enqueue up to `n` elements of `array` from index `start`; return the number.")},
     {"dequeue", burst_dequeue, METH_NOARGS,
-     SIGNATURE("dequeue($self, /)", "Fills `array` from its start with as many elements as there are; gives how many.")},
-    {"_hold", held_hold, METH_VARARGS, "_hold(handle, keep, array=<the one it has>): works these from now on."},
+     SIGNATURE("dequeue($self, /)", "Dequeue as many elements as there are to `array`, from index 0; return the number.")},
+    {"_hold", held_hold, METH_VARARGS, "_hold(handle, keep, refusal, array=<present one>): use these from now on."},
     {0},
 };
 

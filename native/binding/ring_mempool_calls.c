@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* calls.c: the inline operations as functions. The usual element sizes get a body of their own, in which the size is a
- * constant and the copy as short as it can be. */
+/* ring_mempool_calls.c: the inline operations as functions. The usual element sizes have a body of their own, in which
+ * the size is a constant and the copy shortest. */
 #include "ring_mempool_calls.h"
 #include "ring_prefetch.h"
 
@@ -142,7 +142,7 @@ int ivs_call_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
     return ivs_mempool_get_bulk(p, objects, n);
 }
 
-/* Here the check against what is out is exact: a call costs more than to count again what others put back. */
+/* Recount outstanding objects on every call; the cost is small next to the Python call. */
 int ivs_call_put_bulk(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
     ivs_mempool_set_credit(p, 0);

@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* calls.h: the inline operations of ring.h and mempool.h as functions, for callers that are not C. */
+/* ring_mempool_calls.h: the inline operations of ring.h and mempool.h as functions, for Python. */
 #ifndef IVS_CALLS_H
 #define IVS_CALLS_H
 
 #include "mempool.h"
 #include "ring_peek.h"
 
-/* Return values as in ring.h. `objects` has n elements of the ring's own element size. */
+/* Return values as in ring.h. `objects` has n elements of the ring's element size. */
 int ivs_call_enqueue_bulk(struct ivs_ring *r, const void *objects, uint32_t n);
 int ivs_call_enqueue_burst(struct ivs_ring *r, const void *objects, uint32_t n);
 int ivs_call_dequeue_bulk(struct ivs_ring *r, void *objects, uint32_t n);
 int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n);
 
-/* Any of the four; `left` gets the space or the elements that are left. */
+/* Any of the four; `left` receives the remaining space or elements. */
 int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_ring_behavior behavior,
                   uint32_t *left);
 
-/* In two steps, at ST and HTS ends: see ring_peek.h. */
+/* In two steps, on ST and HTS sides: see ring_peek.h. */
 int ivs_call_enqueue_bulk_start(struct ivs_ring *r, uint32_t n);
 int ivs_call_enqueue_burst_start(struct ivs_ring *r, uint32_t n);
 int ivs_call_enqueue_finish(struct ivs_ring *r, const void *objects, uint32_t n);
@@ -32,7 +32,7 @@ int ivs_call_dequeue_zc_finish(struct ivs_ring *r, uint32_t n);
 
 uint32_t ivs_call_count(const struct ivs_ring *r);
 
-/* Zero-copy at either end (ring_peek.h), and the end of it. */
+/* Zero-copy on either side (ring_peek.h): start and finish. */
 int ivs_call_zc_start(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_ring_behavior behavior,
                       struct ivs_ring_zc *zc, uint32_t *left);
 int ivs_call_zc_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n);
@@ -40,8 +40,8 @@ int ivs_call_zc_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n);
 int ivs_call_get_bulk(struct ivs_mempool *p, uint32_t *objects, uint32_t n);
 int ivs_call_put_bulk(struct ivs_mempool *p, const uint32_t *objects, uint32_t n);
 
-/* The index taken. UINT32_MAX is never one: ivs_call_status then tells what the last ivs_call_get of this thread came to:
- * 0 (empty) or a negative errno. */
+/* The allocated index. UINT32_MAX is no index: ivs_call_status then returns the result of this thread's last
+ * ivs_call_get: 0 (empty) or a negative errno. */
 uint32_t ivs_call_get(struct ivs_mempool *p);
 int ivs_call_status(void);
 int ivs_call_put(struct ivs_mempool *p, uint32_t object);

@@ -1,22 +1,21 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* ring.h: a bounded queue in shared memory, byte-compatible with DPDK's rte_ring, for code that trusts no peer.
+/* ring.h: a bounded queue in shared memory, byte-compatible with DPDK's rte_ring, safe with hostile peers.
  *
- * A process works a ring through a private handle (struct ivs_ring) that ivs_ring_attach fills after it checked
- * everything. Geometry comes from the handle, never from shared memory, and every index is masked with the handle's
- * own mask: a hostile peer can spoil elements and indices but cannot make us touch memory outside the ring.
+ * A process uses a ring through a private handle (struct ivs_ring), which ivs_ring_attach fills after validation.
+ * Geometry comes from the handle, never from shared memory, and every index is masked with the handle's mask: a hostile
+ * peer can corrupt elements and indices, but cannot cause an access outside the ring.
  *
- * Each end has a sync type: ST one thread, MT any number, RTS (relaxed tail sync) and HTS (head/tail sync) any number
- * where threads may be preempted. An operation is: move the head (ring_head.h), copy, publish by moving the tail
- * (ring_tail.h).
+ * Each side has a sync type: ST one thread, MT any number, RTS (relaxed tail sync) and HTS (head/tail sync) any number
+ * of threads that may be preempted. An operation consists of: move the head (pvt/ring_move_head.h), copy, update the
+ * tail (pvt/ring_update_tail.h).
  *
- * Operations return the number of elements (0: full or empty), or a negative errno: -ETIMEDOUT a peer began and did
- * not finish within `stall_ns`; -EINVAL `esize` is not the ring's; -EBUSY this handle is between the start and the
- * finish of a peek (ring_peek.h); or what ivs_ring_refuse set (-EACCES the mapping is read-only, -ESHUTDOWN the handle
- * was closed). After -ETIMEDOUT a handle fails at once, until that peer has finished (ring_stall.h).
+ * Operations return the number of elements (0: full or empty), or a negative errno: -ETIMEDOUT a peer began an
+ * operation and did not finish it within `stall_ns`; -EINVAL `esize` is not the ring's; -EBUSY this handle is between
+ * start and finish of a peek (ring_peek.h); or the code of ivs_ring_refuse (-EACCES read-only mapping, -ESHUTDOWN
+ * closed handle). After -ETIMEDOUT a handle fails at once until that peer has finished (pvt/ring_stall.h).
  *
- * Progress: ST is wait-free, but for the first operation after another handle's. MT and HTS block behind a peer that is
- * between its head's move and its tail's. RTS blocks only when the head is htd_max ahead of the tail.
- */
+ * Progress: ST is wait-free, except the first operation after another handle's. MT and HTS block behind a peer between
+ * its move of the head and its update of the tail. RTS blocks only when the head is htd_max ahead of the tail. */
 #ifndef IVS_RING_H
 #define IVS_RING_H
 
@@ -27,7 +26,7 @@
 
 /* ---- elements --------------------------------------------------------------------------------------------- */
 
-/* How many of `n` elements from slot `at` on stand before the ring's end. One always does. */
+/* Return how many of `n` elements from slot `at` fit before the wrap: at least one. */
 IVS_INLINE uint32_t ivs_ring_first(const struct ivs_ring *r, uint32_t at, uint32_t n)
 {
     if (__builtin_constant_p(n) && n == 1)
@@ -66,10 +65,10 @@ IVS_INLINE void ivs_ring_read(const struct ivs_ring *r, const unsigned char *slo
 }
 
 /* ---- operations (rte_ring_{enqueue,dequeue}_{bulk,burst}_elem) ---------------------------------------------
- * `esize` is the element size; written as a constant it makes the copy as short as it can be. `left`, where not
- * NULL, receives the free slots (or the elements) that remain. */
+ * `esize` is the element size; a constant makes the copy shortest. `left`, if not NULL, receives the remaining free
+ * slots (or elements). */
 
-/* Why an end's gate does not fit `esize`; 0 where it was shut by a stall that is over, and is open again. */
+/* State word mismatch: return the errno to report, or 0 to retry because a stall has cleared. */
 IVS_COLD int ivs_ring_refused(struct ivs_ring *r, enum ivs_ring_role role)
 {
     if (ivs_ring_resumes(r, role))
@@ -100,7 +99,7 @@ IVS_INLINE void ivs_ring_move(const struct ivs_ring *r, enum ivs_ring_role role,
 IVS_INLINE int ivs_ring_do_as(struct ivs_ring *r, enum ivs_sync sync, enum ivs_ring_role role, void *objects,
                               uint32_t esize, uint32_t n, enum ivs_ring_behavior behavior, uint32_t *left)
 {
-    union ivs_ring_end *own = ivs_ring_own(r, role); /* held, since what is written may be the handle for all C knows */
+    union ivs_ring_end *own = ivs_ring_own(r, role); /* Local copy: element stores may alias *r, so the compiler would reload it. */
     struct ivs_ring_span span;
     int result = ivs_ring_reserve(r, sync, role, own, n, behavior, left != NULL, &span);
     if (IVS_UNLIKELY(result != 0))
@@ -158,7 +157,7 @@ IVS_INLINE int ivs_ring_dequeue_burst(struct ivs_ring *r, void *objects, uint32_
     return ivs_ring_do(r, IVS_CONSUMER, objects, esize, n, IVS_BURST, left);
 }
 
-/* Elements in the ring (rte_ring_count). A snapshot; between 0 and the capacity whatever a peer wrote. */
+/* Number of elements (rte_ring_count). A snapshot; between 0 and the capacity whatever a peer writes. */
 static inline uint32_t ivs_ring_count(const struct ivs_ring *r)
 {
     uint32_t tail = ivs_ring_tail(&r->shared->cons, r->cons_sync);
@@ -166,59 +165,61 @@ static inline uint32_t ivs_ring_count(const struct ivs_ring *r)
     return count > r->capacity ? r->capacity : count;
 }
 
-/* ---- making and attaching (ring.c) ------------------------------------------------------------------------ */
+/* ---- creation and attachment (ring.c) ---------------------------------------------------------------------------- */
 
-/* What a ring is made from, and what an attached one is. */
+/* Parameters of a ring to create, and of an attached one. */
 struct ivs_ring_info {
     char name[IVS_NAME_SIZE];
-    uint32_t count;     /* as asked for: a power of two, or any number with IVS_RING_EXACT_SZ */
+    uint32_t count;     /* as requested: a power of two, or any number with IVS_RING_EXACT_SZ */
     uint32_t elem_size; /* bytes, a multiple of 4 */
     uint32_t flags;     /* IVS_RING_* */
     uint32_t size;      /* slots */
-    uint32_t capacity;  /* elements it can hold */
+    uint32_t capacity;  /* elements that fit */
 };
 
-/* Fills size and capacity from count and flags. Returns the bytes a ring needs, or a negative enum ivs_fault. */
+/* Compute size and capacity from count and flags. Returns the size of the ring in bytes, or a negative enum ivs_fault.
+ */
 int64_t ivs_ring_plan(struct ivs_ring_info *info);
 
-/* Makes an empty ring in `length` bytes at `base` (aligned to 64). Returns 0, or a negative enum ivs_fault. */
+/* Create an empty ring in `length` bytes at `base` (aligned to 64). Returns 0, or a negative enum ivs_fault. */
 int ivs_ring_create(void *base, uint64_t length, const struct ivs_ring_info *info);
 
-/* Checks the ring at `base` and fills the handle and `info` from what was checked. Returns 0 or an enum ivs_fault. */
+/* Validate the ring at `base`; fill the handle and `info` with validated values. Returns 0 or an enum ivs_fault. */
 int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t stall_ns, struct ivs_ring_info *info);
 
-/* From now on operations on this handle return `code` (a negative errno; 0 takes it back). */
+/* Make operations on this handle return `code` (a negative errno) from now on; 0 revokes that. */
 void ivs_ring_refuse(struct ivs_ring *r, int32_t code);
 
-/* Empties the ring (rte_ring_reset) without moving an index backwards, so that no handle's cached index turns into a
- * lie. Not while others work the ring. Returns 0 or a negative errno. */
+/* Empty the ring (rte_ring_reset) without moving an index backwards, so that no cached index becomes invalid. Not while
+ * other participants use the ring. Returns 0 or a negative errno. */
 int ivs_ring_reset(struct ivs_ring *r);
 
-/* RTS ends: how far the head may run before the tail (rte_ring_{get,set}_{prod,cons}_htd_max). A setting that all who work
- * the ring share. UINT32_MAX and -ENOTSUP at other ends. */
+/* RTS sides: the maximum distance of head and tail (rte_ring_{get,set}_{prod,cons}_htd_max), a setting that all
+ * participants share. UINT32_MAX and -ENOTSUP on other sides. */
 uint32_t ivs_ring_htd_max(const struct ivs_ring *r, enum ivs_ring_role role);
 int ivs_ring_set_htd_max(struct ivs_ring *r, enum ivs_ring_role role, uint32_t value);
 
-/* An end as it lies in memory, for who looks at it or repairs it. A snapshot. */
+/* A snapshot of one side, for diagnostics and recovery. */
 struct ivs_ring_headtail {
-    uint64_t owner; /* ST: who took the end over last, as ivs_ring.owner; 0: not recorded */
-    uint64_t word;  /* the tail's, which changes with each finished operation */
+    uint64_t owner; /* ST: the process that acquired the side last, as ivs_ring.owner; 0: not recorded */
+    uint64_t word;  /* the tail's word, which changes with each completed operation */
     uint32_t head;
     uint32_t tail;
     uint32_t sync;       /* enum ivs_sync */
-    uint32_t incomplete; /* 1: somebody is between the move of the head and that of the tail, or died there */
+    uint32_t incomplete; /* 1: elements are reserved but not published */
 };
 void ivs_ring_headtail_get(const struct ivs_ring *r, enum ivs_ring_role role, struct ivs_ring_headtail *info);
 
-/* Undoes what was begun and not finished at an ST end: head := tail, if both still are as `seen`. For who knows that
- * its owner is dead. Returns 1, 0 if the end moved meanwhile, or a negative errno: -ENOTSUP at other ends. */
+/* Roll back an incomplete operation on an ST side: head := tail, if both still are as `seen`. To be called when the
+ * owner is dead. Returns 1, 0 if the side has moved, or a negative errno: -ENOTSUP on other sides. */
 int ivs_ring_rollback(struct ivs_ring *r, enum ivs_ring_role role, const struct ivs_ring_headtail *seen);
 
-/* Writes what rte_ring_dump prints to `text`, no more than `size` bytes with the NUL. Returns the length that all of it
- * has, or a negative errno. */
+/* Write the output of rte_ring_dump to `text`, at most `size` bytes with the NUL. Returns the complete length, or a
+ * negative errno. */
 int ivs_ring_dump(const struct ivs_ring *r, char *text, uint32_t size);
 
-/* Waits until the ring holds an element: spins, then sleeps ever longer, for `limit_ns` at most. Returns 1, or 0. */
+/* Wait until the ring is not empty, for at most `limit_ns`: spin, then sleep with increasing intervals. Returns 1, or
+ * 0. */
 int ivs_ring_wait(struct ivs_ring *r, uint64_t limit_ns);
 
 #endif

@@ -1,28 +1,27 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* ring_peek.h: operations in two steps: start reserves elements, finish says how many of them are done.
+/* ring_peek.h: operations in two steps: start reserves elements, finish states how many of them are done.
  *
- * Between the two the caller looks at elements before he takes them (peek: rte_ring_peek_elem.h), or reads and writes them
- * where they lie (zero-copy: rte_ring_peek_zc.h). Only where one thread at a time is inside an end can it change its mind
- * about how many: at ST and HTS ends. Others return -ENOTSUP.
+ * Between the two the caller inspects elements before it dequeues them (peek: rte_ring_peek_elem.h), or reads and
+ * writes them in place (zero-copy: rte_ring_peek_zc.h). The number can only be reduced where one thread at a time is
+ * inside a side: on ST and HTS sides. Others return -ENOTSUP.
  *
- * What a start reserved is kept in the handle, so that a finish trusts nothing in shared memory. A handle's states at an
- * end, and what each call does there:
+ * The reservation is kept in the handle, so that a finish trusts nothing in shared memory. States of a handle on one
+ * side, and the result of each call:
  *
  *              start             finish(n)                          other operations
- *   open       begun; or open    n = 0: open; else -EINVAL          as ever
- *              where it got 0
- *   begun, ST  -EBUSY            n <= begun: open; else -EINVAL     -EBUSY
- *   begun, HTS waits for finish  as ST                              wait for finish, then -ETIMEDOUT
+ *   open       peeking; or open  n = 0: open; else -EINVAL          normal
+ *              if it got 0
+ *   peek, ST   -EBUSY            n <= reserved: open; else -EINVAL  -EBUSY
+ *   peek, HTS  waits for finish  as ST                              wait for finish, then -ETIMEDOUT
  *
- * finish(0) undoes the start: the elements are where they were. Returns of a start are those of ring.h, and of a finish
- * n or a negative errno.
- */
+ * finish(0) cancels the start: the elements stay as they were. A start returns as in ring.h, a finish n or a negative
+ * errno. */
 #ifndef IVS_RING_PEEK_H
 #define IVS_RING_PEEK_H
 
 #include "ring.h"
 
-/* Reserved elements where they lie (rte_ring_zc_data): two pieces where they go over the ring's end. */
+/* Reserved elements in place (rte_ring_zc_data): two parts if they wrap. */
 struct ivs_ring_zc {
     void *first;
     void *second; /* NULL if n2 is 0 */
@@ -30,7 +29,7 @@ struct ivs_ring_zc {
     uint32_t n2;
 };
 
-/* Opens an ST end's gate again, unless it was shut meanwhile. */
+/* Reopen an ST side, unless it was shut in between. */
 IVS_INLINE void ivs_ring_reopen(struct ivs_ring *r, enum ivs_ring_role role)
 {
     uint64_t gate = IVS_STATE_PEEKING;
@@ -79,7 +78,8 @@ IVS_INLINE int ivs_ring_start(struct ivs_ring *r, enum ivs_ring_role role, uint3
     return (int)span->n;
 }
 
-/* Whether `n` of what was begun may be finished. Returns 0, 1 if there is nothing to do, or a negative errno. */
+/* Check that `n` of the reserved elements may be finished. Returns 0, 1 if there is nothing to do, or a negative errno.
+ */
 IVS_INLINE int ivs_ring_may_finish(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n)
 {
     const struct ivs_ring_side *side = ivs_ring_side(r, role);
@@ -91,8 +91,8 @@ IVS_INLINE int ivs_ring_may_finish(struct ivs_ring *r, enum ivs_ring_role role, 
     return n > side->begun ? -EINVAL : 0;
 }
 
-/* Head and tail both to the end of what was done. What was begun is forgotten first: with the tail the next thread that
- * shares this handle is let in. */
+/* Move head and tail to the end of the finished elements. The reservation is cleared first: the store of the tail
+ * admits the next thread that shares this handle. */
 IVS_INLINE void ivs_ring_end(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n)
 {
     struct ivs_ring_side *side = ivs_ring_side(r, role);
@@ -100,7 +100,7 @@ IVS_INLINE void ivs_ring_end(struct ivs_ring *r, enum ivs_ring_role role, uint32
     uint32_t tail = side->begun_at + n;
 
     side->begun = 0;
-    side->cached = ivs_ring_word(tail); /* no limit: one from before could be behind the wrap for this head */
+    side->cached = ivs_ring_word(tail); /* no limit: an older one could be beyond the wrap for this head */
     ivs_ring_publish_whole(own, tail);
     if (ivs_ring_sync(r, role) == IVS_SYNC_ST)
         ivs_ring_reopen(r, role);
@@ -129,7 +129,7 @@ IVS_INLINE int ivs_ring_enqueue_burst_start(struct ivs_ring *r, uint32_t esize, 
     return ivs_ring_start(r, IVS_PRODUCER, esize, n, IVS_BURST, left, &span);
 }
 
-/* Enqueues the `n` objects, no more than were reserved. */
+/* Enqueue the `n` objects, at most as many as were reserved. */
 IVS_INLINE int ivs_ring_enqueue_finish(struct ivs_ring *r, const void *objects, uint32_t esize, uint32_t n)
 {
     int result = ivs_ring_may_finish(r, IVS_PRODUCER, n);
@@ -150,7 +150,7 @@ IVS_INLINE void ivs_ring_peeked(const struct ivs_ring *r, const struct ivs_ring_
                       (uint32_t)got);
 }
 
-/* Copies elements out and leaves them in the ring. */
+/* Copy elements and leave them in the ring. */
 IVS_INLINE int ivs_ring_dequeue_bulk_start(struct ivs_ring *r, void *objects, uint32_t esize, uint32_t n,
                                            uint32_t *left)
 {
@@ -169,7 +169,7 @@ IVS_INLINE int ivs_ring_dequeue_burst_start(struct ivs_ring *r, void *objects, u
     return got;
 }
 
-/* Removes the first `n` of the elements that were looked at. */
+/* Remove the first `n` of the inspected elements. */
 IVS_INLINE int ivs_ring_dequeue_finish(struct ivs_ring *r, uint32_t n)
 {
     return ivs_ring_finish(r, IVS_CONSUMER, n);
@@ -206,7 +206,7 @@ IVS_INLINE int ivs_ring_enqueue_zc_burst_start(struct ivs_ring *r, uint32_t esiz
     return ivs_ring_zc_start(r, IVS_PRODUCER, esize, n, IVS_BURST, zc, left);
 }
 
-/* Enqueues the first `n` of the elements that were written in place. */
+/* Enqueue the first `n` of the elements written in place. */
 IVS_INLINE int ivs_ring_enqueue_zc_finish(struct ivs_ring *r, uint32_t n)
 {
     return ivs_ring_finish(r, IVS_PRODUCER, n);
@@ -224,7 +224,7 @@ IVS_INLINE int ivs_ring_dequeue_zc_burst_start(struct ivs_ring *r, uint32_t esiz
     return ivs_ring_zc_start(r, IVS_CONSUMER, esize, n, IVS_BURST, zc, left);
 }
 
-/* Removes the first `n` of the elements that were read in place; they may be overwritten from now on. */
+/* Remove the first `n` of the elements read in place; they may be overwritten from now on. */
 IVS_INLINE int ivs_ring_dequeue_zc_finish(struct ivs_ring *r, uint32_t n)
 {
     return ivs_ring_finish(r, IVS_CONSUMER, n);

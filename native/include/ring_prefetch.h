@@ -1,33 +1,32 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* ring_early.h: asking early for the cache lines that an operation is going to need.
+/* ring_prefetch.h: prefetch the cache lines that the next operation needs.
  *
- * Enqueue: where a peer waits for each element, it has read both lines that the next enqueue writes: the element's and the
- * tail's. Stores become visible in order, and each waits until its line is ours: two flights between the cores. Asked
- * for beforehand, both lines come at the same time. It costs a nanosecond, so code that moves bursts between busy cores
- * does without.
+ * Enqueue: if a peer waits for each element, it has read both lines that the next enqueue writes, the element's and the
+ * tail's. Stores become visible in order, and each waits for the ownership of its line: two transfers between the
+ * cores. Prefetched, both transfers run at the same time. It costs a nanosecond, so code that moves bursts between busy
+ * cores does without.
  *
- * Dequeue: who works on a burst before he takes the next one leaves that one time to come.
+ * Dequeue: prefetch the next burst: it arrives while the caller processes this one.
  *
- * For ST ends; nothing is asked for at others, whose next slot is not known.
- */
+ * For ST sides; no effect on others, whose next slot is not known. */
 #ifndef IVS_RING_PREFETCH_H
 #define IVS_RING_PREFETCH_H
 
 #include "ring.h"
 
-/* A hint, which never faults: "I am going to write here". */
+/* A hint that the caller will write to this address; it never faults. */
 IVS_INLINE void ivs_early_line(const void *address)
 {
 #if defined(__x86_64__)
-    /* compilers make a mere read of __builtin_prefetch where they may not take the instruction for granted; processors
-     * that do not have it do nothing */
+    /* __builtin_prefetch compiles to a read prefetch unless the compiler may assume the instruction; processors without
+     * it ignore it */
     __asm__ volatile("prefetchw %0" : : "m"(*(const unsigned char *)address));
 #else
     __builtin_prefetch(address, 1);
 #endif
 }
 
-/* To be called just before an enqueue that a peer is waiting for. */
+/* Call before an enqueue that a peer is waiting for. */
 IVS_INLINE void ivs_ring_prefetch_enqueue(const struct ivs_ring *r)
 {
     if (r->prod_sync != IVS_SYNC_ST)
@@ -37,9 +36,9 @@ IVS_INLINE void ivs_ring_prefetch_enqueue(const struct ivs_ring *r)
     ivs_early_line(own);
 }
 
-#define IVS_EARLY_MOST 4096u /* bytes: what comes early and is not used soon pushes out what is */
+#define IVS_EARLY_MOST 4096u /* bytes: data prefetched too early evicts other data */
 
-/* To be called after a dequeue of `n`: asks for as many more, where they are known to be there. */
+/* Call after a dequeue of `n`: prefetch as many more if they are known to be present. */
 IVS_INLINE void ivs_ring_prefetch_dequeue(const struct ivs_ring *r, uint32_t n)
 {
     uint32_t head = (uint32_t)r->cons.cached, there = (uint32_t)(r->cons.cached >> 32) - head, at = head & r->mask;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* ring.c: making, attaching, resetting and waiting; the operations themselves are inline in ring.h. */
+/* ring.c: creation, attachment, reset and wait; the operations are inline in ring.h. */
 #include "ring.h"
 
 #include <inttypes.h>
@@ -10,14 +10,14 @@
 #include "pvt/name.h"
 #include "pvt/sizes.h"
 
-#define COUNT_MAX 0x7fffffffu      /* as DPDK: indices are 32 bits and must be told apart */
-#define HTD_MAX_PART 8u            /* DPDK's default: the head may run an eighth of the ring ahead */
-#define INDEX_TRIES 1000           /* looks at two indices that others move */
+#define COUNT_MAX 0x7fffffffu      /* as in DPDK: 32-bit indices must be distinguishable */
+#define HTD_MAX_PART 8u            /* DPDK's default: the head may be an eighth of the ring ahead */
+#define INDEX_TRIES 1000           /* attempts to read two indices that peers move */
 #define WAIT_SLEEP_FIRST_NS 1000u
 #define WAIT_SLEEP_MOST_NS 1000000u
 
 
-/* The sync type that one end's three flags ask for; -1 if they contradict each other. */
+/* The sync type selected by the three flags of one side; -1 if they contradict each other. */
 static int end_sync(uint32_t flags, uint32_t single, uint32_t rts, uint32_t hts)
 {
     switch (flags & (single | rts | hts)) {
@@ -103,7 +103,7 @@ int ivs_ring_create(void *base, uint64_t length, const struct ivs_ring_info *ask
     format_end(&ring->prod, prod_sync(info.flags), info.capacity);
     format_end(&ring->cons, cons_sync(info.flags), info.capacity);
     ring->crc = IVS_IDENTITY_CRC(ivs_ring_shared, ring);
-    /* release: pairs with the acquire in ivs_ring_attach */
+    /* release: pairs with ivs_ring_attach() */
     atomic_store_explicit(&ring->magic, IVS_RING_MAGIC, memory_order_release);
     return 0;
 }
@@ -126,7 +126,7 @@ static int check_geometry(const struct ivs_ring_shared *ring, uint64_t length)
     return IVS_OK;
 }
 
-/* Others may be working the ring: two tails belong together if the first one did not move meanwhile. */
+/* Peers may be using the ring: two tails are consistent if the first one did not move in between. */
 static int check_indices(struct ivs_ring_shared *ring, uint32_t capacity)
 {
     for (int i = 0; i < INDEX_TRIES; i++) {
@@ -137,7 +137,7 @@ static int check_indices(struct ivs_ring_shared *ring, uint32_t capacity)
         if (atomic_load_explicit(&ring->cons.tail, memory_order_acquire) == cons)
             return IVS_FAULT_INDEX;
     }
-    return IVS_OK; /* it moves, so somebody works it */
+    return IVS_OK; /* it moves, so a peer is using it */
 }
 
 int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t stall_ns, struct ivs_ring_info *info)
@@ -149,7 +149,7 @@ int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t st
         return IVS_FAULT_ALIGNMENT;
     if (length < sizeof(copy))
         return IVS_FAULT_LENGTH;
-    /* acquire: pairs with the release in ivs_ring_create */
+    /* acquire: pairs with ivs_ring_create() */
     if (atomic_load_explicit(&shared->magic, memory_order_acquire) != IVS_RING_MAGIC)
         return IVS_FAULT_MAGIC;
     memcpy(&copy, shared, sizeof(copy));
@@ -175,7 +175,7 @@ int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t st
     r->elem_size = copy.elem_size;
     r->prod_sync = copy.prod.sync_type;
     r->cons_sync = copy.cons.sync_type;
-    /* no bound is known yet: a head that is elsewhere makes the first operation read the opposite tail */
+    /* no limit yet: a head that differs makes the first operation reload the opposite tail */
     r->prod.cached = ivs_ring_word(copy.prod.head - 1);
     r->cons.cached = ivs_ring_word(copy.cons.head - 1);
     ivs_ring_refuse(r, 0);
@@ -208,7 +208,7 @@ int ivs_ring_reset(struct ivs_ring *r)
     union ivs_ring_end *cons = &r->shared->cons;
     uint32_t to = atomic_load_explicit(&prod->tail, memory_order_acquire);
 
-    /* both words of an RTS end carry the count in their low half: equal counts mean that nobody is inside */
+    /* both words of an RTS side have the count in their low half: equal counts mean that no operation is in progress */
     if (r->prod_sync == IVS_SYNC_RTS)
         atomic_store_explicit(&prod->rts.head, atomic_load(&prod->rts.tail), memory_order_release);
     else
@@ -295,13 +295,13 @@ int ivs_ring_rollback(struct ivs_ring *r, enum ivs_ring_role role, const struct 
         return refuse;
     if (ivs_ring_sync(r, role) != IVS_SYNC_ST)
         return -ENOTSUP;
-    /* release: pairs with the acquire in ivs_ring_acquire_end */
+    /* release: pairs with ivs_ring_acquire_end() */
     return atomic_compare_exchange_strong_explicit(&ivs_ring_own(r, role)->hts.raw, &raw,
                                                    (uint64_t)seen->tail << 32 | seen->tail, memory_order_acq_rel,
                                                    memory_order_relaxed);
 }
 
-/* A name as a peer may have left it: what is not printable becomes a question mark. */
+/* Copy a name that a peer may have overwritten, with unprintable characters replaced by question marks. */
 static void printable_name(const struct ivs_ring_shared *ring, char name[IVS_NAME_SIZE])
 {
     memcpy(name, ring->name, IVS_NAME_SIZE);

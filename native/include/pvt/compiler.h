@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* inline.h: how the fast paths in these headers are marked. */
+/* compiler.h: attributes of the fast paths in these headers. */
 #ifndef IVS_INLINE_H
 #define IVS_INLINE_H
 
 #define IVS_INLINE static inline __attribute__((always_inline))
-#define IVS_COLD static __attribute__((noinline, cold, unused)) /* a slow path, kept out of the fast one's way */
-#define IVS_NOINLINE static __attribute__((noinline, unused)) /* too long to stand at every place it is called from */
+#define IVS_COLD static __attribute__((noinline, cold, unused)) /* a slow path, kept out of the fast one's code */
+#define IVS_NOINLINE static __attribute__((noinline, unused)) /* out of line to limit code size */
 #define IVS_LIKELY(x) __builtin_expect(!!(x), 1)
 #define IVS_UNLIKELY(x) __builtin_expect(!!(x), 0)
-/* In a branch that is never taken: keeps it a branch. A conditional move would make what follows wait for both sides. */
+/* In a branch that is rarely taken: keeps it a branch. A conditional move would depend on both values. */
 #define IVS_BRANCH() __asm__ volatile("")
 
 #if defined(__SANITIZE_THREAD__)

@@ -11,7 +11,7 @@
 
 #define IVS_COPY_SHORT 128u /* bytes up to which a call of memcpy costs more than it saves */
 
-/* Sixteen bytes of anything, anywhere. */
+/* Sixteen bytes of any type and alignment. */
 typedef unsigned char ivs_sixteen __attribute__((vector_size(16), aligned(1), may_alias));
 
 IVS_INLINE void ivs_move_4(unsigned char *d, const unsigned char *s)
@@ -45,9 +45,9 @@ IVS_INLINE void ivs_move_64(unsigned char *d, const unsigned char *s)
     ivs_move_32(d + 32, s + 32);
 }
 
-/* Copies `bytes`, a multiple of 4, between places that do not overlap. Any length between a power of two and the next is
- * two moves of the lower one, from the beginning and up to the end. Never wider than 16 bytes: an element of 16 bytes
- * wherever it lies is within one cache line, and is read back from a store as wide as the load. */
+/* Copy `bytes`, a multiple of 4, between areas that do not overlap. A length between two powers of two takes two moves
+ * of the lower power, from the start and up to the end. No move is wider than 16 bytes: an element of 16 bytes stays
+ * within one cache line, and is read back by a load as wide as the store. */
 IVS_INLINE void ivs_copy(void *to, const void *from, size_t bytes)
 {
     unsigned char *d = (unsigned char *)to;
@@ -57,7 +57,7 @@ IVS_INLINE void ivs_copy(void *to, const void *from, size_t bytes)
         memcpy(d, s, bytes);
         return;
     }
-    /* Hides from gcc what the pointers point to: it warns of branches that an array of that length never takes. */
+    /* Hides the pointers' origin from gcc, which would warn of branches that an array of that length never takes. */
     __asm__("" : "+r"(d), "+r"(s));
     if (bytes <= 32) {
         if (bytes >= 16) {

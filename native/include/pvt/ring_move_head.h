@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* ring_head.h: moving the head of an end: what an operation may take. One function a sync type. */
+/* ring_move_head.h: move the head of a side, which reserves elements. One function per sync type. */
 #ifndef IVS_RING_HEAD_H
 #define IVS_RING_HEAD_H
 
@@ -10,8 +10,8 @@
 #include "pvt/ring_stall.h"
 #include "pvt/spin_wait.h"
 
-/* Sets `span` for a head at `head` while the opposite tail is at `opposite`. A bound above the capacity comes from a
- * peer that wrote nonsense, or from a head that is out of date and will fail its compare-and-swap: it is clamped. */
+/* Fill `span` for a head at `head` with the opposite tail at `opposite`. A bound above the capacity comes from a peer
+ * that overwrote the index, or from a stale head whose compare-and-swap will fail: it is clamped. */
 IVS_INLINE void ivs_ring_fit(const struct ivs_ring *r, enum ivs_ring_role role, uint32_t head, uint32_t opposite,
                              uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
@@ -19,7 +19,7 @@ IVS_INLINE void ivs_ring_fit(const struct ivs_ring *r, enum ivs_ring_role role, 
     if (IVS_UNLIKELY(bound > r->capacity))
         bound = r->capacity;
     span->head = head;
-    if (IVS_UNLIKELY(n > bound)) { /* a branch, so that the new head does not have to wait for the opposite tail */
+    if (IVS_UNLIKELY(n > bound)) { /* a branch, so that the new head does not depend on the opposite tail */
         IVS_BRANCH();
         n = behavior == IVS_BULK ? 0 : bound;
     }
@@ -27,8 +27,8 @@ IVS_INLINE void ivs_ring_fit(const struct ivs_ring *r, enum ivs_ring_role role, 
     span->left = bound - n;
 }
 
-/* An ST end's word after `n` more elements. One addition, since the next operation waits for it; but not where the head
- * wraps and carries into the tail, or where somebody left the two apart. */
+/* The word of an ST side after `n` more elements. One addition, since the next operation depends on it; except where
+ * the head wraps and would carry into the tail, or where head and tail differ. */
 IVS_INLINE uint64_t ivs_ring_sum_st(uint64_t word, uint32_t n)
 {
     uint64_t sum = word + ivs_ring_word(n);
@@ -39,9 +39,9 @@ IVS_INLINE uint64_t ivs_ring_sum_st(uint64_t word, uint32_t n)
     return sum;
 }
 
-/* Whether what is cached of the opposite end leaves room for `n`. The limit is never further from where this handle left
- * the head than the capacity; but threads that break the rule of ST can tear the two apart, so a number that comes from
- * them is believed up to the capacity only. One element is never outside the ring, wherever they are. */
+/* Whether the cached limit leaves room for `n`. The limit is never further from where this handle left the head than
+ * the capacity; but threads that violate the rule of ST can tear the two apart, so it is used up to the capacity only.
+ * One element is never outside the ring. */
 IVS_INLINE bool ivs_ring_suffices(const struct ivs_ring *r, uint32_t limit, uint32_t head, uint32_t n)
 {
     if (__builtin_constant_p(n) && n == 1)
@@ -49,7 +49,7 @@ IVS_INLINE bool ivs_ring_suffices(const struct ivs_ring *r, uint32_t limit, uint
     return n <= limit - head && limit - head <= r->capacity;
 }
 
-/* Reads the opposite tail. Returns what is cached then, if all that can be is done: limit << 32 | head after it. */
+/* Reload the opposite tail. Returns the new cached word: limit << 32 | head. */
 IVS_INLINE uint64_t ivs_ring_reload_st(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                      uint32_t head, uint32_t n, enum ivs_ring_behavior behavior)
 {
@@ -58,21 +58,22 @@ IVS_INLINE uint64_t ivs_ring_reload_st(const struct ivs_ring *r, enum ivs_ring_r
     return (uint64_t)(head + span.n + span.left) << 32 | (uint32_t)(head + span.n);
 }
 
-/* A producer knows of room for many elements and seldom has to look; a consumer mostly finds what was just put in. */
+/* A producer usually has room for many elements and seldom reloads; a consumer usually finds what was just enqueued. */
 IVS_NOINLINE uint64_t ivs_ring_reload_producer(const struct ivs_ring *r, union ivs_ring_end *own, uint32_t head, uint32_t n,
                                             enum ivs_ring_behavior behavior)
 {
     return ivs_ring_reload_st(r, IVS_PRODUCER, own, head, n, behavior);
 }
 
-/* About as long as a cache line takes to another core and back, on any processor (a pause instruction is not). */
+/* Spin about 120 ns (docs/design/0018); uncalibrated, scales with the clock rate. Not a pause instruction, whose length
+ * differs by processor. */
 IVS_NOINLINE void ivs_ring_backoff(void)
 {
     for (uint32_t turn = 0; turn < 384; turn++)
         __asm__ volatile("");
 }
 
-/* What is cached of the opposite end does not do. */
+/* Slow path: the cached limit is too small; reload the opposite tail. */
 IVS_INLINE void ivs_ring_reserve_new(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                      uint64_t word, uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
@@ -83,7 +84,7 @@ IVS_INLINE void ivs_ring_reserve_new(struct ivs_ring *r, enum ivs_ring_role role
 
     span->head = head;
     span->left = limit - (uint32_t)cached;
-    if (IVS_UNLIKELY(limit < (uint32_t)cached)) /* a limit behind the wrap would let ivs_ring_reserve_st carry */
+    if (IVS_UNLIKELY(limit < (uint32_t)cached)) /* a limit beyond the wrap would make ivs_ring_reserve_st carry */
         cached |= ~UINT64_C(0) << 32;
     ivs_ring_side(r, role)->cached = cached;
     if (IVS_UNLIKELY((uint32_t)cached == head)) {
@@ -95,7 +96,7 @@ IVS_INLINE void ivs_ring_reserve_new(struct ivs_ring *r, enum ivs_ring_role role
     span->new_word = ivs_ring_sum_st(word, span->n);
 }
 
-/* One goes in and one comes out, so nothing is cached of before or afterwards: the usual case of who takes one at a time. */
+/* Fast path for a consumer that keeps up: ring depth alternates between 0 and 1. */
 IVS_INLINE bool ivs_ring_last_one(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                   uint32_t limit, uint32_t head, uint32_t n)
 {
@@ -103,8 +104,8 @@ IVS_INLINE bool ivs_ring_last_one(const struct ivs_ring *r, enum ivs_ring_role r
            IVS_LIKELY(ivs_ring_other_tail(r, role, own) == head + 1);
 }
 
-/* The head itself moves with the tail, in ivs_ring_publish: nobody else at this end could use to know it earlier.
- * `exact`: span->left is asked for, so the opposite tail is read even if what is cached of it suffices. */
+/* The head itself moves with the tail, in ivs_ring_publish: no other thread of this side needs to know it earlier.
+ * `exact`: span->left is requested, so the opposite tail is read even if the cached limit suffices. */
 IVS_INLINE int ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own, uint32_t n,
                                    enum ivs_ring_behavior behavior, bool exact, struct ivs_ring_span *span)
 {
@@ -113,7 +114,7 @@ IVS_INLINE int ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role, 
     uint64_t word = atomic_load_explicit(&own->hts.raw, memory_order_relaxed);
     uint64_t cached = side->cached;
 
-    /* If another handle moved the head meanwhile, what was read of the opposite end is no bound any more. */
+    /* If another handle has moved the head, the cached limit is not valid. */
     if (IVS_UNLIKELY((uint32_t)cached != (uint32_t)word)) {
         int result = ivs_ring_acquire_end(r, role);
         if (result != 0)
@@ -127,11 +128,11 @@ IVS_INLINE int ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role, 
         side->cached = span->new_word;
     } else if (IVS_UNLIKELY(exact || !ivs_ring_suffices(r, limit, head, n))) {
         ivs_ring_reserve_new(r, role, own, word, n, behavior, span);
-        /* A little more than was asked for: two cores are close on each other's heels, and tails and elements cross between
-         * them for every few. Who waits a moment makes it fewer times. At an exact look, which comes each time, nobody waits. */
+        /* The ring is nearly empty or full, so the tail line ping-pongs on every call. Back off once so the next reload
+         * finds a batch. There is no backoff if exactly the requested number is available. */
         if (!exact && IVS_UNLIKELY(span->left - 1 < r->capacity / 4))
             ivs_ring_backoff();
-    } else { /* no carry: the limit is not behind the wrap */
+    } else { /* no carry: the limit is not beyond the wrap */
         *span = (struct ivs_ring_span){.head = head, .n = n, .left = limit - head - n, .new_word = word + ivs_ring_word(n)};
         side->cached = cached + n;
     }
@@ -141,8 +142,8 @@ IVS_INLINE int ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role, 
 IVS_INLINE void ivs_ring_reserve_mt(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                     uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
-    /* acquire: pairs with the release of the compare-and-swap below by whoever moved this head last, so that the
-     * opposite tail read next is at least as new as the one that entitled him, and the bound cannot underflow */
+    /* acquire: pairs with ivs_ring_reserve_mt(): the opposite tail read next is at least as new as the one that
+     * permitted the last move of this head, so the bound cannot underflow */
     uint32_t head = atomic_load_explicit(&own->head, memory_order_acquire);
     do {
         ivs_ring_fit(r, role, head, ivs_ring_other_tail(r, role, own), n, behavior, span);
@@ -152,7 +153,7 @@ IVS_INLINE void ivs_ring_reserve_mt(const struct ivs_ring *r, enum ivs_ring_role
                                                                  memory_order_release, memory_order_acquire)));
 }
 
-/* Waits until the head at *head is not too far ahead of the tail; reads it anew meanwhile. */
+/* Wait until the head at *head is not too far ahead of the tail; reload the head on the way. */
 IVS_COLD int ivs_ring_wait_rts(struct ivs_ring *r, enum ivs_ring_role role, uint32_t htd_max, uint64_t *head)
 {
     const union ivs_ring_end *own = ivs_ring_own(r, role);
@@ -165,8 +166,8 @@ IVS_COLD int ivs_ring_wait_rts(struct ivs_ring *r, enum ivs_ring_role role, uint
     return 0;
 }
 
-/* An RTS word after one more operation on `n` elements: positions are in the high half, operations are counted in the
- * low one. One addition, since the next compare-and-swap waits for it; a count that wraps must not carry. */
+/* The RTS word after one more operation on `n` elements: positions in the high half, operation count in the low half.
+ * One addition, since the next compare-and-swap depends on it; a count that wraps must not carry. */
 IVS_INLINE uint64_t ivs_ring_rts_sum(uint64_t word, uint32_t n)
 {
     uint64_t sum = word + ((uint64_t)n << 32 | 1);
@@ -180,9 +181,9 @@ IVS_INLINE uint64_t ivs_ring_rts_sum(uint64_t word, uint32_t n)
 IVS_INLINE int ivs_ring_reserve_rts(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                     uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
-    /* a setting that all share; nonsense there makes us wait or not, and a wait has an end */
+    /* a setting that all participants share; a wrong value only makes this operation wait or not, and waits are bounded */
     uint32_t htd_max = __atomic_load_n(&own->rts.htd_max, __ATOMIC_RELAXED);
-    /* acquire: as in ivs_ring_reserve_mt */
+    /* acquire: pairs with ivs_ring_reserve_rts(), as in ivs_ring_reserve_mt */
     uint64_t head = atomic_load_explicit(&own->rts.head, memory_order_acquire);
     uint64_t next;
     do {
@@ -202,7 +203,7 @@ IVS_INLINE int ivs_ring_reserve_rts(struct ivs_ring *r, enum ivs_ring_role role,
     return 0;
 }
 
-/* Waits until nobody is inside an HTS end, that is until the two halves of its word are equal. */
+/* Wait until no operation is in progress on an HTS side, that is until the two halves of its word are equal. */
 IVS_COLD int ivs_ring_wait_hts(struct ivs_ring *r, enum ivs_ring_role role, uint64_t *raw)
 {
     const union ivs_ring_end *own = ivs_ring_own(r, role);
@@ -219,7 +220,7 @@ IVS_COLD int ivs_ring_wait_hts(struct ivs_ring *r, enum ivs_ring_role role, uint
 IVS_INLINE int ivs_ring_reserve_hts(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                     uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
-    /* acquire: pairs with the release in ivs_ring_publish_whole by the thread that was inside before */
+    /* acquire: pairs with ivs_ring_publish_whole() of the previous thread */
     uint64_t raw = atomic_load_explicit(&own->hts.raw, memory_order_acquire);
     uint64_t next;
     do {
@@ -232,7 +233,7 @@ IVS_INLINE int ivs_ring_reserve_hts(struct ivs_ring *r, enum ivs_ring_role role,
         if (IVS_UNLIKELY(span->n == 0))
             return 0;
         next = (raw & ~UINT64_C(0xffffffff)) | (uint32_t)(span->head + span->n);
-        /* acquire, release: as the head of ivs_ring_reserve_mt */
+        /* acquire, release: pairs with ivs_ring_reserve_hts(), as in ivs_ring_reserve_mt */
     } while (IVS_UNLIKELY(!atomic_compare_exchange_weak_explicit(&own->hts.raw, &raw, next, memory_order_acq_rel,
                                                                  memory_order_acquire)));
     return 0;

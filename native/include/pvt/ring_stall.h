@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* ring_stall.h: ends whose tail a peer does not move: how they are noticed, remembered, and taken up again.
+/* ring_stall.h: sides whose tail a peer does not move: how a stall is detected, remembered and cleared.
  *
- * A peer that dies (or is stopped) between the move of a head and that of the tail leaves the end half moved. Who meets
- * that waits once, for `stall_ns` at most, and gets -ETIMEDOUT. The handle then remembers the tail it stalled at and shuts
- * its gate at that end: further operations fail at once until that tail has moved. The gate is looked at anyway, so none
- * of this costs an operation anything that does not stall.
+ * A peer that dies (or is stopped) between the move of the head and the update of the tail leaves the side incomplete.
+ * The next participant waits once, at most `stall_ns`, and gets -ETIMEDOUT. Its handle then records the tail and shuts
+ * the state word of that side: further operations fail at once until the tail has moved. The state word is read anyway,
+ * so an operation that does not stall costs nothing more.
  *
- * ST ends: our own operations move head and tail by one store, so nobody of ours leaves one half moved; DPDK's do. A
- * handle that finds such an end when it takes it over from another one would publish elements that were never written.
- */
+ * ST sides: operations of this project move head and tail by one store, so only DPDK's leave a side incomplete. A
+ * handle that acquires such a side would publish elements that were never written. */
 #ifndef IVS_RING_STALL_H
 #define IVS_RING_STALL_H
 
@@ -23,13 +22,13 @@ IVS_INLINE uint64_t ivs_ring_open_state(const struct ivs_ring *r, enum ivs_ring_
     return (uint64_t)r->elem_size + ivs_ring_sync(r, role);
 }
 
-/* The word that changes whenever an operation at this end is finished. acquire: as ivs_ring_tail. */
+/* The word that changes whenever an operation on this side completes. acquire: pairs with ivs_ring_publish(). */
 IVS_INLINE uint64_t ivs_ring_tail_word(const union ivs_ring_end *own, uint32_t sync)
 {
     return sync == IVS_SYNC_RTS ? atomic_load_explicit(&own->rts.tail, memory_order_acquire) : ivs_ring_tail(own, sync);
 }
 
-/* Whether somebody is between the move of this end's head and that of its tail. */
+/* Whether elements are reserved but not published on this side. */
 IVS_INLINE bool ivs_ring_is_incomplete(const union ivs_ring_end *own, uint32_t sync)
 {
     if (sync == IVS_SYNC_RTS)
@@ -41,7 +40,7 @@ IVS_INLINE bool ivs_ring_is_incomplete(const union ivs_ring_end *own, uint32_t s
     return (uint32_t)raw != (uint32_t)(raw >> 32);
 }
 
-/* Gives a peer up: shuts the gate until its tail moves. Always -ETIMEDOUT. */
+/* Report a stall: shut the side until its tail moves. Always returns -ETIMEDOUT. */
 IVS_COLD int ivs_ring_stall(struct ivs_ring *r, enum ivs_ring_role role)
 {
     struct ivs_ring_side *side = ivs_ring_side(r, role);
@@ -49,13 +48,13 @@ IVS_COLD int ivs_ring_stall(struct ivs_ring *r, enum ivs_ring_role role)
     uint64_t at = ivs_ring_tail_word(ivs_ring_own(r, role), ivs_ring_sync(r, role));
 
     atomic_store_explicit(&side->stalled_at, at, memory_order_relaxed);
-    /* release: pairs with the acquire in ivs_ring_resumes; unless the handle was closed meanwhile, or is in a peek */
+    /* release: pairs with ivs_ring_resumes(); fails if the handle was closed in between, or is in a peek */
     (void)atomic_compare_exchange_strong_explicit(&side->state_word, &gate, IVS_STATE_STALLED, memory_order_release,
                                                   memory_order_relaxed);
     return -ETIMEDOUT;
 }
 
-/* Whether the gate was shut by a stall that is over: opens it again then. */
+/* Whether the side was shut by a stall that has cleared: reopens it then. */
 IVS_COLD bool ivs_ring_resumes(struct ivs_ring *r, enum ivs_ring_role role)
 {
     struct ivs_ring_side *side = ivs_ring_side(r, role);
@@ -72,8 +71,8 @@ IVS_COLD bool ivs_ring_resumes(struct ivs_ring *r, enum ivs_ring_role role)
                                                    memory_order_relaxed, memory_order_relaxed);
 }
 
-/* An MT end where there is nothing to take while somebody is inside: he may have taken all of it and died, and then it
- * stays so. 0, or -ETIMEDOUT once it has been so for `stall_ns`. */
+/* An MT side with nothing to do while a peer is inside: the peer may have reserved everything and died; report a stall
+ * after `stall_ns`. Returns 0 before that, then -ETIMEDOUT. */
 IVS_COLD int ivs_ring_suspect_stall(struct ivs_ring *r, enum ivs_ring_role role)
 {
     struct ivs_ring_side *side = ivs_ring_side(r, role);
@@ -86,19 +85,18 @@ IVS_COLD int ivs_ring_suspect_stall(struct ivs_ring *r, enum ivs_ring_role role)
         atomic_store_explicit(&side->suspected_since, now, memory_order_relaxed);
         return 0;
     }
-    /* another thread of this handle may just have looked at the clock later than this one */
+    /* another thread of this handle may have read the clock later than this one */
     return now > since && now - since >= r->stall_ns ? ivs_ring_stall(r, role) : 0;
 }
 
-/* This handle takes an ST end over from another one, or works it for the first time: says by whom the end is worked from
- * now on, where its head is, and that nothing is known of the opposite end (side->cached). 0, or -ETIMEDOUT where the other
- * one does not finish what it began. */
+/* Acquire an ST side from another handle, or for the first time: record the owner, read the head, and discard the
+ * cached limit. Returns 0, or -ETIMEDOUT if the other handle's operation stays incomplete. */
 IVS_COLD int ivs_ring_acquire_end(struct ivs_ring *r, enum ivs_ring_role role)
 {
     struct ivs_ring_side *side = ivs_ring_side(r, role);
     union ivs_ring_end *own = ivs_ring_own(r, role);
     struct ivs_wait wait = IVS_WAIT_INIT(r->stall_ns);
-    /* acquire: pairs with the release in ivs_ring_publish_whole: what the other one did at this end was before */
+    /* acquire: pairs with ivs_ring_publish_whole(): operations of the previous handle come first */
     uint64_t raw = atomic_load_explicit(&own->hts.raw, memory_order_acquire);
 
     while ((uint32_t)raw != (uint32_t)(raw >> 32)) {

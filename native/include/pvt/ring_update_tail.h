@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* ring_tail.h: moving the tail of an end: what was reserved becomes visible. One function a sync type.
+/* ring_update_tail.h: update the tail of a side, which publishes reserved elements. One function per sync type.
  *
- * Every release here pairs with the acquire in ivs_ring_tail: elements before tail.
- */
+ * Every release here pairs with ivs_ring_tail(): elements before the tail. */
 #ifndef IVS_RING_TAIL_H
 #define IVS_RING_TAIL_H
 
@@ -12,22 +11,22 @@
 #include "pvt/ring_stall.h"
 #include "pvt/spin_wait.h"
 
-/* ST and HTS: nobody else is inside, so the head is known too. Both in one store: they are read as one word by the next
- * operation, and a store is saved. */
+/* ST and HTS: only one operation is in progress, so the head is known too. One store for both halves: the next
+ * operation reads them as one word. */
 IVS_INLINE void ivs_ring_publish_whole(union ivs_ring_end *own, uint32_t tail)
 {
     atomic_store_explicit(&own->hts.raw, ivs_ring_word(tail), memory_order_release);
 }
 
-/* Waits for the peers that were inside before us. Where they do not come out, what we reserved is given back if nobody
- * reserved more behind it: then a peer that was only slow finds the end as it left it, and nothing is lost. */
+/* Wait for the peers that reserved earlier. If they do not finish, return the reservation if no peer reserved behind
+ * it: then a peer that was only slow finds the side as it left it, and no element is lost. */
 IVS_COLD int ivs_ring_wait_mt(struct ivs_ring *r, union ivs_ring_end *own, uint32_t head, uint32_t n)
 {
     struct ivs_wait wait = IVS_WAIT_INIT(r->stall_ns);
     do {
         if (!ivs_wait_step(&wait)) {
             uint32_t next = head + n;
-            /* release: pairs with the acquire in ivs_ring_reserve_mt: who reserves this anew comes after our copying */
+            /* release: pairs with ivs_ring_reserve_mt(): the next reservation of these slots comes after this copy */
             (void)atomic_compare_exchange_strong_explicit(&own->head, &next, head, memory_order_release,
                                                           memory_order_relaxed);
             return ivs_ring_stall(r, own == &r->shared->prod ? IVS_PRODUCER : IVS_CONSUMER);
@@ -36,8 +35,8 @@ IVS_COLD int ivs_ring_wait_mt(struct ivs_ring *r, union ivs_ring_end *own, uint3
     return 0;
 }
 
-/* MT: tails move in the order of heads. The acquire in ivs_ring_tail makes who sees our tail also see the elements of
- * the peers before us. */
+/* MT: tails move in the order of heads. The acquire in ivs_ring_tail orders the elements of earlier peers before this
+ * tail. */
 IVS_INLINE int ivs_ring_publish_mt(struct ivs_ring *r, union ivs_ring_end *own, uint32_t head, uint32_t n)
 {
     if (IVS_UNLIKELY(ivs_ring_tail(own, IVS_SYNC_MT) != head)) {
@@ -49,8 +48,8 @@ IVS_INLINE int ivs_ring_publish_mt(struct ivs_ring *r, union ivs_ring_end *own, 
     return 0;
 }
 
-/* RTS: the tail's word after one more operation. The one that makes the counts equal moves the tail to where the head
- * is: then the words are equal too. */
+/* RTS: the tail's word after one more operation. The operation that makes the counts equal moves the tail to the head,
+ * so that both words are equal. */
 IVS_INLINE uint64_t ivs_ring_rts_next(const union ivs_ring_end *own, uint64_t tail)
 {
     uint64_t head = atomic_load_explicit(&own->rts.head, memory_order_relaxed);
@@ -60,8 +59,8 @@ IVS_INLINE uint64_t ivs_ring_rts_next(const union ivs_ring_end *own, uint64_t ta
     return (tail & ~UINT64_C(0xffffffff)) | count;
 }
 
-/* Others are inside too: counts this operation. Each failure is a success of somebody's; the limit is for a peer that
- * scribbles. */
+/* Other operations are in progress: count this one. Each failure is the success of another participant; the limit is
+ * for a peer that overwrites the word. */
 IVS_INLINE int ivs_ring_count_rts(const struct ivs_ring *r, union ivs_ring_end *own, uint64_t tail)
 {
     struct ivs_wait wait = IVS_WAIT_INIT(r->stall_ns);
@@ -72,10 +71,9 @@ IVS_INLINE int ivs_ring_count_rts(const struct ivs_ring *r, union ivs_ring_end *
     return 0;
 }
 
-/* RTS: a tail that is what the head was before this operation says that all operations before it are finished and none
- * after it: its position was reached, and no more were counted. Then it becomes what this operation made of the head,
- * without a look at anything. acquire: pairs with the release of the operations counted before, which carries their
- * elements. */
+/* RTS: a tail equal to the head's previous word proves that all earlier operations are complete and no later one is.
+ * The tail then becomes the head's word of this operation, without another read. acquire: pairs with
+ * ivs_ring_count_rts(), which carries the elements of earlier operations. */
 IVS_INLINE int ivs_ring_publish_rts(const struct ivs_ring *r, union ivs_ring_end *own, const struct ivs_ring_span *span)
 {
     uint64_t tail = span->old_word;

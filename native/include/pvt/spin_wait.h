@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* wait.h: a bounded wait for a peer: spin, then yield, then give up. */
+/* spin_wait.h: a bounded wait for a peer: spin, then yield, then time out. */
 #ifndef IVS_WAIT_H
 #define IVS_WAIT_H
 
@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <time.h>
 
-#define IVS_WAIT_SPINS 64u /* pauses before the clock is read and the processor given away */
+#define IVS_WAIT_SPINS 64u /* pauses before the clock is read and the processor is yielded */
 
 struct ivs_wait {
     uint64_t limit_ns;
@@ -34,7 +34,7 @@ static inline void ivs_pause(void)
 #endif
 }
 
-/* One step of waiting. False once `limit_ns` have passed since the first look at the clock. */
+/* One step of a wait. Returns false once `limit_ns` have passed since the clock was first read. */
 static inline bool ivs_wait_step(struct ivs_wait *w)
 {
     if (w->spins < IVS_WAIT_SPINS) {
