@@ -128,6 +128,21 @@ def test_guest_ended_by_forwarded_signal_is_not_restarted(own_tmp: Path, vm0: iv
     assert int(errors.split()[-1]) >= 0
 
 
+def test_guest_that_exits_with_0_on_forwarded_signal_is_not_restarted(vm0: ivshmem.Metadata) -> None:
+    script = 'trap "exit 0" TERM; echo on; while :; do sleep 0.02; done'
+    command = [IVSHMEM, "emulate", "--kill", "300", "--repeat", "9", "vm0", "--", "sh", "-c", script]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "on\n"
+        process.send_signal(signal.SIGTERM)
+        try:
+            out, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (0, "")
+
+
 @pytest.mark.parametrize(
     "options",
     [["--slow", "0.5"], ["--slow", "x"], ["--kill", "0"], ["--kill", "-1"], ["--repeat", "2"], ["--seed", "2"]],
