@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* check.h: checks for the test programs here: a failed one is printed, counted, and makes the program fail. */
+/* check.h: checks for the test programs: a failed check is printed and counted, and makes the program fail. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHECK_PRINTED 20 /* failures that are printed; one often brings a thousand others */
+#define CHECK_PRINTED 20 /* failures that are printed; one failure often causes many others */
 
 static _Atomic int check_failures;
 
@@ -29,7 +29,7 @@ static inline void check_equal(long long a, long long b, const char *file, int l
 #define CHECK(condition) check_that((condition), __FILE__, __LINE__, #condition)
 #define CHECK_EQ(a, b) check_equal((long long)(a), (long long)(b), __FILE__, __LINE__, #a " == " #b)
 
-/* Ends the program at once: nothing that follows would make sense. */
+/* Ends the program at once if later checks would be meaningless. */
 #define REQUIRE(condition)                                                                                             \
     do {                                                                                                               \
         if (!(condition)) {                                                                                            \
@@ -38,7 +38,7 @@ static inline void check_equal(long long a, long long b, const char *file, int l
         }                                                                                                              \
     } while (0)
 
-/* Runs one test function and says its name if it failed. */
+/* Runs one test function and prints its name if it failed. */
 #define RUN(test)                                                                                                      \
     do {                                                                                                               \
         int before = atomic_load(&check_failures);                                                                     \
@@ -52,7 +52,7 @@ static inline int check_result(void)
     return atomic_load(&check_failures) == 0 ? 0 : 1;
 }
 
-/* Zeroed memory of exactly `bytes` bytes at a cache line, so that a sanitizer sees a step beyond it. */
+/* Zeroed memory of exactly `bytes` bytes at a cache line, so that a sanitizer detects accesses beyond it. */
 static inline void *check_memory(size_t bytes)
 {
     void *memory = NULL;
@@ -60,7 +60,7 @@ static inline void *check_memory(size_t bytes)
     return memset(memory, 0, bytes);
 }
 
-/* xorshift: the same numbers from the same seed, on every machine. */
+/* xorshift: the same sequence for the same seed on every machine. */
 static inline uint32_t check_random(uint64_t *state)
 {
     *state ^= *state << 13;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* crew.h: a crew of workers on shared memory: threads of this process, or processes of their own. */
+/* crew.h: concurrent workers on shared memory: threads of this process, or child processes. */
 #ifndef CREW_H
 #define CREW_H
 
@@ -27,7 +27,7 @@ static inline void *crew_thread(void *argument)
     return NULL;
 }
 
-/* Memory that children share. */
+/* Memory shared with children. */
 static inline void *crew_memory(size_t bytes)
 {
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -47,7 +47,7 @@ static inline void crew_threads(uint32_t n, crew_work work, void *shared)
         pthread_join(threads[i], NULL);
 }
 
-/* A failed check in a child makes the child's status 1, which is a failed check here. */
+/* A failed check in a child makes its exit status 1, which is a failed check here. */
 static inline void crew_processes(uint32_t n, crew_work work, void *shared)
 {
     pid_t children[CREW_MOST];
@@ -67,7 +67,7 @@ static inline void crew_processes(uint32_t n, crew_work work, void *shared)
     }
 }
 
-/* Runs work(0..n-1, shared) all at once: "threads" or "processes". */
+/* Run work(0..n-1, shared) concurrently: "threads" or "processes". */
 static inline void crew_run(const char *kind, uint32_t n, crew_work work, void *shared)
 {
     if (strcmp(kind, "threads") == 0)

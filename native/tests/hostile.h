@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* hostile.h: an object between guard pages, and a vandal who writes anything anywhere in it. */
+/* hostile.h: an object between guard pages, and a process that overwrites any part of it. */
 #ifndef HOSTILE_H
 #define HOSTILE_H
 
@@ -13,9 +13,9 @@
 
 #define HOSTILE_PAGE 4096u
 #define HOSTILE_STALL_NS 10000u
-#define HOSTILE_WATCHDOG_S 120u /* the whole program; a hang is a SIGALRM */
+#define HOSTILE_WATCHDOG_S 120u /* for the whole program; a hang ends in SIGALRM */
 
-/* `bytes` shared bytes with an inaccessible page on each side, flush with the one in front or the one behind. */
+/* `bytes` shared bytes with an inaccessible page on each side, adjacent to the one before or the one after. */
 static inline unsigned char *hostile_arena(size_t bytes, bool flush_behind)
 {
     size_t whole = (bytes + HOSTILE_PAGE - 1) / HOSTILE_PAGE * HOSTILE_PAGE;
@@ -34,7 +34,7 @@ static inline void hostile_release(unsigned char *memory, size_t bytes)
     munmap(pages, whole + 2 * HOSTILE_PAGE);
 }
 
-/* One corruption: 1 to 8 bytes, random or such as do harm, anywhere; mostly in the first `busy` bytes. */
+/* One corruption: 1 to 8 bytes, random or chosen values, at any offset; mostly in the first `busy` bytes. */
 static inline void hostile_spoil(unsigned char *memory, size_t bytes, size_t busy, uint64_t *seed)
 {
     static const uint64_t harmful[] = {0, 1, 63, 64, 65, 0x7fffffff, 0x80000000u, 0xffffffffu, UINT64_MAX,
@@ -53,7 +53,7 @@ static inline void hostile_spoil(unsigned char *memory, size_t bytes, size_t bus
         ((volatile unsigned char *)memory)[at + i] = (unsigned char)(value >> (8 * i));
 }
 
-/* Another process that spoils until it is killed; *count says how often. */
+/* Another process that corrupts until it is killed; *count counts the corruptions. */
 static inline pid_t hostile_vandal(unsigned char *memory, size_t bytes, size_t busy, uint64_t seed,
                                    _Atomic uint64_t *count)
 {
@@ -64,7 +64,7 @@ static inline pid_t hostile_vandal(unsigned char *memory, size_t bytes, size_t b
     for (;;) {
         hostile_spoil(memory, bytes, busy, &seed);
         if (atomic_fetch_add(count, 1) % 64 == 0)
-            usleep(1); /* let the object be whole for a moment, or nothing but refusals is ever tested */
+            usleep(1); /* leave the object intact for a moment, otherwise only rejections are tested */
     }
 }
 
@@ -76,7 +76,7 @@ static inline void hostile_end(pid_t vandal)
     CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
-/* The seed: the argument, or the time. Printed, so that a failure can be had again. */
+/* The seed: the argument, or the time. Printed, so that a failure can be repeated. */
 static inline uint64_t hostile_seed(int argc, char **argv)
 {
     uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL) * 2654435761u;

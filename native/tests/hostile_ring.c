@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* hostile_ring.c: a ring is worked while somebody writes nonsense over any part of it.
+/* hostile_ring.c: a ring is used while another process overwrites any part of it.
  *
  *   hostile_ring [SEED]
  *
- * Wrong values and errors are fine. A crash, an access outside the ring (guard pages, AddressSanitizer), a result out of
- * range or a wait without end is not. First every corruption lies between two operations, so that a seed can be run
- * again; then another process corrupts while operations run.
- */
+ * Wrong values and errors are expected. A crash, an access outside the ring (guard pages, AddressSanitizer), a result
+ * out of range or an unbounded wait is a failure. First every corruption happens between two operations, so that a seed
+ * can be repeated; then another process corrupts while operations run. */
 #include "hostile.h"
 #include "ring_kit.h"
 #include "ring_peek.h"
@@ -33,7 +32,7 @@ static void make(struct victim *v, uint64_t *seed)
     v->esize = esizes[check_random(seed) % 5];
     REQUIRE(kit_plan(&v->k, counts[check_random(seed) % 5], v->esize, flags) > 0);
     v->k.memory = (struct ivs_ring_shared *)(void *)hostile_arena(v->k.bytes, check_random(seed) % 2);
-    /* a ring begins at a cache line: where its end does not, the guard is up to 63 bytes behind */
+    /* a ring begins at a cache line: if its end does not, the guard page is up to 63 bytes further */
     v->k.memory = (struct ivs_ring_shared *)((uintptr_t)v->k.memory & ~(uintptr_t)63);
     REQUIRE(ivs_ring_create(v->k.memory, v->k.bytes, &v->k.info) == 0);
     kit_set_index(v->k.memory, check_random(seed));
@@ -55,7 +54,7 @@ static bool plausible(int result, uint32_t n)
            result == -EINVAL;
 }
 
-/* Every byte of what a start gave is written and read. */
+/* Write and read every byte that a start reserved. */
 static void touch(struct victim *v, const struct ivs_ring_zc *zc, uint32_t n)
 {
     CHECK_EQ(zc->n1 + zc->n2, n);
@@ -78,7 +77,7 @@ static void two_steps(struct victim *v, uint32_t n, uint64_t *seed)
     uint32_t done = check_random(seed) % ((uint32_t)got + 2);
     int end = enqueue ? ivs_ring_enqueue_zc_finish(&v->r, done) : ivs_ring_dequeue_zc_finish(&v->r, done);
     CHECK(plausible(end, n));
-    if (end < 0) /* one more than was begun */
+    if (end < 0) /* one more than was reserved */
         CHECK_EQ(enqueue ? ivs_ring_enqueue_finish(&v->r, v->objects, v->esize, 0)
                          : ivs_ring_dequeue_finish(&v->r, 0), 0);
 }

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* killed.h: a process that is killed after so many instructions of what it does, and memory that outlives it.
+/* killed.h: a process that is killed after a given number of instructions, and memory that outlives it.
  *
- * What a kill leaves behind is the shared memory. So it is tried after each instruction that changed any of it, which
- * stands for those that follow and change nothing, and before the first one.
- */
+ * A kill leaves only the shared memory behind. So the kill is tried before the first instruction and after each one
+ * that changed the memory, which also represents the following ones that change nothing. */
 #ifndef KILLED_H
 #define KILLED_H
 
@@ -16,12 +15,12 @@
 
 #include "check.h"
 
-#define KILLED_INSTRUCTIONS 20000u /* an operation of more is a loop that does not end */
+#define KILLED_INSTRUCTIONS 20000u /* a longer operation is an endless loop */
 #define KILLED_POINTS 400u
 
 typedef void (*killed_work)(void *subject);
 
-/* Memory that children share. */
+/* Memory shared with children. */
 static inline void *killed_memory(size_t bytes)
 {
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -29,10 +28,10 @@ static inline void *killed_memory(size_t bytes)
     return memory;
 }
 
-/* A child that stops before it works, and ends behind it without another instruction of libc's. */
+/* A child that stops before `work`, and exits after it without another instruction of libc. */
 static inline pid_t killed_start(killed_work work, void *subject)
 {
-    killed_work volatile called = work; /* the same instructions each time: nothing of it is inlined */
+    killed_work volatile called = work; /* volatile: not inlined, so the instructions are the same each time */
     int status;
     pid_t victim = fork();
     REQUIRE(victim >= 0);
@@ -46,7 +45,7 @@ static inline pid_t killed_start(killed_work work, void *subject)
     return victim;
 }
 
-/* One instruction. False if the victim has come to its end. */
+/* Execute one instruction. Returns false if the victim has exited. */
 static inline bool killed_step(pid_t victim)
 {
     int status;
@@ -60,8 +59,8 @@ static inline bool killed_step(pid_t victim)
     return true;
 }
 
-/* Lets a victim come to its end. Writes to `points` after how many instructions `memory` was not as before, rising, and
- * 0 as the first. Returns how many points there are. */
+/* Run a victim to its end. Writes to `points` the rising numbers of instructions after which `memory` had changed, with
+ * 0 as the first. Returns the number of points. */
 static inline uint32_t killed_points(killed_work work, void *subject, const void *memory, size_t bytes,
                                      uint32_t *points)
 {
@@ -83,7 +82,7 @@ static inline uint32_t killed_points(killed_work work, void *subject, const void
     return n;
 }
 
-/* Runs `work` in a child and kills it after so many instructions. */
+/* Run `work` in a child and kill it after this many instructions. */
 static inline void killed_after(uint32_t instructions, killed_work work, void *subject)
 {
     int status;

@@ -1,21 +1,20 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* killed_ring.c: a ring whose peer is killed between any two instructions of an operation.
  *
- * The survivor gets each committed element once and in order, never part of an operation, and never hangs: at an end
- * that was left half moved (MT, RTS, HTS) it is told so in time. An ST end is never left so.
- */
+ * The survivor gets each committed element once and in order, never part of an operation, and never hangs: on a side
+ * that was left incomplete (MT, RTS, HTS) it gets -ETIMEDOUT in time. An ST side is never left incomplete. */
 #include "killed.h"
 #include "ring_kit.h"
 #include "ring_peek.h"
 
 #define STALL_NS 300000u
-#define PATIENCE_NS UINT64_C(5000000000) /* the machine may have other things to do */
-#define WORDS 3u                         /* 24 bytes an element: no processor stores that at once */
+#define PATIENCE_NS UINT64_C(5000000000) /* the machine may be busy */
+#define WORDS 3u                         /* 24 bytes per element: no processor stores that at once */
 #define ESIZE (8u * WORDS)
-#define HELD 5u          /* elements in the ring beforehand: 1, 2, ... */
+#define HELD 5u          /* elements in the ring at the start: 1, 2, ... */
 #define OPERATED 2u      /* elements of the victim's operation: 6 and 7, or 1 and 2 */
 #define NEW 100u         /* what the survivor enqueues */
-#define START 0xfffffffau /* of both indices: the operations go over the ring's end, and over 2^32 */
+#define START 0xfffffffau /* of both indices: the operations cross the ring's end and 2^32 */
 
 struct element {
     uint64_t words[WORDS];
@@ -24,10 +23,10 @@ struct element {
 enum manner { COPY, PEEK };
 
 struct scene {
-    struct kit kit; /* its handle is the survivor's */
+    struct kit kit; /* its handle belongs to the survivor */
     struct ivs_ring victim;
     const struct kit_mode *mode;
-    enum ivs_ring_role role; /* the victim's end */
+    enum ivs_ring_role role; /* the victim's side */
     enum manner manner;
 };
 
@@ -37,7 +36,7 @@ static void fill(struct element *e, uint64_t value)
         e->words[i] = value;
 }
 
-/* An element's value; 0 if it is not whole. */
+/* The value of an element; 0 if it is torn. */
 static uint64_t value_of(const struct element *e)
 {
     for (uint32_t i = 1; i < WORDS; i++)
@@ -63,7 +62,7 @@ static void enqueue(struct ivs_ring *r, enum manner manner)
 
 static void dequeue(struct ivs_ring *r, enum manner manner)
 {
-    struct element two[HELD]; /* more than it takes: gcc does not see how many a start reserves */
+    struct element two[HELD]; /* more than are dequeued: gcc does not see how many a start reserves */
     if (manner == COPY) {
         (void)ivs_ring_dequeue_bulk(r, two, ESIZE, OPERATED, NULL);
     } else {
@@ -90,7 +89,7 @@ static int enqueue_one(struct ivs_ring *r, uint64_t value)
     return ivs_ring_enqueue_bulk(r, &one, ESIZE, 1, NULL);
 }
 
-/* Dequeues until there is nothing more or the end has stalled, expecting first, first + 1, ... Returns how many. */
+/* Dequeue until the ring is empty or the side has stalled, expecting first, first + 1, ... Returns the number. */
 static uint32_t take_all(struct ivs_ring *r, uint64_t first, int *last)
 {
     struct element one;
@@ -100,7 +99,8 @@ static uint32_t take_all(struct ivs_ring *r, uint64_t first, int *last)
     return n;
 }
 
-/* A half-moved end: until it is told so, the survivor may find nothing to do (MT), or get or leave something (RTS). */
+/* An incomplete side: before -ETIMEDOUT the survivor may find nothing to do (MT), or enqueue or dequeue something
+ * (RTS). */
 static void is_told_of_the_stall(struct ivs_ring *r, enum ivs_ring_role role)
 {
     uint64_t begin = ivs_now_ns();
@@ -112,7 +112,7 @@ static void is_told_of_the_stall(struct ivs_ring *r, enum ivs_ring_role role)
     } while (result != -ETIMEDOUT);
 }
 
-/* The victim died as producer. Returns whether its elements are there. */
+/* The victim died as producer. Returns whether its elements are in the ring. */
 static bool survive_producer(struct ivs_ring *r, bool incomplete)
 {
     int last;
@@ -132,14 +132,14 @@ static bool survive_producer(struct ivs_ring *r, bool incomplete)
     return got != HELD;
 }
 
-/* The victim died as consumer. Returns whether its elements are gone. */
+/* The victim died as consumer. Returns whether its elements are removed. */
 static bool survive_consumer(struct ivs_ring *r, bool incomplete)
 {
     uint32_t added = 0;
     int last;
     while (enqueue_one(r, HELD + 1 + added) == 1)
         added++;
-    uint32_t before = r->capacity - HELD; /* room there was before the victim came */
+    uint32_t before = r->capacity - HELD; /* free slots before the victim's operation */
     CHECK(added == before || added == before + OPERATED);
     bool gone = added != before;
     if (incomplete) {
@@ -168,7 +168,7 @@ static void set_scene(struct scene *s)
         REQUIRE(enqueue_one(s->role == IVS_PRODUCER ? &s->victim : &s->kit.r, i + 1) == 1);
 }
 
-/* What an end is after a kill: 0 before the operation, 1 half moved, 2 after it. It only ever goes on. */
+/* State of a side after a kill: 0 before the operation, 1 incomplete, 2 after it. It only rises. */
 static int stage_after_kill(struct scene *s)
 {
     struct ivs_ring *r = &s->kit.r;
@@ -206,7 +206,7 @@ static bool can_peek(const struct kit_mode *mode)
 
 static void test_killed_inside(void)
 {
-    for (uint32_t mode = 0; mode < 4; mode++) { /* ST, MT, RTS, HTS at both ends */
+    for (uint32_t mode = 0; mode < 4; mode++) { /* ST, MT, RTS, HTS on both sides */
         for (int peek = 0; peek <= can_peek(&kit_modes[mode]); peek++) {
             for (int role = 0; role < 2; role++) {
                 struct scene s = {.mode = &kit_modes[mode], .role = (enum ivs_ring_role)role,

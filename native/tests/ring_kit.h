@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* ring_kit.h: rings for tests: made, attached, and set to any index. */
+/* ring_kit.h: rings for tests: create, attach, set the index. */
 #ifndef RING_KIT_H
 #define RING_KIT_H
 
@@ -14,7 +14,7 @@ struct kit_mode {
     uint32_t flags;
 };
 
-/* Both ends alike, then mixed. */
+/* Both sides equal, then mixed. */
 static const struct kit_mode kit_modes[] = {
     {"ST", IVS_RING_SP_ENQ | IVS_RING_SC_DEQ},
     {"MT", 0},
@@ -46,7 +46,7 @@ static inline int64_t kit_plan(struct kit *k, uint32_t count, uint32_t elem_size
     return bytes;
 }
 
-/* Moves both ends of an empty ring to `index`, as after that many elements. */
+/* Move both sides of an empty ring to `index`, as after that many elements. */
 static inline void kit_set_index(struct ivs_ring_shared *ring, uint32_t index)
 {
     uint64_t both = (uint64_t)index << 32 | index;

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* stress_ring.c: producers and consumers on one small ring at once; nothing lost, nothing twice, order kept.
+/* stress_ring.c: concurrent producers and consumers on one small ring: no loss, no duplicate, order kept.
  *
  *   stress_ring MODE threads|processes [OBJECTS]      MODE as in kit_modes of ring_kit.h
  *
- * An element says who enqueued it and as which number, twice, so that a torn one is seen. Each consumer must see the
- * numbers of each producer rise; all consumers together must see each number once. The ring is small and its indices
- * start shortly before they wrap, so that it is full and empty and at its end all the time.
- */
+ * An element contains its producer and its number, twice, so that a torn element is detected. Each consumer must see
+ * the numbers of each producer rise; all consumers together must see each number once. The ring is small and its
+ * indices start shortly before they wrap, so that it is often full, empty and at its end. */
 #include "crew.h"
 #include "ring_kit.h"
 #include "ring_peek.h"
@@ -15,7 +14,7 @@
 #define BATCH 40u
 #define PRODUCERS_MOST 2u
 #define CONSUMERS_MOST 2u
-#define STALL_NS UINT64_C(60000000000) /* a machine full of other work is no stalled peer */
+#define STALL_NS UINT64_C(60000000000) /* a busy machine is not a stalled peer */
 
 struct element {
     uint32_t producer;
@@ -28,7 +27,7 @@ struct stage {
     uint32_t objects; /* of each producer */
     struct kit ring;
     _Atomic uint64_t taken;                /* by all consumers */
-    _Atomic uint8_t *seen[PRODUCERS_MOST]; /* how often each number came */
+    _Atomic uint8_t *seen[PRODUCERS_MOST]; /* how often each number was dequeued */
 };
 
 static struct ivs_ring attach(struct stage *s)
@@ -39,7 +38,7 @@ static struct ivs_ring attach(struct stage *s)
     return r;
 }
 
-/* One of three ways to enqueue; the third only where the end can do it. */
+/* One of three ways to enqueue; the third only if the side supports it. */
 static int enqueue_some(struct ivs_ring *r, const struct element *batch, uint32_t n, uint32_t choice)
 {
     struct ivs_ring_zc zc;
@@ -53,7 +52,7 @@ static int enqueue_some(struct ivs_ring *r, const struct element *batch, uint32_
     memcpy(zc.first, batch, zc.n1 * sizeof(batch[0]));
     if (zc.n2 != 0)
         memcpy(zc.second, batch + zc.n1, zc.n2 * sizeof(batch[0]));
-    return ivs_ring_enqueue_zc_finish(r, (uint32_t)got - (uint32_t)got / 3); /* and some not */
+    return ivs_ring_enqueue_zc_finish(r, (uint32_t)got - (uint32_t)got / 3); /* including wrong sizes */
 }
 
 static int dequeue_some(struct ivs_ring *r, struct element *batch, uint32_t n, uint32_t choice)

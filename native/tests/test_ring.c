@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test_ring.c: what one thread sees of a ring: every operation against a plain queue, in every sync mode. */
+/* test_ring.c: every operation of one thread compared with a plain queue, in every sync mode. */
 #include "ring_kit.h"
 
 #define MOST 300u
 
-/* A queue of numbered elements: the next number to go in, the next to come out. */
+/* A queue of numbered elements: the next number to enqueue, the next to dequeue. */
 struct model {
     uint32_t in, out, capacity, elem_size;
 };
@@ -105,7 +105,7 @@ static uint32_t put_some(struct ivs_ring *r, uint32_t n, bool bulk)
     uint64_t values[16];
     for (uint32_t i = 0; i < 16; i++)
         values[i] = next_in + i;
-    int done = n == 1 ? ivs_ring_enqueue_bulk(r, values, 8, 1, NULL) /* a constant has a way of its own */
+    int done = n == 1 ? ivs_ring_enqueue_bulk(r, values, 8, 1, NULL) /* constants take a code path of their own */
                : bulk ? ivs_ring_enqueue_bulk(r, values, 8, n, NULL)
                       : ivs_ring_enqueue_burst(r, values, 8, n, NULL);
     REQUIRE(done >= 0);
@@ -125,8 +125,8 @@ static uint32_t take_some(struct ivs_ring *r, uint32_t n, bool bulk)
     return (uint32_t)done;
 }
 
-/* Without `left` an ST end goes by what it knows of the opposite one: over the wrap of the indices too, where tail and
- * head must not carry into each other. */
+/* Without `left` an ST side uses its cached limit, also over the wrap of the indices, where tail and head must not
+ * carry into each other. */
 static void test_what_is_known_holds_over_the_wrap(void)
 {
     for (uint32_t mode = 0; mode < KIT_MODES; mode++) {
@@ -138,7 +138,7 @@ static void test_what_is_known_holds_over_the_wrap(void)
             next_in = next_out = 0;
             for (uint32_t step = 0; step < 400; step++) {
                 uint32_t n = step % 5 == 0 ? step % 7 + 1 : 1, held = (uint32_t)(next_in - next_out);
-                bool bulk = step % 2 == 0, grow = step / 20 % 2 == 0; /* nearly full, nearly empty, and all between */
+                bool bulk = step % 2 == 0, grow = step / 20 % 2 == 0; /* nearly full, nearly empty, and all fill levels between */
                 uint32_t done = put_some(&k.r, n, bulk);
                 CHECK_EQ(done, n <= 15 - held ? n : bulk || n == 1 ? 0 : 15 - held);
                 held += done;
@@ -165,7 +165,7 @@ static void check_rts_tail(const struct kit *k, uint32_t pos, uint32_t cnt)
     CHECK_EQ((uint32_t)tail, cnt);
 }
 
-/* Two operations inside an RTS end at once, in each order of finishing: the tail passes finished elements alone. */
+/* Two operations in progress on an RTS side, completed in each order: the tail passes completed elements only. */
 static void test_rts_operations_overlap(void)
 {
     for (uint32_t order = 0; order < 2; order++) {
@@ -194,7 +194,7 @@ static void test_exact_size(void)
 
 static void test_smallest_rings(void)
 {
-    against_model(1, 4, 0, 0, 50); /* a ring of one slot holds nothing, as DPDK's */
+    against_model(1, 4, 0, 0, 50); /* a ring of one slot holds no element, as DPDK's */
     against_model(2, 4, IVS_RING_SP_ENQ | IVS_RING_SC_DEQ, 0, 200);
 }
 
@@ -249,7 +249,7 @@ static void test_refusals_of_a_handle(void)
     kit_free(&k);
 }
 
-/* A second handle works the ST end meanwhile: the first one's cached index is no bound any more. */
+/* A second handle uses the ST side in between: the first one's cached index is no longer a bound. */
 static void test_st_end_changes_hands(void)
 {
     struct kit k;
@@ -269,7 +269,7 @@ static void test_st_end_changes_hands(void)
     kit_free(&k);
 }
 
-/* The same after somebody set the indices back, as DPDK's rte_ring_reset does: what was known of the other end lies. */
+/* The same after the indices were set back, as DPDK's rte_ring_reset does: the cached opposite index is wrong. */
 static void test_indices_go_backwards(void)
 {
     struct kit k;
@@ -278,11 +278,11 @@ static void test_indices_go_backwards(void)
 
     kit_make(&k, 64, 8, IVS_RING_SP_ENQ | IVS_RING_SC_DEQ);
     kit_set_index(k.memory, 100);
-    CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, values, 8, 1, NULL), 1); /* knows now: up to 163 */
+    CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, values, 8, 1, NULL), 1); /* cached limit: 163 */
     CHECK_EQ(ivs_ring_dequeue_bulk(&k.r, values, 8, 1, NULL), 1);
     kit_set_index(k.memory, 80);
     kit_attach(&k, &other);
-    CHECK_EQ(ivs_ring_enqueue_bulk(&other, values, 8, 60, NULL), 60); /* up to 140, and 143 is the limit */
+    CHECK_EQ(ivs_ring_enqueue_bulk(&other, values, 8, 60, NULL), 60); /* up to 140, and the limit is 143 */
     CHECK_EQ(ivs_ring_enqueue_burst(&k.r, values, 8, 10, NULL), 3);
     kit_free(&k);
 }
@@ -326,7 +326,7 @@ static void test_stalled_peer(void)
         struct kit k;
         uint64_t value = 1;
         if (kit_modes[mode].flags & IVS_RING_SP_ENQ)
-            continue; /* waits for nobody */
+            continue; /* waits for no peer */
         kit_make(&k, 64, 8, kit_modes[mode].flags);
         if (k.r.prod_sync == IVS_SYNC_RTS) /* further ahead than htd_max allows */
             atomic_store(&k.memory->prod.rts.head, (uint64_t)40 << 32 | 1);
@@ -341,7 +341,7 @@ static void test_stalled_peer(void)
     }
 }
 
-/* Nonsense in the opposite tail: no more than the capacity is ever claimed. */
+/* An overwritten opposite tail: at most the capacity is reserved. */
 static void test_nonsense_is_clamped(void)
 {
     for (uint32_t mode = 0; mode < KIT_MODES; mode++) {

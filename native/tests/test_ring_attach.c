@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test_ring_attach.c: attaching to a damaged ring is refused, with the reason. */
+/* test_ring_attach.c: attaching to a damaged ring fails with the reason. */
 #include "pvt/crc32c.h"
 #include "ring_kit.h"
 
-/* What a forger would do: the identity's CRC fits again. */
+/* Recompute the identity's CRC, as a forger would. */
 static void seal(struct ivs_ring_shared *ring)
 {
     unsigned char bytes[128];

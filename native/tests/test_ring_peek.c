@@ -36,7 +36,7 @@ static void test_peek_and_leave(void)
         CHECK_EQ(ivs_ring_dequeue_bulk_start(&k.r, out, 8, 4, &left), 4);
         CHECK(holds(out, 100, 4));
         CHECK_EQ(left, 6);
-        CHECK_EQ(ivs_ring_count(&k.r), 10); /* still there */
+        CHECK_EQ(ivs_ring_count(&k.r), 10); /* still in the ring */
         CHECK_EQ(ivs_ring_dequeue_finish(&k.r, 0), 0);
         CHECK_EQ(ivs_ring_dequeue_burst_start(&k.r, out, 8, 20 - 10, &left), 10);
         CHECK_EQ(left, 0);
@@ -65,7 +65,7 @@ static void test_enqueue_in_two_steps(void)
         CHECK_EQ(ivs_ring_enqueue_finish(&k.r, in, 8, 16), -EINVAL);
         CHECK_EQ(ivs_ring_enqueue_finish(&k.r, in, 4, 15), -EINVAL);
         CHECK_EQ(ivs_ring_enqueue_finish(&k.r, in, 8, 5), 5);
-        CHECK_EQ(ivs_ring_enqueue_finish(&k.r, in, 8, 1), -EINVAL); /* no start */
+        CHECK_EQ(ivs_ring_enqueue_finish(&k.r, in, 8, 1), -EINVAL); /* without a start */
         CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, in + 5, 8, 10, NULL), 10);
         CHECK_EQ(ivs_ring_dequeue_bulk(&k.r, out, 8, 15, NULL), 15);
         CHECK(holds(out, 7, 15));
@@ -73,7 +73,7 @@ static void test_enqueue_in_two_steps(void)
     }
 }
 
-/* Every start index and length, so that both pieces have every size; indices wrap at 2^32 on the way. */
+/* Every start index and length, so that both parts have every size; indices wrap at 2^32 on the way. */
 static void test_zero_copy_pieces(void)
 {
     for (uint32_t mode = 0; mode < 2; mode++) {
@@ -111,7 +111,7 @@ static void test_zero_copy_pieces(void)
     }
 }
 
-/* A start that goes over the wrap of the indices and is finished before it: the next operation crosses it once more. */
+/* A start over the wrap of the indices that is finished before it: the next operation crosses the wrap again. */
 static void test_finish_before_the_wrap(void)
 {
     for (uint32_t mode = 0; mode < 2; mode++) {
@@ -146,7 +146,7 @@ static void test_st_end_is_busy_meanwhile(void)
     CHECK_EQ(ivs_ring_enqueue_zc_bulk_start(&k.r, 8, 2, &zc, NULL), 2);
     CHECK_EQ(ivs_ring_enqueue_zc_bulk_start(&k.r, 8, 2, &zc, NULL), -EBUSY);
     CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, &value, 8, 1, NULL), -EBUSY);
-    CHECK_EQ(ivs_ring_dequeue_bulk(&k.r, &value, 8, 1, NULL), 0); /* the other end is free */
+    CHECK_EQ(ivs_ring_dequeue_bulk(&k.r, &value, 8, 1, NULL), 0); /* the opposite side is free */
     CHECK_EQ(ivs_ring_enqueue_zc_finish(&k.r, 3), -EINVAL);
     CHECK_EQ(ivs_ring_enqueue_zc_finish(&k.r, 2), 2);
     CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, &value, 8, 1, NULL), 1);
@@ -205,8 +205,8 @@ static void test_htd_max(void)
     CHECK_EQ(ivs_ring_htd_max(&k.r, IVS_CONSUMER), UINT32_MAX);
     CHECK_EQ(ivs_ring_set_htd_max(&k.r, IVS_PRODUCER, 20), 0);
     CHECK_EQ(ivs_ring_set_htd_max(&k.r, IVS_CONSUMER, 20), -ENOTSUP);
-    CHECK_EQ(ivs_ring_htd_max(&other, IVS_PRODUCER), 20); /* one setting for all */
-    /* a peer is inside, 20 elements ahead of the tail: that far is allowed, and no further */
+    CHECK_EQ(ivs_ring_htd_max(&other, IVS_PRODUCER), 20); /* one setting for all participants */
+    /* a peer is inside, 20 elements ahead of the tail: the maximum distance */
     uint64_t value = 1;
     atomic_store(&k.memory->prod.rts.head, (uint64_t)20 << 32 | 1);
     CHECK_EQ(ivs_ring_enqueue_bulk(&other, &value, 8, 1, NULL), 1);
@@ -228,7 +228,7 @@ static void test_dump(void)
                        "  cons=ST ch=2 ct=2\n  used=3\n  avail=12\n") == 0);
     CHECK_EQ(ivs_ring_dump(&k.r, little, sizeof(little)), length);
     CHECK_EQ(strlen(little), sizeof(little) - 1);
-    memset(k.memory->name, '\n', sizeof(k.memory->name)); /* a peer's work */
+    memset(k.memory->name, '\n', sizeof(k.memory->name)); /* the peer's operation */
     CHECK(ivs_ring_dump(&k.r, text, sizeof(text)) > 0);
     CHECK(strncmp(text, "ring <???", 9) == 0);
     ivs_ring_refuse(&k.r, -ESHUTDOWN);

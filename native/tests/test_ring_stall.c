@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test_ring_stall.c: ends that a peer left half moved: given up once, remembered, taken up again, undone. */
+/* test_ring_stall.c: sides that a peer left incomplete: timed out once, remembered, reopened, rolled back. */
 #include "ring_kit.h"
 #include "ring_peek.h"
 
-#define AGAIN_NS (KIT_STALL_NS / 2) /* an operation that takes less did not wait for the peer again */
+#define AGAIN_NS (KIT_STALL_NS / 2) /* a smaller operation did not wait for the peer again */
 
 static const enum ivs_ring_role roles[] = {IVS_PRODUCER, IVS_CONSUMER};
 
-/* A ring of 64 slots with 20 elements, 0 to 19, and a peer that is inside one end with `n` elements. */
+/* A ring of 64 slots with 20 elements, 0 to 19, and a peer with `n` elements reserved on one side. */
 static void make_incomplete(struct kit *k, uint32_t flags, enum ivs_ring_role role, uint32_t n)
 {
     kit_make(k, 64, 8, flags);
@@ -18,10 +18,10 @@ static void make_incomplete(struct kit *k, uint32_t flags, enum ivs_ring_role ro
         atomic_fetch_add(&end->rts.head, (uint64_t)n << 32 | 1);
     else
         atomic_fetch_add(&end->head, n);
-    kit_attach(k, &k->r); /* as somebody who comes now */
+    kit_attach(k, &k->r); /* as a participant that attaches now */
 }
 
-/* The peer comes back and finishes. */
+/* The peer continues and finishes. */
 static void finish(struct kit *k, enum ivs_ring_role role)
 {
     union ivs_ring_end *end = ivs_ring_own(&k->r, role);
@@ -46,7 +46,7 @@ static int operate_timed(struct kit *k, enum ivs_ring_role role, uint64_t *took)
     return result;
 }
 
-/* Every sync mode and both ends: waits once, then fails at once, and goes on when the peer has finished. */
+/* Every sync mode and both sides: wait once, then fail at once, and continue after the peer has finished. */
 static void test_is_waited_for_once(void)
 {
     for (uint32_t mode = 0; mode < KIT_MODES; mode++) {
@@ -68,7 +68,7 @@ static void test_is_waited_for_once(void)
     }
 }
 
-/* What an MT operation reserved before it gave up is not lost: the end is as the peer left it. */
+/* Elements that an MT operation reserved before its timeout are not lost: the side is as the peer left it. */
 static void test_giving_up_gives_back(void)
 {
     for (int i = 0; i < 2; i++) {
@@ -86,7 +86,7 @@ static void test_giving_up_gives_back(void)
     }
 }
 
-/* A peer that died inside an MT end with all there was: who comes now sees nothing to do, and is told why in time. */
+/* A peer that died on an MT side with everything reserved: others see nothing to do, and get -ETIMEDOUT in time. */
 static void test_nothing_left_to_wait_for(void)
 {
     for (int i = 0; i < 2; i++) {
@@ -104,7 +104,7 @@ static void test_nothing_left_to_wait_for(void)
         kit_free(&k);
     }
     struct kit k;
-    kit_make(&k, 64, 8, 0); /* empty, and nobody inside: that is no stall however long it lasts */
+    kit_make(&k, 64, 8, 0); /* empty without an operation in progress is not a stall */
     uint64_t begin = ivs_now_ns();
     while (ivs_now_ns() - begin < 3u * KIT_STALL_NS)
         CHECK_EQ(operate(&k, IVS_CONSUMER), 0);
@@ -132,7 +132,7 @@ static void test_peek_at_a_stalled_end(void)
     }
 }
 
-/* A closed handle stays closed, whatever stalled before. */
+/* A closed handle stays closed, also after a stall. */
 static void test_closing_wins(void)
 {
     struct kit k;
@@ -145,7 +145,7 @@ static void test_closing_wins(void)
     kit_free(&k);
 }
 
-/* The owner of an ST end is who worked it last, each end for itself; at other ends nobody is recorded. */
+/* The owner of an ST side is the process that used it last, for each side separately; other sides record no owner. */
 static void test_owner_is_recorded(void)
 {
     struct kit k;
@@ -164,7 +164,7 @@ static void test_owner_is_recorded(void)
     CHECK_EQ(atomic_load(&k.memory->prod_owner), 222);
     CHECK_EQ(ivs_ring_enqueue_bulk(&k.r, &value, 8, 1, NULL), 1);
     CHECK_EQ(atomic_load(&k.memory->prod_owner), 111);
-    kit_attach(&k, &other); /* the words are no part of what is checked */
+    kit_attach(&k, &other); /* the CRC does not cover these words */
     kit_free(&k);
 
     kit_make(&k, 16, 8, 0);
@@ -174,7 +174,8 @@ static void test_owner_is_recorded(void)
     kit_free(&k);
 }
 
-/* Undone: what the dead one had not finished never was; what he had not taken out is still there. */
+/* After the rollback, elements that the dead process had not published are gone; elements that it had not dequeued
+ * remain. */
 static void test_mend(void)
 {
     for (int i = 0; i < 2; i++) {
@@ -186,7 +187,7 @@ static void test_mend(void)
         CHECK_EQ(seen.incomplete, 1);
         CHECK_EQ(seen.head - seen.tail, 7);
         seen.head++;
-        CHECK_EQ(ivs_ring_rollback(&k.r, roles[i], &seen), 0); /* not what is there */
+        CHECK_EQ(ivs_ring_rollback(&k.r, roles[i], &seen), 0); /* not the present state */
         seen.head--;
         CHECK_EQ(operate(&k, roles[i]), -ETIMEDOUT);
         CHECK_EQ(ivs_ring_rollback(&k.r, roles[i], &seen), 1);
