@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Fork: the child has no Eal, may make one of its own, and whatever it does leaves the parent alone."""
+"""Fork: the child has no Eal, may create its own, and does not affect the parent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import eal
 
 
 def in_child(work: Callable[[], object]) -> None:
-    """Runs a function in a forked child and fails with its traceback if it raised."""
+    """Run a function in a forked child; fail with its traceback if it raised."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -60,7 +60,7 @@ def test_inherited_handles_raise_closed(primary: eal.Eal) -> None:
     assert primary.memzone_lookup("z") is zone
 
 
-def test_views_stay_readable_in_the_child_and_shared(primary: eal.Eal) -> None:
+def test_views_stay_readable_and_shared_in_the_child(primary: eal.Eal) -> None:
     zone = primary.memzone_reserve("z", 64)
     view, array = zone.buf, primary.array_reserve("a", 10, "<u4").array()
     view[:5] = b"hello"
@@ -73,7 +73,7 @@ def test_views_stay_readable_in_the_child_and_shared(primary: eal.Eal) -> None:
     assert array[3] == 77
 
 
-def test_the_parents_slots_and_caches_stay_its_own(primary: eal.Eal) -> None:
+def test_parent_keeps_its_slots_and_caches(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 64, 8, cache_size=8)
     taken = pool.get()
     before = pool.audit()
@@ -90,7 +90,7 @@ def test_the_parents_slots_and_caches_stay_its_own(primary: eal.Eal) -> None:
     assert pool.available == 64
 
 
-def test_the_child_may_have_an_eal_of_its_own(primary: eal.Eal, runtime_dir: Path) -> None:
+def test_child_may_create_its_own_eal(primary: eal.Eal, runtime_dir: Path) -> None:
     ring = primary.ring_create("r", 8)
 
     def child() -> None:
@@ -106,7 +106,7 @@ def test_the_child_may_have_an_eal_of_its_own(primary: eal.Eal, runtime_dir: Pat
     assert primary.mempools() == []
 
 
-def test_the_child_may_join_its_parent_as_secondary(primary: eal.Eal) -> None:
+def test_child_may_join_its_parent_as_secondary(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8)
     pool = primary.mempool_create("p", 64, 8, cache_size=8)
 
@@ -124,7 +124,7 @@ def test_the_child_may_join_its_parent_as_secondary(primary: eal.Eal) -> None:
     primary.memzone_reserve("still primary", 64)
 
 
-def test_the_primarys_locks_survive_its_children(primary: eal.Eal, peer: Callable[..., object]) -> None:
+def test_primary_keeps_its_locks_after_children_end(primary: eal.Eal, peer: Callable[..., object]) -> None:
     in_child(primary.close)
     in_child(lambda: None)
     script = """
@@ -137,7 +137,7 @@ def test_the_primarys_locks_survive_its_children(primary: eal.Eal, peer: Callabl
     assert peer(script).end() == "refused\n"  # type: ignore[attr-defined]
 
 
-def test_a_child_that_leaves_as_python_does_takes_nothing_away(peer: Callable[..., object]) -> None:
+def test_child_that_exits_through_python_removes_nothing(peer: Callable[..., object]) -> None:
     other = peer(
         """
         import os, sys, eal
@@ -155,7 +155,7 @@ def test_a_child_that_leaves_as_python_does_takes_nothing_away(peer: Callable[..
 
 
 def test_fork_while_another_thread_changes_the_registry(primary: eal.Eal) -> None:
-    """The child gets locks that a thread held which it does not have, and still works."""
+    """The child inherits locks held by a thread that it does not have, and still works."""
     stop = threading.Event()
 
     def change() -> None:
@@ -179,7 +179,7 @@ def test_fork_while_another_thread_changes_the_registry(primary: eal.Eal) -> Non
         thread.join()
 
 
-def test_a_grandchild(primary: eal.Eal) -> None:
+def test_grandchild_behaves_as_a_child(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8)
 
     def grandchild() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Several processes of one guest: each sees what is plugged, lets go, and acknowledges for itself."""
+"""Several processes of one guest: each receives plugs, detaches and acknowledges separately."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lab(tmp_path: Path) -> Any:
     return Lab(tmp_path)
 
 
-def test_two_processes_see_use_and_let_go(lab: Any, peer: Callable[..., Any]) -> None:
+def test_two_processes_use_and_detach_a_share(lab: Any, peer: Callable[..., Any]) -> None:
     first = peer(SCRIPT, lab.root)
     assert first.hear() == "primary"
     second = peer(SCRIPT, lab.root)
@@ -57,7 +57,7 @@ def test_two_processes_see_use_and_let_go(lab: Any, peer: Callable[..., Any]) ->
         process.end()
 
 
-def test_a_killed_process_is_silent_and_known_to_be_dead(lab: Any, peer: Callable[..., Any]) -> None:
+def test_killed_process_sends_no_heartbeat_and_is_dead(lab: Any, peer: Callable[..., Any]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     first, second = peer(SCRIPT, lab.root), peer(SCRIPT, lab.root)

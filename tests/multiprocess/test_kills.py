@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""SIGKILL at any moment, some hundred times: others go on with what they shared, and all of it is accounted for."""
+"""Hundreds of SIGKILLs at random moments: other processes continue, and every object is accounted for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OBJECTS = 256
 
 
 def killed(work: Callable[[], None], delay: float, meanwhile: Callable[[], object] = lambda: time.sleep(0.001)) -> None:
-    """A forked child that is killed so many seconds after it has begun to work, while this process does its part."""
+    """A forked child that is killed this many seconds after it has begun to work, while this process works, too."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -36,13 +36,13 @@ def killed(work: Callable[[], None], delay: float, meanwhile: Callable[[], objec
     while time.monotonic() < end:
         meanwhile()
     os.kill(child, signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL  # it did not end by itself
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL  # it did not exit by itself
 
 
 @pytest.fixture
 def chance() -> random.Random:
     seed = random.SystemRandom().getrandbits(32)
-    print(f"seed {seed}")  # shown where the test fails
+    print(f"seed {seed}")  # printed if the test fails
     return random.Random(seed)
 
 
@@ -50,8 +50,10 @@ def join(primary: eal.Eal) -> eal.Eal:
     return eal.init(["--no-pci"], file_prefix=primary.file_prefix, proc_type="secondary", no_huge=True)
 
 
-def test_a_pool_and_its_dead(primary: eal.Eal, runtime_dir: Path, chance: random.Random) -> None:
-    """Each dead one has at most what it can have had in hand; that is put back, and nothing is ever lost or doubled."""
+def test_pool_accounts_for_the_objects_of_killed_processes(
+    primary: eal.Eal, runtime_dir: Path, chance: random.Random
+) -> None:
+    """Each killed process holds at most its allocated objects; these are freed, and none is lost or duplicated."""
     pool = primary.mempool_create("pool", OBJECTS, 32, cache_size=16)
 
     for _ in range(KILLS):
@@ -74,15 +76,15 @@ def test_a_pool_and_its_dead(primary: eal.Eal, runtime_dir: Path, chance: random
     mine = []
     while (index := pool.get()) is not None:
         mine.append(index)
-    with_the_last = [index for cache in pool.audit().cached.values() for index in cache]  # for who takes its place
+    with_the_last = [index for cache in pool.audit().cached.values() for index in cache]  # for its successor
     assert sorted(mine + with_the_last) == list(range(OBJECTS))
 
 
 @pytest.mark.parametrize("flags", [eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ, eal.RingFlag(0)])
-def test_a_ring_and_its_dead_producers(
+def test_ring_keeps_the_elements_of_killed_producers(
     primary: eal.Eal, runtime_dir: Path, chance: random.Random, flags: eal.RingFlag
 ) -> None:
-    """What each has put in comes out whole and in order: 1, 2, 3, ..."""
+    """The elements of each producer arrive completely and in order: 1, 2, 3, ..."""
     total = 0
     for number in range(KILLS // 2):
         ring = primary.ring_create(f"r{number}", 64, elem_size=16, flags=flags)
@@ -114,7 +116,7 @@ def test_a_ring_and_its_dead_producers(
         try:
             assert ring.enqueue(bytes(16))
         except eal.Stalled:
-            assert not flags  # an ST end is never left half moved by ours
+            assert not flags  # this project's operations never leave an ST side incomplete
         assert time.monotonic() - begin < 5
         primary.ring_free(ring)
     assert total > KILLS  # many of them got that far

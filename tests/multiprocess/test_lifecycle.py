@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Ends of a primary: closed, detached, killed, left without a word; and what the next start finds."""
+"""The end of a primary by close, detach, kill or exit, and the state that the next start finds."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ eal.array_reserve("zone", 100, "<u2", group="other").array()[:] = 9
 
 
 def files(prefix: str) -> list[str]:
-    """What a prefix has in /dev/shm."""
+    """Return the files of a prefix in /dev/shm."""
     return sorted(name for name in os.listdir("/dev/shm") if name.startswith("ivshmem.") and f".{prefix}." in name)
 
 
 def state(runtime_dir: Path, prefix: str) -> tuple[int, list[str]]:
-    """How many data files a prefix has, and all that is in the runtime directory."""
+    """Return the number of data files of a prefix, and all files in the runtime directory."""
     return len(files(prefix)), sorted(str(path.relative_to(runtime_dir)) for path in runtime_dir.rglob("*"))
 
 
@@ -47,7 +47,7 @@ def init(prefix: str, **keywords: Any) -> eal.Eal:
 
 
 def check_contents() -> None:
-    """That everything of PRIMARY is there, with what it held."""
+    """Check that every object of PRIMARY is present with its content."""
     assert eal.ring_lookup("ring").dequeue() == 42
     pool = eal.mempool_lookup("pool")
     assert pool.in_use == 1
@@ -59,10 +59,10 @@ def check_contents() -> None:
     assert eal.memzone_lookup("zone").segment.group == "other"
 
 
-# --- closing ------------------------------------------------------------------------------------------------
+# --- close --------------------------------------------------------------------------------------------------
 
 
-def test_a_closed_primary_leaves_nothing(runtime_dir: Path, prefix: str) -> None:
+def test_closed_primary_leaves_no_file(runtime_dir: Path, prefix: str) -> None:
     with init(prefix) as made:
         made.memzone_reserve("z", 64)
         made.ring_create("r", 8, group="g")
@@ -74,7 +74,7 @@ def test_a_closed_primary_leaves_nothing(runtime_dir: Path, prefix: str) -> None
     assert repr(made) == f"<Eal {prefix!r} closed>"
 
 
-def test_everything_of_a_closed_eal_raises_closed(primary: eal.Eal) -> None:
+def test_every_object_of_a_closed_eal_raises_closed(primary: eal.Eal) -> None:
     zone, ring, pool = (
         primary.memzone_reserve("z", 64),
         primary.ring_create("r", 8),
@@ -95,7 +95,7 @@ def test_everything_of_a_closed_eal_raises_closed(primary: eal.Eal) -> None:
             call()
 
 
-def test_the_with_block_closes_on_an_exception(runtime_dir: Path, prefix: str) -> None:
+def test_with_block_closes_on_an_exception(runtime_dir: Path, prefix: str) -> None:
     def fail() -> None:
         with init(prefix) as made:
             made.memzone_reserve("z", 64)
@@ -106,7 +106,7 @@ def test_the_with_block_closes_on_an_exception(runtime_dir: Path, prefix: str) -
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_a_segment_is_marked_retired_for_whoever_still_maps_it(primary: eal.Eal) -> None:
+def test_close_marks_segments_retired(primary: eal.Eal) -> None:
     segment = primary.memzone_reserve("z", 64).segment
     header = segment.mapping.view(0, 4096)
     assert header[128] == 0
@@ -114,7 +114,7 @@ def test_a_segment_is_marked_retired_for_whoever_still_maps_it(primary: eal.Eal)
     assert header[128] == 1
 
 
-def test_a_secondary_that_closes_leaves_all_in_place(primary: eal.Eal, peer: Peers) -> None:
+def test_closing_a_secondary_removes_nothing(primary: eal.Eal, peer: Peers) -> None:
     primary.ring_create("ring", 8).enqueue(1)
     before = state(primary.directory.root, primary.file_prefix)
     for how in ("close", "detach"):
@@ -124,7 +124,7 @@ def test_a_secondary_that_closes_leaves_all_in_place(primary: eal.Eal, peer: Pee
     assert not primary.segments()[0].retired
 
 
-def test_a_secondary_outlives_its_primary(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_secondary_outlives_its_primary(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     first = init(prefix)
     ring = first.ring_create("ring", 8)
     ring.enqueue(5)
@@ -140,7 +140,7 @@ def test_a_secondary_outlives_its_primary(runtime_dir: Path, prefix: str, peer: 
     )
     assert other.hear() == "ready"
     first.close()
-    with init(prefix) as second:  # does not get in the way of the one that still holds the old memory
+    with init(prefix) as second:  # does not disturb the process that still maps the old memory
         assert second.proc_type == "primary"
         assert second.rings() == []
         other.say()
@@ -149,7 +149,7 @@ def test_a_secondary_outlives_its_primary(runtime_dir: Path, prefix: str, peer: 
         second.ring_create("ring", 8)
 
 
-def test_close_while_a_view_lives(primary: eal.Eal) -> None:
+def test_close_with_a_live_view_succeeds(primary: eal.Eal) -> None:
     zone = primary.memzone_reserve("z", 4096)
     zone.buf[:] = b"\x77" * 4096
     view, address = zone.buf[10:20], zone.segment.address
@@ -161,7 +161,7 @@ def test_close_while_a_view_lives(primary: eal.Eal) -> None:
     assert not mapped(address)
 
 
-def test_pages_go_with_the_last_of_several_views(primary: eal.Eal) -> None:
+def test_pages_are_unmapped_with_the_last_view(primary: eal.Eal) -> None:
     zone = primary.array_reserve("z", (10, 10), "u1")
     array, pool = zone.array(), primary.mempool_create("p", 4, 4).array
     address = zone.segment.address
@@ -181,7 +181,7 @@ def mapped(address: int) -> bool:
         return any(line.startswith(f"{address:x}-") for line in maps)
 
 
-def test_nothing_stays_mapped_or_open_after_a_hundred_lives(runtime_dir: Path, prefix: str) -> None:
+def test_hundred_runs_leave_no_mapping_and_no_descriptor(runtime_dir: Path, prefix: str) -> None:
     def count() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), Path("/proc/self/maps").read_text().count("ivshmem.")
 
@@ -200,10 +200,10 @@ def test_nothing_stays_mapped_or_open_after_a_hundred_lives(runtime_dir: Path, p
     assert before[1] == 0
 
 
-# --- detaching ----------------------------------------------------------------------------------------------
+# --- detach -------------------------------------------------------------------------------------------------
 
 
-def test_detach_keeps_and_auto_attaches(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_detach_keeps_objects_and_auto_attaches(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     peer(PRIMARY + "made.detach(); made.close()").end()
     assert len(files(prefix)) == 2
     with init(prefix) as second:
@@ -213,12 +213,12 @@ def test_detach_keeps_and_auto_attaches(runtime_dir: Path, prefix: str, peer: Pe
     assert len(files(prefix)) == 2
     with init(prefix) as third:
         assert [ring.name for ring in third.rings()] == ["ring"]
-    assert len(files(prefix)) == 2  # what was kept once stays kept when it is closed
+    assert len(files(prefix)) == 2  # a kept prefix stays kept after a close
     init(prefix, proc_type="primary").close()
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_a_secondary_attaches_to_what_was_kept(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_secondary_attaches_to_a_kept_prefix(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     peer(PRIMARY + "made.detach()").end()
     with init(prefix, proc_type="secondary") as second:
         assert second.proc_type == "secondary"
@@ -227,7 +227,7 @@ def test_a_secondary_attaches_to_what_was_kept(runtime_dir: Path, prefix: str, p
     init(prefix, proc_type="primary").close()
 
 
-def test_an_explicit_primary_starts_afresh(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_explicit_primary_makes_a_fresh_start(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     peer(PRIMARY + "made.detach()").end()
     old = files(prefix)
     with init(prefix, proc_type="primary") as made:
@@ -237,7 +237,7 @@ def test_an_explicit_primary_starts_afresh(runtime_dir: Path, prefix: str, peer:
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_epochs_rise(runtime_dir: Path, prefix: str) -> None:
+def test_epoch_rises_with_each_start(runtime_dir: Path, prefix: str) -> None:
     epochs = []
     for how in ("close", "detach", "detach", "close", "close"):
         made = init(prefix, proc_type="primary" if how == "close" else "auto")
@@ -249,11 +249,11 @@ def test_epochs_rise(runtime_dir: Path, prefix: str) -> None:
     assert epochs == sorted(epochs)
 
 
-# --- killing ------------------------------------------------------------------------------------------------
+# --- kill ---------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_primary_does_not_keep_the_next_from_starting(runtime_dir: Path, prefix: str, peer: Peers) -> None:
-    """Kill after kill: what the last one left is taken away, nothing grows, and the epoch rises."""
+def test_next_primary_starts_after_a_kill(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+    """After each kill the remaining files are removed, nothing accumulates, and the epoch rises."""
     states, epochs = [], []
     for _ in range(20):
         victim = peer(PRIMARY + "print(made.epoch); sys.stdin.readline()")
@@ -270,7 +270,7 @@ def test_a_killed_primary_does_not_keep_the_next_from_starting(runtime_dir: Path
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_kills_in_the_middle_of_work_leave_nothing_that_grows(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_kills_during_work_accumulate_no_files(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     busy = """
     import sys, eal
     made = eal.init(file_prefix=sys.argv[1], no_huge=True)
@@ -292,9 +292,7 @@ def test_kills_in_the_middle_of_work_leave_nothing_that_grows(runtime_dir: Path,
 
 
 @pytest.mark.parametrize("how", ["fork", "subprocess"])
-def test_a_killed_primary_whose_child_lives_does_not_block(
-    runtime_dir: Path, prefix: str, peer: Peers, how: str
-) -> None:
+def test_killed_primary_with_a_live_child_does_not_block(runtime_dir: Path, prefix: str, peer: Peers, how: str) -> None:
     spawn = {
         "fork": "child = os.fork()\nif not child:\n    import time; time.sleep(60); os._exit(0)\nprint(child)",
         "subprocess": "import subprocess\nprint(subprocess.Popen(['sleep', '60'], close_fds=False).pid)",
@@ -311,7 +309,7 @@ def test_a_killed_primary_whose_child_lives_does_not_block(
         os.kill(child, signal.SIGKILL)
 
 
-def test_recover_takes_up_what_a_killed_primary_left(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_recover_continues_after_a_killed_primary(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     victim = peer(PRIMARY + "print(made.epoch, ring.memzone.segment.uuid); sys.stdin.readline()")
     epoch, uuid = victim.hear().split()
     victim.crash()
@@ -326,7 +324,7 @@ def test_recover_takes_up_what_a_killed_primary_left(runtime_dir: Path, prefix: 
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_a_recovered_pool_has_what_the_dead_had_cached(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_recovered_pool_contains_the_dead_processs_cached_objects(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     victim = peer(PRIMARY + "print(pool.available); sys.stdin.readline()")
     assert victim.hear() == "63"
     victim.crash()
@@ -335,17 +333,17 @@ def test_a_recovered_pool_has_what_the_dead_had_cached(runtime_dir: Path, prefix
         (cached,) = pool.audit().cached.values()
         assert len(cached) == 8
         taken = [pool.get() for _ in range(63)]
-        assert None not in taken  # one of the living took over the dead one's slot and cache
+        assert None not in taken  # a live process adopted the dead one's slot and cache
         assert pool.get() is None
 
 
-def test_recover_without_anything_to_recover(runtime_dir: Path, prefix: str) -> None:
+def test_recover_without_files_makes_a_fresh_start(runtime_dir: Path, prefix: str) -> None:
     with init(prefix, recover=True) as made:
         assert (made.proc_type, made.memzones()) == ("primary", [])
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_recover_of_a_damaged_registry(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_recover_with_a_damaged_registry_raises_corrupt(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     victim = peer(PRIMARY + "print('ready'); sys.stdin.readline()")
     victim.hear()
     victim.crash()
@@ -354,12 +352,12 @@ def test_recover_of_a_damaged_registry(runtime_dir: Path, prefix: str, peer: Pee
         file.write(b"\xff" * 8)
     with pytest.raises(eal.Corrupt, match="registry"):
         init(prefix, recover=True)
-    with init(prefix) as made:  # without recover it is taken away, with the files that carry the prefix's name
+    with init(prefix) as made:  # without recover the registry and all files of the prefix are removed
         assert made.memzones() == []
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_a_killed_secondary_takes_nothing_with_it(primary: eal.Eal, peer: Peers) -> None:
+def test_killed_secondary_removes_nothing(primary: eal.Eal, peer: Peers) -> None:
     ring, pool = primary.ring_create("ring", 8), primary.mempool_create("pool", 64, 8, cache_size=8)
     victim = peer(
         """
@@ -380,7 +378,7 @@ def test_a_killed_secondary_takes_nothing_with_it(primary: eal.Eal, peer: Peers)
     assert sorted(p.dead for p in audit.participants) == [True]
 
 
-# --- leaving without close ----------------------------------------------------------------------------------
+# --- exit without close -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -393,7 +391,7 @@ def test_a_killed_secondary_takes_nothing_with_it(primary: eal.Eal, peer: Peers)
         ("import threading; threading.Thread(target=lambda: [ring.enqueue(1), pool.get()]).start()", 0),
     ],
 )
-def test_an_end_that_python_sees_closes(runtime_dir: Path, prefix: str, peer: Peers, leave: str, status: int) -> None:
+def test_regular_interpreter_exit_closes(runtime_dir: Path, prefix: str, peer: Peers, leave: str, status: int) -> None:
     other = peer(PRIMARY + leave)
     assert other.wait(30) == status
     assert state(runtime_dir, prefix) == (0, [])
@@ -412,7 +410,7 @@ def test_an_end_that_python_sees_closes(runtime_dir: Path, prefix: str, peer: Pe
     ],
 )
 @pytest.mark.parametrize("then", ["start", "leftovers"])
-def test_what_another_end_leaves_is_removed_later(
+def test_files_left_by_another_exit_are_removed_at_the_next_start(
     runtime_dir: Path, prefix: str, peer: Peers, leave: str, status: int, then: str
 ) -> None:
     other = peer(PRIMARY + leave)
@@ -427,7 +425,7 @@ def test_what_another_end_leaves_is_removed_later(
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_leftovers_of_a_living_prefix_say_who_lives(primary: eal.Eal, peer: Peers) -> None:
+def test_clean_of_a_live_prefix_names_the_process(primary: eal.Eal, peer: Peers) -> None:
     other = peer(
         """
         import sys
@@ -439,7 +437,7 @@ def test_leftovers_of_a_living_prefix_say_who_lives(primary: eal.Eal, peer: Peer
     assert other.end() == f"True {os.getpid()}\n"
 
 
-def test_a_start_that_fails_leaves_nothing(runtime_dir: Path, prefix: str) -> None:
+def test_failed_start_leaves_no_file(runtime_dir: Path, prefix: str) -> None:
     faulty: list[dict[str, Any]] = [{"lcores": [4095]}, {"memory": 1 << 30}, {"huge_dir": "/nowhere", "no_huge": None}]
     for keywords in faulty:
         with pytest.raises(eal.EalError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""An interpreter that ends with views, threads and handlers alive: it ends well, and leaves nothing."""
+"""Interpreter exit with live views, threads and handlers: no crash, and no files left."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def ends_well(other: Any) -> None:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_the_end_of_a_host(end: str, peer: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
+def test_host_exits_cleanly(end: str, peer: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
     ends_well(peer(START + ENDS[end]))
     assert [name for name in os.listdir("/dev/shm") if f".{prefix}." in name] == []
     assert list(runtime_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_the_end_of_a_guest(
+def test_guest_exits_cleanly(
     end: str, peer: Callable[..., Any], runtime_dir: Path, plugged: tuple[Lab, Metadata]
 ) -> None:
     """With the hotplug monitor's thread running and a watch open."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Closing in any order, twice, and in a forked child: nothing is left but what live views hold, and those go on."""
+"""Close in any order, twice, and in a forked child: only live views keep memory, and they stay usable."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from tests.hotplug import Heard, Lab, Metadata, until
 
 @dataclass
 class Life:
-    """An Eal with one of everything: what can be closed, and the views that may outlive it."""
+    """An Eal with one object of each kind: everything that can be closed, and the views that may outlive it."""
 
     closings: dict[str, Callable[[], object]] = field(default_factory=dict)
     views: dict[str, Any] = field(default_factory=dict)
 
     def close(self, name: str) -> None:
-        """Closes it; that others hold it, or that it is closed already, may be an error of ours alone."""
+        """Close an object; only an EalError may be raised, because it is in use or already closed."""
         with contextlib.suppress(eal.EalError):
             self.closings[name]()
 
     def touch(self) -> None:
-        """Reads and writes through every view. A page that is not there any more ends the process."""
+        """Read and write through every view. A missing page would end the process."""
         for view in self.views.values():
             array = np.frombuffer(view, np.uint8) if isinstance(view, memoryview) else view
             array.reshape(-1)[:1] = array.reshape(-1)[-1:]
@@ -90,7 +90,7 @@ def host(prefix: str) -> Life:
 
 
 def guest(lab: Any, prefix: str) -> Life:
-    """On an emulated bus: with a guard, and a watch of each form."""
+    """On an emulated bus: with a monitor, and a watch of each form."""
     made = eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root)
     heard = Heard()
     watch, other = made.watch(heard), made.watch()
@@ -121,31 +121,31 @@ GUEST_VIEWS = ["buf", "array", "burst", "pool"]
 
 @st.composite
 def orders(draw: st.DrawFn, closings: list[str], views: list[str]) -> list[str]:
-    """Each closing twice, each view dropped once, a fork somewhere: words for `live`."""
+    """Generate orders in which each object is closed twice, each view dropped once, with a fork at some place."""
     words = [f"close {name}" for name in closings * 2] + [f"drop {name}" for name in views]
     return draw(st.permutations([*words, "fork"]))
 
 
 def held() -> tuple[int, int]:
-    """How many descriptors this process has, and how many threads."""
+    """Return the number of descriptors and threads of this process."""
     return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
 
 def mapped(*of: str) -> list[str]:
-    """Mappings of files whose path has one of these words."""
+    """Return the mappings of files whose path contains one of these words."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     return [line for line in lines if any(word in line for word in of)]
 
 
 def live(make: Callable[[], Life], words: list[str], files: tuple[str, ...]) -> None:
-    """One life, in a process of its own: closes and drops in this order, and looks at what is left."""
+    """Run one order in a process of its own: close and drop, then check for remaining mappings and descriptors."""
     warnings.simplefilter("ignore")
-    gc.freeze()  # what was there before is nobody's to collect here
-    before, others = held(), mapped(*files)  # the lab's host is in this process too
+    gc.freeze()  # freeze: earlier objects are not to be collected here
+    before, others = held(), mapped(*files)  # the lab's host is in this process, too
     play(make, words, files)
     gc.collect()
     assert mapped(*files) == others
-    until(lambda: held() == before)  # a thread that was joined is gone from /proc a little later
+    until(lambda: held() == before)  # /proc shows a joined thread slightly longer
 
 
 def play(make: Callable[[], Life], words: list[str], files: tuple[str, ...]) -> None:
@@ -168,7 +168,7 @@ def do(life: Life, word: str) -> None:
 
 
 def the_rest_in_a_child(life: Life, words: list[str], files: tuple[str, ...]) -> None:
-    """A child closes all it has inherited, which takes nothing away from its parent, and lets go of its views."""
+    """In a child, close everything inherited, which must not affect the parent, and drop its views."""
     left = {path for path in Path("/dev/shm").iterdir() if any(word in path.name for word in files)}
     for word in words:
         do(life, word)
@@ -177,7 +177,7 @@ def the_rest_in_a_child(life: Life, words: list[str], files: tuple[str, ...]) ->
 
 
 def in_child(work: Callable[[], object]) -> None:
-    """Runs a function in a forked child; fails with its traceback, or with the signal that ended it."""
+    """Run a function in a forked child; fail with its traceback, or with the signal that ended it."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -201,14 +201,14 @@ LIVES = settings(
     max_examples=20,
     deadline=None,
     database=None,
-    phases=[Phase.generate],  # a failure says its order, and each try is a life
+    phases=[Phase.generate],  # a failure prints its order, and each attempt is a process
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
 @LIVES
 @given(words=orders(HOST, HOST_VIEWS))
-def test_a_host_in_any_order(words: list[str], runtime_dir: Path, prefix: str) -> None:
+def test_host_closes_in_any_order(words: list[str], runtime_dir: Path, prefix: str) -> None:
     in_child(lambda: live(lambda: host(prefix), words, (f".{prefix}.", str(runtime_dir))))
     assert [name for name in os.listdir("/dev/shm") if f".{prefix}." in name] == []
     assert list(runtime_dir.iterdir()) == []
@@ -226,7 +226,9 @@ def plugged(tmp_path: Path) -> Iterator[tuple[Lab, Metadata]]:
 
 @settings(LIVES, max_examples=10)
 @given(words=orders(GUEST, GUEST_VIEWS))
-def test_a_guest_in_any_order(words: list[str], runtime_dir: Path, prefix: str, plugged: tuple[Lab, Metadata]) -> None:
+def test_guest_closes_in_any_order(
+    words: list[str], runtime_dir: Path, prefix: str, plugged: tuple[Lab, Metadata]
+) -> None:
     lab, vm0 = plugged
     in_child(lambda: live(lambda: guest(lab, prefix), words, (f".{prefix}.", str(runtime_dir), str(lab.folder))))
     assert vm0.guards() == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A plain user: everything works as nobody, in a runtime directory of its own, and nobody else's is used."""
+"""Unprivileged users: everything works as nobody, in a runtime directory of its own."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ import pytest
 import eal
 
 NOBODY = 65534
-# setpriv itself still opens what only root may: env does not.
+# setpriv itself still opens files that only root may open; env does not.
 BECOME = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "/usr/bin/env"]
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("nonroot")]  # one copy of the packages for all
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("nonroot")]  # one copy of the packages for all tests
 
 FIND = """
 import os, stat, sys
@@ -38,7 +38,7 @@ print(os.path.basename(zone.segment.path).split(".")[:2], found.st_uid, oct(foun
 
 
 def interpreter() -> str:
-    """A Python of this one's version that nobody may run: root's own may lie in root's home."""
+    """A Python of the same version that nobody may run; root's own may be in root's home."""
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     for candidate in (os.path.realpath(sys.executable), "/usr/bin/python3"):
         ask = [*BECOME, candidate, "-Ic", "import sys; print('%d.%d' % sys.version_info[:2])"]
@@ -49,7 +49,7 @@ def interpreter() -> str:
 
 
 def files_of(name: str, seen: set[str]) -> Iterator[tuple[Path, Path]]:
-    """Where the files of a distribution and of what it requires are, and their places below site-packages."""
+    """Return the files of a distribution and its requirements, with their paths below site-packages."""
     seen.add(name)
     try:
         found = distribution(name)
@@ -66,7 +66,7 @@ def files_of(name: str, seen: set[str]) -> Iterator[tuple[Path, Path]]:
 
 @pytest.fixture(scope="module")
 def packages() -> Iterator[Path]:
-    """A copy of the package as it is installed, with what it needs, in a folder that every user may read."""
+    """A copy of the installed package and its requirements in a directory that every user may read."""
     with tempfile.TemporaryDirectory(prefix="ivshmem-packages-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -78,7 +78,7 @@ def packages() -> Iterator[Path]:
 
 @dataclass
 class User:
-    """nobody, with a home of its own and only what a login would set."""
+    """User nobody, with a home of its own and the environment of a login."""
 
     python: str
     packages: Path
@@ -111,7 +111,7 @@ def nobody(packages: Path) -> Iterator[User]:
     shutil.rmtree(home)
 
 
-def test_in_the_session_s_runtime_directory(nobody: User, prefix: str) -> None:
+def test_session_runtime_directory_is_used(nobody: User, prefix: str) -> None:
     session = nobody.folder("session")
     lines = nobody.says(FIND, prefix, XDG_RUNTIME_DIR=str(session))
     assert lines == [
@@ -121,13 +121,13 @@ def test_in_the_session_s_runtime_directory(nobody: User, prefix: str) -> None:
     assert list((session / "ivshmem").iterdir()) == []
 
 
-def test_in_a_private_folder_where_there_is_no_session(nobody: User, prefix: str) -> None:
+def test_without_a_session_a_private_directory_is_used(nobody: User, prefix: str) -> None:
     lines = nobody.says(FIND, prefix)
     assert lines[0] == f"{NOBODY} primary {nobody.home}/ivshmem-{NOBODY} 0o700"
     assert list((nobody.home / f"ivshmem-{NOBODY}").iterdir()) == []
 
 
-def test_primary_and_secondary(nobody: User, prefix: str) -> None:
+def test_primary_and_secondary_share_objects(nobody: User, prefix: str) -> None:
     script = """
     import subprocess, sys
     import eal
@@ -154,7 +154,7 @@ def test_primary_and_secondary(nobody: User, prefix: str) -> None:
         (0o1777, 0, "must belong to user 65534, not to user 0"),
     ],
 )
-def test_a_runtime_directory_that_is_not_safe(
+def test_unsafe_runtime_directory_raises_denied(
     nobody: User, prefix: str, variable: str | None, mode: int, uid: int, said: str
 ) -> None:
     names = {"XDG_RUNTIME_DIR": "ivshmem", "EAL_RUNTIME_DIR": "given", None: f"ivshmem-{NOBODY}"}
@@ -169,7 +169,7 @@ def test_a_runtime_directory_that_is_not_safe(
     assert list(folder.iterdir()) == []
 
 
-def test_a_plain_user_cannot_give_files_away(nobody: User, prefix: str) -> None:
+def test_unprivileged_user_cannot_change_the_owner_of_files(nobody: User, prefix: str) -> None:
     script = """
     import sys, eal
     with eal.init(file_prefix=sys.argv[1], no_huge=True) as made:
@@ -183,7 +183,7 @@ def test_a_plain_user_cannot_give_files_away(nobody: User, prefix: str) -> None:
     assert nobody.says(script, prefix) == ["Denied []", "Denied []", "0o666"]
 
 
-def test_users_with_the_same_prefix_never_meet(nobody: User, prefix: str, primary: eal.Eal) -> None:
+def test_users_with_the_same_prefix_are_separate(nobody: User, prefix: str, primary: eal.Eal) -> None:
     mine = primary.memzone_reserve("zone", 64)
     lines = nobody.says(FIND + "print(len(eal.memzones()))", prefix)
     assert lines[0].startswith(f"{NOBODY} primary ")
@@ -192,7 +192,7 @@ def test_users_with_the_same_prefix_never_meet(nobody: User, prefix: str, primar
     assert primary.memzone_lookup("zone") is mine
 
 
-def test_what_a_killed_plain_user_left_is_taken_away_by_its_next_start(nobody: User, prefix: str) -> None:
+def test_next_start_removes_the_files_of_a_killed_process(nobody: User, prefix: str) -> None:
     done = nobody.run(FIND + "os.kill(os.getpid(), 9)", prefix)
     assert done.returncode == -9
     left = [name for name in os.listdir("/dev/shm") if f".{prefix}." in name]

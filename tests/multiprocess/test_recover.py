@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Recovery: what a dead process left half done at the ends of rings, and what a host that starts again tells others."""
+"""Recovery: incomplete ring operations of dead processes, and the events that a recovered host causes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLAGS = {"MT": 0, "RTS": RingFlag.MP_RTS_ENQ | RingFlag.MC_RTS_DEQ, "HTS": RingF
 OWNER_AT = {"producer": 80, "consumer": 88}
 END_AT = {"producer": 128, "consumer": 256}
 
-# A process that has a ring with 1, 2, 3 in it, and is inside one end as a DPDK program would be: the head alone moved.
+# A process with a ring of 1, 2, 3 that is inside an operation as a DPDK program would be: only the head has moved.
 VICTIM = """
 import struct, sys
 import eal
@@ -55,7 +55,7 @@ def drained(ring: eal.Ring) -> list[int]:
 
 
 def until(deadline: float, operate: Callable[[], Any]) -> None:
-    """Again and again: where the dead one took all there was, an end is empty at first, then stalled."""
+    """Repeat the operation: if the dead process reserved everything, the side is empty at first, then stalled."""
     while time.monotonic() < deadline:
         operate()
 
@@ -71,7 +71,7 @@ def half_moved(peer: Peers) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("role", END_AT)
-def test_recover_undoes_what_a_dead_owner_began(
+def test_recover_rolls_back_operations_of_a_dead_owner(
     runtime_dir: Path, prefix: str, half_moved: Callable[..., Any], role: str
 ) -> None:
     half_moved(role).crash()
@@ -84,7 +84,7 @@ def test_recover_undoes_what_a_dead_owner_began(
         assert ring.end(role).owner == process.process_owner_word()
 
 
-def test_a_recovering_host_mends_rings_that_it_never_looks_up(
+def test_recovering_host_repairs_rings_that_it_never_looks_up(
     runtime_dir: Path, prefix: str, half_moved: Callable[..., Any]
 ) -> None:
     half_moved("producer").crash()
@@ -96,16 +96,14 @@ def test_a_recovering_host_mends_rings_that_it_never_looks_up(
 
 
 @pytest.mark.parametrize("role", END_AT)
-def test_a_secondary_that_attaches_undoes_it_too(primary: eal.Eal, half_moved: Callable[..., Any], role: str) -> None:
+def test_attaching_secondary_rolls_back_too(primary: eal.Eal, half_moved: Callable[..., Any], role: str) -> None:
     half_moved(role).crash()
     ring = primary.ring_lookup("ring")
     assert drained(ring) == [2, 3, 4]
     assert ring.enqueue(5)
 
 
-def test_who_has_the_ring_already_gets_it_mended_by_looking_it_up(
-    primary: eal.Eal, half_moved: Callable[..., Any]
-) -> None:
+def test_lookup_repairs_a_ring_that_is_already_attached(primary: eal.Eal, half_moved: Callable[..., Any]) -> None:
     ring = primary.ring_create("ring", 64, flags=ST)
     half_moved("consumer").crash()
     with pytest.raises(eal.Stalled):
@@ -116,7 +114,7 @@ def test_who_has_the_ring_already_gets_it_mended_by_looking_it_up(
 
 @pytest.mark.parametrize("owner", ["alive", "another machine", "not recorded"])
 @pytest.mark.parametrize("role", END_AT)
-def test_an_end_whose_owner_may_live_is_left_alone(
+def test_side_with_a_possibly_live_owner_is_unchanged(
     primary: eal.Eal, half_moved: Callable[..., Any], role: str, owner: str
 ) -> None:
     victim = half_moved(role)
@@ -135,16 +133,16 @@ def test_an_end_whose_owner_may_live_is_left_alone(
     assert bytes(zone.buf[end]) == before, "a reservation that nobody finished must not become elements"
 
 
-def test_a_process_id_that_is_another_ones_by_now(primary: eal.Eal, half_moved: Callable[..., Any]) -> None:
+def test_reused_process_id_counts_as_dead(primary: eal.Eal, half_moved: Callable[..., Any]) -> None:
     half_moved("producer").crash()
     zone = primary.memzone_lookup("RG_ring")
-    init_process = process.machine_id() << 32 | 1  # it lives, and has nothing to do with the segment
+    init_process = process.machine_id() << 32 | 1  # that process lives, but does not map the segment
     zone.buf[80:88] = init_process.to_bytes(8, "little")
     assert drained(primary.ring_lookup("ring")) == [2, 3, 4]
 
 
-def test_an_end_that_moves_is_left_alone(primary: eal.Eal, half_moved: Callable[..., Any]) -> None:
-    """Its owner's word is of a dead process, but somebody who says nothing works it."""
+def test_moving_side_is_unchanged(primary: eal.Eal, half_moved: Callable[..., Any]) -> None:
+    """The recorded owner is dead, but a process without a recorded word uses the side."""
     import threading
 
     half_moved("producer").crash()
@@ -169,7 +167,7 @@ def test_an_end_that_moves_is_left_alone(primary: eal.Eal, half_moved: Callable[
 
 @pytest.mark.parametrize("sync", FLAGS)
 @pytest.mark.parametrize("role", END_AT)
-def test_an_end_for_many_raises_stalled_and_is_waited_for_once(
+def test_incomplete_mt_side_raises_stalled_after_one_wait(
     runtime_dir: Path, prefix: str, half_moved: Callable[..., Any], sync: str, role: str
 ) -> None:
     half_moved(role, FLAGS[sync]).crash()
@@ -192,7 +190,7 @@ def test_an_end_for_many_raises_stalled_and_is_waited_for_once(
         assert ring.dequeue() == 7
 
 
-def test_recover_raises_the_epoch_of_its_metadata(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_recover_raises_the_epoch_of_metadata_files(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     victim = peer(
         """
         import sys, eal, ivshmem
@@ -215,7 +213,7 @@ def test_recover_raises_the_epoch_of_its_metadata(runtime_dir: Path, prefix: str
         assert guests_view.read().segments[0].epoch == first, "a segment keeps its creator's"
 
 
-def test_a_damaged_metadata_does_not_keep_the_host_from_recovering(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_recover_continues_despite_a_damaged_metadata_file(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     victim = peer(
         """
         import sys, eal, ivshmem
@@ -233,7 +231,7 @@ def test_a_damaged_metadata_does_not_keep_the_host_from_recovering(runtime_dir: 
         assert ivshmem.metadata_lookup("vm1").table.epoch == made.epoch
 
 
-# --- the app's own start-up code ----------------------------------------------------------------------------
+# --- start-up code of the application -----------------------------------------------------------------------
 
 
 def make_all(**changed: Any) -> list[Any]:
@@ -248,14 +246,14 @@ def make_all(**changed: Any) -> list[Any]:
     ]
 
 
-def test_start_up_code_finds_what_is_there(primary: eal.Eal) -> None:
+def test_start_up_code_finds_existing_objects(primary: eal.Eal) -> None:
     made = make_all()
     assert all(found is there for found, there in zip(make_all(), made, strict=True))
 
 
 @pytest.mark.parametrize("changed", [{"group": "other"}, {"socket_id": 7}])
 @pytest.mark.parametrize("number", range(5))
-def test_what_lies_elsewhere_is_not_what_was_asked_for(primary: eal.Eal, changed: Any, number: int) -> None:
+def test_exist_ok_in_another_group_or_node_raises_exists(primary: eal.Eal, changed: Any, number: int) -> None:
     make_all()
     make: list[Callable[[], Any]] = [
         lambda: eal.memzone_reserve("zone", 256, align=128, exist_ok=True, **{"group": "g", **changed}),
@@ -268,7 +266,7 @@ def test_what_lies_elsewhere_is_not_what_was_asked_for(primary: eal.Eal, changed
         make[number]()
 
 
-def test_another_align_or_flags(primary: eal.Eal) -> None:
+def test_exist_ok_with_another_align_or_flags_raises_exists(primary: eal.Eal) -> None:
     make_all()
     with pytest.raises(eal.Exists, match="exists with align 128, not 4096"):
         make_all(align=4096)

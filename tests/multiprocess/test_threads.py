@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Threads of one process: slots of their own, rings and pools worked at once, and a close among them."""
+"""Threads of one process: separate slots, concurrent use of rings and pools, and close during use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Peers = Callable[..., Any]
 
 
 def slots(segment: eal.Segment) -> dict[int, int]:
-    """Thread id by slot."""
+    """Return the thread id of each slot."""
     return {p.slot: p.owner & 0xFFFFFFFF for p in segment.participants()}
 
 
@@ -26,7 +26,7 @@ def run_in_threads(n: int, work: Callable[[int], object]) -> list[Any]:
         return [done.result(60) for done in [pool.submit(work, number) for number in range(n)]]
 
 
-def test_each_thread_has_a_slot_of_its_own_and_gives_it_back(primary: eal.Eal) -> None:
+def test_each_thread_has_a_slot_and_releases_it(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 512, 8, cache_size=8)
     together = threading.Barrier(6)
 
@@ -52,7 +52,7 @@ def test_each_thread_has_a_slot_of_its_own_and_gives_it_back(primary: eal.Eal) -
     assert list(slots(pool.memzone.segment).values()) == [threading.get_native_id()]
 
 
-def test_caches_of_ended_threads_are_everybodys(primary: eal.Eal) -> None:
+def test_cache_of_an_ended_thread_is_available_to_others(primary: eal.Eal) -> None:
     n = 200
     pool = primary.mempool_create("p", n, 8, cache_size=32)
 
@@ -71,8 +71,8 @@ def test_caches_of_ended_threads_are_everybodys(primary: eal.Eal) -> None:
 
 
 @pytest.mark.parametrize("cache_size", [0, 8])
-def test_more_threads_than_slots_still_work(primary: eal.Eal, cache_size: int) -> None:
-    """64 have a slot; the others work without a cache."""
+def test_threads_without_a_slot_still_work(primary: eal.Eal, cache_size: int) -> None:
+    """64 threads have a slot; the others work without a cache."""
     threads = 70
     pool = primary.mempool_create("p", 4096, 8, cache_size=cache_size)
     ring = primary.ring_create("r", 128)
@@ -105,7 +105,7 @@ def test_more_threads_than_slots_still_work(primary: eal.Eal, cache_size: int) -
 
 
 @pytest.mark.parametrize("flags", [0, 0x18, 0x60], ids=["MT", "RTS", "HTS"])
-def test_threads_on_one_ring_lose_and_double_nothing(primary: eal.Eal, flags: int) -> None:
+def test_threads_on_one_ring_lose_and_duplicate_nothing(primary: eal.Eal, flags: int) -> None:
     ring = primary.ring_create("r", 64, flags=flags)
     total, stop = 4 * 3000, threading.Event()
 
@@ -133,7 +133,7 @@ def test_threads_on_one_ring_lose_and_double_nothing(primary: eal.Eal, flags: in
     assert sorted(got) == list(range(total))
 
 
-def test_threads_making_and_freeing_at_once(primary: eal.Eal) -> None:
+def test_threads_create_and_free_concurrently(primary: eal.Eal) -> None:
     def work(number: int) -> int:
         won = 0
         for i in range(60):
@@ -154,9 +154,9 @@ def test_threads_making_and_freeing_at_once(primary: eal.Eal) -> None:
     assert len(primary.segments()) == 1
 
 
-def test_a_lookup_gives_all_threads_the_same_handle(primary: eal.Eal) -> None:
+def test_lookup_returns_the_same_handle_to_all_threads(primary: eal.Eal) -> None:
     eal.ring_create("r", 8)
-    primary._objects._handles.clear()  # as in a process that has not looked it up yet
+    primary._objects._handles.clear()  # as in a process that has not looked it up
     start = threading.Barrier(8)
 
     def work(_: int) -> eal.Ring:
