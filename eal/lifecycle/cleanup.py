@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Leftovers: the files of a prefix, and how they are taken away when nobody lives in it any more."""
+"""Cleanup: remove the files of a file_prefix that has no live process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def last_table(directory: PrefixDir) -> Table | None:
-    """The table of a prefix's registry; None where there is none that can be read."""
+    """Return the table of a prefix's registry; None if it is not readable."""
     try:
         registry = open_registry(directory.registry, writable=False)
     except EalError:
@@ -40,8 +40,9 @@ _OURS = re.compile(r"ivshmem\.[0-9]+\.[0-9a-f]{8}\..+\.[0-9a-f]{32}\.(seg|md)")
 
 
 def data_files(directory: PrefixDir, table: Table | None = None) -> list[Path]:
-    """Files of segments and metadata: those that the registry names, and orphans that carry the prefix's name. A file
-    that is not called as ours are is not one, whatever the registry says.
+    """Return the segment and metadata files of a prefix: those in the registry, and orphans with the prefix in their
+    name. A
+    file whose name does not have this project's form is left out, even if the registry lists it.
     """
     named = [Path(record.path) for record in table.segments] if table else []
     found = {path for path in named if _OURS.fullmatch(path.name)}
@@ -50,8 +51,8 @@ def data_files(directory: PrefixDir, table: Table | None = None) -> list[Path]:
 
 
 def strays(directory: PrefixDir) -> list[Path]:
-    """Data files of a prefix that neither its registry nor a metadata of its own names: what was being made when its
-    maker was stopped.
+    """Return the data files of a prefix that neither its registry nor one of its metadata files lists: they were being
+    created when their process was stopped.
     """
     table = last_table(directory)
     links = (directory.metadata_link(name) for name in directory.metadata_names())
@@ -60,13 +61,13 @@ def strays(directory: PrefixDir) -> list[Path]:
 
 
 def segment_files(uuid: UUID) -> Iterator[Path]:
-    """Files called as that of a segment is, of whatever prefix, wherever data files may lie."""
+    """Yield files with the name of a segment file of this uuid, of any prefix, in every directory for data files."""
     for folder in _folders():
         yield from (folder / name for name in glob.glob(f"*.{uuid.hex}.seg", root_dir=folder))
 
 
 def orphans(root: Path) -> dict[str, list[Path]]:
-    """Data files of a runtime directory by the prefix in their names, whether or not that prefix has a folder."""
+    """Return the data files of a runtime directory by prefix, also of prefixes without a directory."""
     pattern = re.compile(re.escape(file_stem(root)) + r"\.(?P<prefix>.+)\.[0-9a-f]{32}\.(seg|md)")
     found: dict[str, list[Path]] = {}
     for folder in _folders():
@@ -77,7 +78,7 @@ def orphans(root: Path) -> dict[str, list[Path]]:
 
 
 def _folders() -> set[Path]:
-    """Where data files may lie."""
+    """Return the directories that may contain data files."""
     return {
         folder for folder in (SHM_DIR, *(mount.folder for mount in hugetlbfs_mounts())) if os.access(folder, os.R_OK)
     }
@@ -92,8 +93,9 @@ def _named(directory: PrefixDir) -> Iterator[tuple[Path, str]]:
 
 
 def remove(directory: PrefixDir, *, keep_folder: bool = False) -> None:
-    """Takes all of a prefix away: segments are marked retired, so that a VM that still holds one knows, then every
-    file is unlinked. The caller holds the prefix's CHANGE lock, or knows that nobody lives in it.
+    """Remove all files of a prefix; segments are marked retired first, for VMs that still map them. The caller holds
+    the
+    prefix's CHANGE lock, or knows that the prefix has no live process.
     """
     table = last_table(directory)
     if table is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""DPDK's EAL options, as far as they mean something here."""
+"""EAL options: DPDK's command line options that apply to this project."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eal.topology import cpulist
 PROC_TYPES = ("auto", "primary", "secondary")
 BAR_ACCESSES = ("auto", "sysfs", "devmem")
 
-# DPDK's levels by name and number, and Python's.
+# DPDK's log levels by name and number, and Python's.
 _LEVELS = {
     "emergency": logging.CRITICAL,
     "alert": logging.CRITICAL,
@@ -32,8 +32,8 @@ _LEVELS = {
 
 @dataclass
 class Options:
-    """What eal.init goes by. `memory` and `socket_mem` (by node) in MiB, taken at the start; `lcores`: CPUs to
-    run on; `stall_timeout` in seconds.
+    """Parsed EAL options. `memory` and `socket_mem` (by node) in MiB, allocated at start-up; `lcores`: CPUs to run on;
+    `stall_timeout` in seconds.
     """
 
     file_prefix: str = "rte"
@@ -70,14 +70,14 @@ def _socket_mem(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise Invalid(f"--socket-mem {text!r} is not a list of MiB such as 64,64") from error
+        raise Invalid(f"--socket-mem must be a list of MiB such as 64,64, got {text!r}") from error
 
 
 def _address(text: str) -> int:
     try:
         return int(text, 0)
     except ValueError as error:
-        raise Invalid(f"{text!r} is not an address such as 0x200000000000") from error
+        raise Invalid(f"an address must be a number such as 0x200000000000, got {text!r}") from error
 
 
 @cache
@@ -87,13 +87,13 @@ def _parser() -> _Parser:
     add("-l", "--lcores", dest="lcores", type=_cpus)
     add("-c", dest="lcores", type=_mask)
     add("-m", "--memory", dest="memory", type=int)
-    add("-n", dest="_channels", type=int)  # memory channels: accepted, as every DPDK command line has it
+    add("-n", dest="_channels", type=int)  # memory channels: accepted, because DPDK command lines contain it
     add("--file-prefix")
     add("--proc-type", choices=PROC_TYPES)
     add("--huge-dir")
     add("--no-huge", action="store_true")
     add("--no-pci", action="store_true")
-    add("--bar-access", choices=BAR_ACCESSES)  # ours alone
+    add("--bar-access", choices=BAR_ACCESSES)  # not an option of DPDK
     add("--base-virtaddr", type=_address)
     add("--socket-mem", type=_socket_mem)
     add("--log-level", type=str)
@@ -101,12 +101,12 @@ def _parser() -> _Parser:
 
 
 def parse(argv: Sequence[str] | None, keywords: dict[str, Any]) -> Options:
-    """Options from the arguments up to `--` (no program name), then from the keywords that are not None.
+    """Return the options of the arguments up to `--` (without program name), then of the keywords that are not None.
 
-    Raises Invalid for an unknown option or a value that makes no sense.
+    Raise Invalid for an unknown option or an invalid value.
     """
     if isinstance(argv, str):
-        raise InvalidType("argv is a list of strings, not one string")
+        raise InvalidType("argv must be a list of strings, got one string")
     words = list(argv or [])
     rest: list[str] = []
     if "--" in words:
@@ -122,17 +122,17 @@ def parse(argv: Sequence[str] | None, keywords: dict[str, Any]) -> Options:
 
 def _check(options: Options) -> None:
     if options.proc_type not in PROC_TYPES:
-        raise Invalid(f"proc_type {options.proc_type!r}: one of {', '.join(PROC_TYPES)}")
+        raise Invalid(f"proc_type must be one of {', '.join(PROC_TYPES)}, got {options.proc_type!r}")
     if options.bar_access not in BAR_ACCESSES:
-        raise Invalid(f"bar_access {options.bar_access!r}: one of {', '.join(BAR_ACCESSES)}")
+        raise Invalid(f"bar_access must be one of {', '.join(BAR_ACCESSES)}, got {options.bar_access!r}")
     for what, mib in [("memory", options.memory or 0), *(("socket_mem", m) for m in options.socket_mem)]:
         if not isinstance(mib, int) or mib < 0:
-            raise Invalid(f"{what} {mib!r}: a number of MiB")
+            raise Invalid(f"{what} must be a number of MiB, got {mib!r}")
     base = options.base_virtaddr
     if base is not None and (not isinstance(base, int) or not 0x10000 <= base < 1 << 47 or base % 4096):
-        raise Invalid(f"base_virtaddr {base!r}: a multiple of 4096 from 0x10000 to 2**47")
+        raise Invalid(f"base_virtaddr must be a multiple of 4096 from 0x10000 to 2**47, got {base!r}")
     if not isinstance(options.stall_timeout, int | float) or not 0 <= options.stall_timeout <= 3600:
-        raise Invalid(f"stall_timeout {options.stall_timeout!r}: seconds, up to an hour")
+        raise Invalid(f"stall_timeout must be seconds, up to 3600, got {options.stall_timeout!r}")
     if options.lcores is not None:
         options.lcores = sorted(set(options.lcores))
     if options.log_level is not None:
@@ -140,11 +140,11 @@ def _check(options: Options) -> None:
 
 
 def set_log_level(text: str) -> None:
-    """DPDK's --log-level: LEVEL, or PATTERN:LEVEL for one logger below "eal"; a name, or a number from 1 to 8."""
+    """Apply DPDK's --log-level: LEVEL, or PATTERN:LEVEL for one logger below "eal"; a name, or a number from 1 to 8."""
     pattern, _, level = text.rpartition(":")
     names = list(_LEVELS)
     if level.isdigit() and 1 <= int(level) <= len(names):
         level = names[int(level) - 1]
     if level not in _LEVELS:
-        raise Invalid(f"--log-level {text!r}: one of {', '.join(names)}, or 1 to {len(names)}")
+        raise Invalid(f"--log-level must be one of {', '.join(names)}, or 1 to {len(names)}, got {text!r}")
     logging.getLogger(pattern.rstrip(".*") or "eal").setLevel(_LEVELS[level])
