@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from eal.memory.memzone import Memzone
     from eal.memory.segment import Segment
     from eal.mempool.audit import Audit
-    from eal.mempool.mempool import Mempool, MempoolFlag
+    from eal.mempool.format import MempoolFlag
+    from eal.mempool.mempool import Mempool
     from eal.probe.events import Event, Watch
     from eal.ring.burst import Burst
     from eal.ring.format import RingFlag
@@ -126,7 +127,7 @@ export_lazily(
         "Segment": "eal.memory.segment",
         "Audit": "eal.mempool.audit",
         "Mempool": "eal.mempool.mempool",
-        "MempoolFlag": "eal.mempool.mempool",
+        "MempoolFlag": "eal.mempool.format",
         "Event": "eal.probe.events",
         "Watch": "eal.probe.events",
         "Burst": "eal.ring.burst",

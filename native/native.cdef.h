@@ -98,9 +98,13 @@ struct ivs_table_entry {
 #define IVS_FAULT_MAGIC ...
 #define IVS_FAULT_VERSION ...
 #define IVS_FAULT_LENGTH ...
+#define IVS_FAULT_OBJECT ...
+#define IVS_FAULT_NOT_OUT ...
+#define IVS_FAULT_SHARED_SEGMENT ...
+#define IVS_FAULT_DIRECT ...
 const char *ivs_fault_text(int fault);
 
-/* crc32c.h */
+/* pvt/crc32c.h */
 uint32_t ivs_crc32c(uint32_t crc, const void *data, size_t length);
 
 /* hypervisor.h */
@@ -110,7 +114,7 @@ void ivs_hypervisor(char name[13]);
 uint64_t ivs_time_loads(const void *word, uint32_t rounds);
 uint64_t ivs_time_atomics(void *word, uint32_t rounds);
 
-/* map.h */
+/* mmap.h */
 int64_t ivs_map(int fd, uint64_t offset, uint64_t length, int writable, uint64_t hint);
 int ivs_unmap(uint64_t address, uint64_t length);
 int ivs_map_anonymous(uint64_t address, uint64_t length, int writable);
@@ -248,7 +252,7 @@ uint32_t ivs_jit_count(uint64_t ring);
 int ivs_jit_get_bulk(uint64_t pool, uint64_t array, uint64_t bytes, uint32_t n);
 int ivs_jit_put_bulk(uint64_t pool, uint64_t array, uint64_t bytes, uint32_t n);
 
-/* mempool.h and calls.h */
+/* mempool.h and ring_mempool_calls.h */
 #define IVS_MEMPOOL_NO_CACHE_ALIGN ...
 #define IVS_MEMPOOL_MBUF ...
 #define IVS_MEMPOOL_CACHE_MAX ...
@@ -257,7 +261,7 @@ int ivs_jit_put_bulk(uint64_t pool, uint64_t array, uint64_t bytes, uint32_t n);
 #define IVS_HELD_CACHE ...
 #define IVS_HELD_TWICE ...
 #define IVS_MEMPOOL_DEBUG ...
-struct ivs_mempool { uint32_t culprit; uint64_t owner; ...; };
+struct ivs_mempool { uint32_t culprit; uint32_t fault; uint64_t owner; ...; };
 struct ivs_mempool_info {
     char name[32];
     uint32_t n;
@@ -268,6 +272,7 @@ struct ivs_mempool_info {
     uint64_t objects_offset;
     uint32_t private_size;
 };
+int ivs_mempool_info_fault(const struct ivs_mempool_info *info);
 int64_t ivs_mempool_plan(struct ivs_mempool_info *info);
 int ivs_mempool_create(void *base, uint64_t length, const struct ivs_mempool_info *info);
 uint64_t ivs_mempool_handle_size(uint32_t cache_size);
@@ -326,6 +331,7 @@ int ivs_mbuf_refcnt_update_all(const struct ivs_mempool *p, uint32_t index, int3
 int ivs_mbuf_free_seg(struct ivs_mempool *p, uint32_t index);
 int ivs_mbuf_chain(const struct ivs_mempool *p, uint32_t head, uint32_t tail);
 int ivs_mbuf_attach(const struct ivs_mempool *p, uint32_t index, uint32_t to);
+int ivs_mbuf_attach_fault(const struct ivs_mempool *p, uint32_t index, uint32_t to);
 int ivs_mbuf_detach(struct ivs_mempool *p, uint32_t index);
 int64_t ivs_mbuf_clone(struct ivs_mempool *p, uint32_t index);
 int64_t ivs_mbuf_copy(struct ivs_mempool *p, uint32_t index, uint32_t offset, uint32_t length);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* native.csrc.c: the C side of the one cffi door; what passes through it is declared in native.cdef.h. */
+/* native.csrc.c: the headers behind the cffi module eal._native; native.cdef.h declares its names. */
 #include "ring_mempool_calls.h"
 #include "pvt/crc32c.h"
 #include "fault.h"

@@ -22,7 +22,7 @@ from eal.memory.memzone import Memzone
 from eal.memory.participant import Participant, share_word
 from eal.memory.segment import Segment, create_segment
 from eal.memory.segment_file import Ownership
-from eal.mempool.mempool import format_mempool, mempool_memsize
+from eal.mempool.format import format_mempool, mempool_memsize
 from eal.metadata.records import Entry, Kind, Table
 from eal.metadata.table_file import METADATA_MAGIC, TableFile
 from eal.ring.format import format_ring, ring_memsize

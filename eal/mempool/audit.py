@@ -1,31 +1,45 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Audits: where each object of a pool is, and who has it."""
+"""Mempool audit: the location and the user of each object."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from eal.errors import Invalid
 from eal.linux import process
 
 if TYPE_CHECKING:
     from eal.memory.participant import Participant
-    from eal.ring.ring import Ring
 
-_SHOWN = 16  # indices of one kind that the text names
+_SHOWN = 16  # indices per line of the text
+
+
+class IndexRing(Protocol):
+    """A ring whose elements are object indices, as `eal.Ring` with `elem_size` 4."""
+
+    @property
+    def name(self) -> str:
+        """The name of the ring."""
+
+    @property
+    def elem_size(self) -> int:
+        """Bytes of an element."""
+
+    def elements(self) -> list[int]:
+        """Return the queued elements."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What holds each object of a pool; consistent only while nobody works the pool.
+    """The location of each object of a mempool; consistent only while no participant uses the mempool.
 
-    `free`: in the shared list. `cached`: by participant slot, what its cache holds, the dead's too. `in_hand`: all
-    others, `lost` of which nobody is counted as having. `holders`: with MempoolFlag.DEBUG, by owner word, what each one
-    took and did not put back. `twice`: indices found in two places. `foreign`: how many indices in caches are none of
-    this pool's. `participants`: who has which slot. `in_rings`: by ring, what stands in those that the audit was told
-    of; it is not among `in_hand` then.
+    `free`: objects in the shared bitmap. `cached`: objects in caches, by participant slot, including dead participants.
+    `in_hand`: all other objects, which callers use; of these, `lost` objects are counted for no participant. `holders`
+    (with MempoolFlag.DEBUG): objects in `in_hand` by owner word of their user. `twice`: objects found in two places.
+    `foreign`: number of cached indices that are not less than `n`. `participants`: the slots in use. `in_rings`: by
+    ring name, the objects queued in the rings passed to `audit`; not in `in_hand`.
     """
 
     n: int
@@ -41,9 +55,7 @@ class Audit:
 
     @property
     def dead(self) -> dict[int, list[int]]:
-        """By owner word, what participants that are known to be dead hold: what is in their caches and, with
-        MempoolFlag.DEBUG, what they took that is in nobody else's place.
-        """
+        """Objects of dead participants by owner word: cached ones and, with MempoolFlag.DEBUG, those in `holders`."""
         slots = {p.slot: p.owner for p in self.participants if p.dead}
         found = {owner: list(self.cached.get(slot, ())) for slot, owner in slots.items()}
         for owner, objects in self.holders.items():
@@ -52,60 +64,59 @@ class Audit:
         return {owner: sorted(objects) for owner, objects in found.items()}
 
     def _is_dead(self, owner: int) -> bool:
-        """By its slot, or where another one has that by now, by its thread."""
+        """Return whether the participant is dead: by its slot, or by its thread if it has no slot any more."""
         slots = [p for p in self.participants if p.owner == owner]
         return any(p.dead for p in slots) if slots else process.is_dead(owner, 0)
 
     @property
     def ok(self) -> bool:
-        """Whether every index is in one place, and those in nobody's are in somebody's hand."""
+        """Whether each object is in exactly one place, and none is lost."""
         return not self.twice and not self.foreign and not self.lost
 
     def who(self, owner: int) -> str:
-        """An owner word as text: machine, thread, and whether that is known to be dead."""
+        """Return an owner word as text: machine, thread, and "(dead)" if the participant is dead."""
         return process.format_owner(owner, state="dead" if self._is_dead(owner) else "")
 
-    def beside(self, rings: Iterable[Ring]) -> Audit:
-        """The same, with what stands in these rings of indices told apart from what is in hand.
+    def beside(self, rings: Iterable[IndexRing]) -> Audit:
+        """Return a copy in which the objects queued in `rings` are in `in_rings` instead of `in_hand`.
 
-        Raises Invalid for a ring whose elements are no 4-byte indices.
+        Raise Invalid for a ring whose elements do not have 4 bytes.
         """
-        in_hand, places = set(self.in_hand), {}
+        in_hand, in_rings = set(self.in_hand), {}
         for ring in rings:
             if ring.elem_size != 4:
-                raise Invalid(f"ring {ring.name!r} has elements of {ring.elem_size} bytes, an index has 4")
-            there = ring.elements()
-            places[ring.name] = [index for index in there if index in in_hand]
-            in_hand.difference_update(there)
+                raise Invalid(f"ring {ring.name!r}: elem_size must be 4 to contain indices, got {ring.elem_size}")
+            queued = ring.elements()
+            in_rings[ring.name] = [index for index in queued if index in in_hand]
+            in_hand.difference_update(queued)
         holders = {owner: [i for i in objects if i in in_hand] for owner, objects in self.holders.items()}
         return replace(
             self,
             in_hand=sorted(in_hand),
-            in_rings=places,
+            in_rings=in_rings,
             holders={owner: objects for owner, objects in holders.items() if objects},
         )
 
     def __str__(self) -> str:
-        """A line for each place, as `rte_mempool_dump` counts them."""
-        lines = [f"{self.n} objects, {len(self.free)} in the shared list"]
+        """Return one line per location, as `rte_mempool_dump` does."""
+        lines = [f"{self.n} objects, {len(self.free)} in the shared bitmap"]
         owners = {p.slot: self.who(p.owner) for p in self.participants}
-        dead: dict[int, list[int]] = {
-            p.slot: [] for p in self.participants if p.dead
-        }  # named even where they hold nothing
+        # Dead participants are listed even if their cache is empty.
+        dead: dict[int, list[int]] = {p.slot: [] for p in self.participants if p.dead}
         for slot, objects in sorted({**dead, **self.cached}.items()):
-            lines.append(f"{len(objects)} in the cache of slot {slot}, {owners.get(slot, 'which nobody has now')}")
+            lines.append(f"{len(objects)} in the cache of slot {slot}, {owners.get(slot, 'not in use')}")
         for name, objects in self.in_rings.items():
             lines.append(f"{len(objects)} in ring {name!r}")
         if self.in_hand:
-            lines.append(f"{len(self.in_hand)} in hand: {_listed(self.in_hand)}")
+            lines.append(f"{len(self.in_hand)} in use: {_listed(self.in_hand)}")
         for owner, objects in sorted(self.holders.items()):
-            lines.append(f"  {len(objects)} of {self.who(owner)}: {_listed(objects)}")
+            lines.append(f"  {len(objects)} by {self.who(owner)}: {_listed(objects)}")
         if self.lost:
-            lines.append(f"{self.lost} lost: out of the list, and nobody is counted as having them")
+            lines.append(f"{self.lost} lost: neither free nor counted as in use")
         if self.twice:
             lines.append(f"{len(self.twice)} in two places: {_listed(self.twice)}")
         if self.foreign:
-            lines.append(f"{self.foreign} indices in caches that are none of this pool's")
+            lines.append(f"{self.foreign} invalid indices in caches (not less than {self.n})")
         return "\n".join(lines)
 
 

@@ -12,7 +12,8 @@ from eal.mbuf.pool import MbufPool
 from eal.memory.memzone import Memzone
 from eal.memory.segment import Segment
 from eal.memory.socket_id import SOCKET_ID_ANY
-from eal.mempool.mempool import Mempool, format_mempool, mempool_memsize
+from eal.mempool.format import format_mempool, mempool_memsize
+from eal.mempool.mempool import Mempool
 from eal.metadata.records import Entry, Kind
 from eal.objects.arguments import check_placement, check_same
 from eal.objects.table import ObjectTable

@@ -14,7 +14,8 @@ from eal.mbuf.format import DEFAULT_DATA_ROOM, mbuf_pool_memsize
 from eal.memory.heap import CACHE_LINE, check_align
 from eal.memory.memzone import Memzone
 from eal.memory.socket_id import SOCKET_ID_ANY
-from eal.mempool.mempool import Mempool, MempoolFlag, mempool_memsize
+from eal.mempool.format import MempoolFlag, mempool_memsize
+from eal.mempool.mempool import Mempool
 from eal.metadata.records import Kind
 from eal.ring.format import RingFlag, ring_memsize
 from eal.ring.ring import Ring

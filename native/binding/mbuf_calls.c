@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* mbuf_calls.c: the inline operations of mbuf.h as functions. */
+/* mbuf_calls.c: the inline functions of mbuf.h with external linkage, for cffi. */
 #include "mbuf_calls.h"
 
 int ivs_call_mbuf_alloc_bulk(struct ivs_mempool *p, uint32_t *indices, uint32_t n)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* mbuf_calls.h: the inline operations of mbuf.h as functions, for callers that are not C. */
+/* mbuf_calls.h: the inline functions of mbuf.h with external linkage, for cffi. */
 #ifndef IVS_MBUF_CALLS_H
 #define IVS_MBUF_CALLS_H
 
 #include "mbuf.h"
 
-/* Return values as in mbuf.h. */
+/* Return values are those of the functions in mbuf.h. */
 int ivs_call_mbuf_alloc_bulk(struct ivs_mempool *p, uint32_t *indices, uint32_t n);
 int64_t ivs_call_mbuf_alloc(struct ivs_mempool *p);
 int ivs_call_mbuf_free_bulk(struct ivs_mempool *p, const uint32_t *indices, uint32_t n);
@@ -15,12 +15,12 @@ int64_t ivs_call_mbuf_prepend(const struct ivs_mempool *p, uint32_t index, uint3
 int64_t ivs_call_mbuf_adj(const struct ivs_mempool *p, uint32_t index, uint32_t length);
 int ivs_call_mbuf_trim(const struct ivs_mempool *p, uint32_t index, uint32_t length);
 
-/* How many references there are: 0, the mbuf is free. */
+/* Returns the reference count, 0 if the mbuf is free, or a negative errno. */
 int ivs_call_mbuf_refcnt(const struct ivs_mempool *p, uint32_t index);
 
-/* One segment as it is now. */
+/* A snapshot of one segment. */
 struct ivs_call_seg {
-    int64_t place; /* of its data */
+    int64_t place; /* of the first data byte */
     uint32_t data_off;
     uint32_t data_len;
     uint32_t tailroom;
@@ -31,7 +31,7 @@ struct ivs_call_seg {
 };
 int ivs_call_mbuf_segment(const struct ivs_mempool *p, uint32_t index, struct ivs_call_seg *found);
 
-/* Writes the indices of a packet's segments, `most` of them at most: how many it has. */
+/* Writes up to `most` indices of a packet's segments; returns the number of segments or a negative errno. */
 int ivs_call_mbuf_segments(const struct ivs_mempool *p, uint32_t index, uint32_t *indices, uint32_t most);
 
 #endif

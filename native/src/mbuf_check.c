@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* mbuf_check.c: whether a packet makes sense (rte_mbuf_check), and what is wrong with it. */
+/* mbuf_check.c: validate a packet and name the damage (rte_mbuf_check). */
 #include "mbuf.h"
 
 static const char *segment_fault(const struct ivs_mempool *p, const struct ivs_mbuf_seg *s)
 {
     uint16_t refs = atomic_load_explicit(&s->m->refcnt, memory_order_relaxed);
     if (refs == 0 || refs > IVS_MBUF_REFS_MAX)
-        return "a reference count of 0 or 65535";
+        return "refcnt must be 1 to 65534";
     if (s->buf >= p->n)
-        return "buf is no mbuf of the pool";
+        return "buf must be less than n";
     if (s->next >= p->n && s->next != IVS_MBUF_NONE)
-        return "next is no mbuf of the pool";
+        return "next must be less than n, or NO_MBUF";
     if (s->data_off > ivs_mbuf_buf_len(p))
-        return "data_off is beyond the buffer";
+        return "data_off must be at most buf_len";
     if (s->data_off + s->data_len > ivs_mbuf_buf_len(p))
-        return "data_off and data_len reach beyond the buffer";
+        return "data_off + data_len must be at most buf_len";
     if (IVS_MBUF_READ(s->m->buf_len) != ivs_mbuf_buf_len(p) || IVS_MBUF_READ(s->m->priv_size) != p->private_size)
-        return "buf_len or priv_size is not the pool's";
+        return "buf_len and priv_size must equal those of the pool";
     if (s->buf != s->index && atomic_load_explicit(&ivs_mbuf_at(p, s->buf)->refcnt, memory_order_relaxed) == 0)
-        return "attached to a buffer that is free";
+        return "attached to the buffer of a free mbuf";
     return NULL;
 }
 
@@ -38,12 +38,12 @@ static const char *packet_fault(const struct ivs_mempool *p, struct ivs_mbuf_seg
         segs++;
         bytes += s->data_len;
         more = ivs_mbuf_next(p, s, &left);
-    } while (more > 0 || (more < 0 && left > 0)); /* a damaged segment names its own fault */
+    } while (more > 0 || (more < 0 && left > 0)); /* left > 0: `s` is a damaged segment, to be named by segment_fault */
     if (more < 0)
-        return "a chain without an end";
+        return "the segment chain contains a loop";
     if (segs != nb_segs)
-        return "nb_segs is not the number of segments";
-    return bytes != pkt_len ? "pkt_len is not the sum of the segments' data_len" : NULL;
+        return "nb_segs must equal the number of segments";
+    return bytes != pkt_len ? "pkt_len must equal the sum of data_len of all segments" : NULL;
 }
 
 int ivs_mbuf_check(const struct ivs_mempool *p, uint32_t index, int is_header, const char **reason)

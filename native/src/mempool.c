@@ -1,60 +1,58 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* mempool.c: making, attaching, taking part and counting; get and put are inline in mempool.h. */
+/* mempool.c: create, attach, join, leave, count and audit; get and put are inline in mempool.h. */
 #include "mempool.h"
 
-#include "pvt/crc32c.h"
-#include "fault.h"
+#include "pvt/identity.h"
 #include "pvt/name.h"
+#include "pvt/sizes.h"
 
-#define IDENTITY 128u /* the first two lines */
 #define N_MAX 0x7fffffffu
 #define ELT_SIZE_MAX 0x40000000u
 
-static uint64_t align_up(uint64_t value, uint64_t to)
+/* An mbuf is aligned to a cache line, and its fields for the sizes of private area and buffer have 16 bits. */
+static int mbuf_info_fault(const struct ivs_mempool_info *info)
 {
-    return (value + to - 1) & ~(to - 1);
+    uint64_t before = sizeof(struct ivs_mbuf) + (uint64_t)info->private_size;
+    if (info->flags & IVS_MEMPOOL_NO_CACHE_ALIGN)
+        return IVS_FAULT_MBUF_FLAGS;
+    if (info->private_size % 8 != 0 || info->private_size > UINT16_MAX)
+        return IVS_FAULT_MBUF_PRIVATE_SIZE;
+    return info->elt_size < before || info->elt_size - before > UINT16_MAX ? IVS_FAULT_MBUF_DATA_ROOM : IVS_OK;
 }
 
-/* What a pool can hold in one cache: DPDK's flush threshold is one and a half times the cache size. */
-static uint32_t flush_threshold(uint32_t cache_size)
+int ivs_mempool_info_fault(const struct ivs_mempool_info *info)
 {
-    return cache_size + cache_size / 2;
+    if (info->n == 0 || info->n > N_MAX)
+        return IVS_FAULT_POOL_N;
+    if (info->elt_size == 0 || info->elt_size > ELT_SIZE_MAX)
+        return IVS_FAULT_POOL_ELT_SIZE;
+    if (info->cache_size > IVS_MEMPOOL_CACHE_MAX || ivs_mempool_flush_threshold(info->cache_size) > info->n)
+        return IVS_FAULT_POOL_CACHE_SIZE;
+    if ((info->flags & ~IVS_MEMPOOL_FLAGS) != 0)
+        return IVS_FAULT_POOL_FLAGS;
+    return info->flags & IVS_MEMPOOL_MBUF ? mbuf_info_fault(info) : IVS_OK;
 }
 
-/* Whether the objects of a pool of mbufs can be such: each on a cache line of its own, with a buffer that 16 bits
- * measure. */
-static bool are_mbufs(const struct ivs_mempool_shared *p)
-{
-    uint64_t before = sizeof(struct ivs_mbuf) + (uint64_t)p->private_size;
-    return !(p->flags & IVS_MEMPOOL_NO_CACHE_ALIGN) && p->private_size % 8 == 0 && p->private_size <= UINT16_MAX &&
-           p->elt_size >= before && p->elt_size - before <= UINT16_MAX;
-}
-
-/* Fills every derived field from n, elt_size, cache_size and flags. Returns the bytes needed, or -EINVAL. */
+/* Fills all other fields from n, elt_size, cache_size and flags, which are valid. Returns the bytes of the pool. */
 static int64_t lay_out(struct ivs_mempool_shared *p)
 {
-    if (p->n == 0 || p->n > N_MAX || p->elt_size == 0 || p->elt_size > ELT_SIZE_MAX ||
-        p->cache_size > IVS_MEMPOOL_CACHE_MAX || flush_threshold(p->cache_size) > p->n ||
-        (p->flags & ~IVS_MEMPOOL_FLAGS) != 0)
-        return -EINVAL;
-    if (p->flags & IVS_MEMPOOL_MBUF && !are_mbufs(p))
-        return -EINVAL;
     uint64_t before = 0;
-    uint64_t stride = p->flags & IVS_MEMPOOL_NO_CACHE_ALIGN ? p->elt_size : align_up(p->elt_size, IVS_CACHE_LINE);
+    uint64_t stride = p->flags & IVS_MEMPOOL_NO_CACHE_ALIGN ? p->elt_size : ivs_align_up(p->elt_size, IVS_CACHE_LINE);
     if (p->flags & IVS_MEMPOOL_DEBUG) {
         before = sizeof(struct ivs_mempool_cookie);
-        stride = before + align_up((uint64_t)p->elt_size + sizeof(uint64_t), IVS_CACHE_LINE);
+        stride = before + ivs_align_up((uint64_t)p->elt_size + sizeof(uint64_t), IVS_CACHE_LINE);
     }
-    uint64_t cache = sizeof(struct ivs_mempool_cache) + 4 * (uint64_t)flush_threshold(p->cache_size);
+    uint64_t cache = sizeof(struct ivs_mempool_cache) + 4 * (uint64_t)ivs_mempool_flush_threshold(p->cache_size);
     p->elt_stride = (uint32_t)stride;
-    p->cache_stride = (uint32_t)align_up(cache, IVS_CACHE_LINE);
+    p->cache_stride = (uint32_t)ivs_align_up(cache, IVS_CACHE_LINE);
     p->bitmap_offset = sizeof(*p);
-    p->caches_offset = p->bitmap_offset + align_up(((uint64_t)p->n + 63) / 64 * 8, IVS_CACHE_LINE);
+    p->caches_offset = p->bitmap_offset + ivs_align_up(((uint64_t)p->n + 63) / 64 * 8, IVS_CACHE_LINE);
     p->objects_offset = p->caches_offset + (uint64_t)IVS_PARTICIPANTS * p->cache_stride + before;
     return (int64_t)(p->objects_offset + stride * p->n);
 }
 
-static void asked(struct ivs_mempool_shared *p, const struct ivs_mempool_info *info)
+/* Fills a header from `info`. Returns the bytes of the pool, or -EINVAL. */
+static int64_t plan_header(struct ivs_mempool_shared *p, const struct ivs_mempool_info *info)
 {
     memset(p, 0, sizeof(*p));
     p->version = IVS_MEMPOOL_VERSION;
@@ -67,50 +65,41 @@ static void asked(struct ivs_mempool_shared *p, const struct ivs_mempool_info *i
         p->private_size = info->private_size;
         p->mbuf_version = IVS_MBUF_VERSION;
     }
+    return ivs_mempool_info_fault(info) == IVS_OK ? lay_out(p) : -EINVAL;
 }
 
 int64_t ivs_mempool_plan(struct ivs_mempool_info *info)
 {
     struct ivs_mempool_shared plan;
-    asked(&plan, info);
-    int64_t need = lay_out(&plan);
+    int64_t need = plan_header(&plan, info);
     info->elt_stride = plan.elt_stride;
     info->objects_offset = plan.objects_offset;
     return need;
 }
 
-static uint32_t identity_crc(const struct ivs_mempool_shared *pool)
-{
-    unsigned char bytes[IDENTITY];
-    memcpy(bytes, pool, IDENTITY);
-    memset(bytes + offsetof(struct ivs_mempool_shared, magic), 0, 8);
-    memset(bytes + offsetof(struct ivs_mempool_shared, crc), 0, 4);
-    return ivs_crc32c(0, bytes, IDENTITY);
-}
 
 int ivs_mempool_create(void *base, uint64_t length, const struct ivs_mempool_info *info)
 {
     struct ivs_mempool_shared *pool = (struct ivs_mempool_shared *)base;
     struct ivs_mempool_shared plan;
-    asked(&plan, info);
-    int64_t need = lay_out(&plan);
+    int64_t need = plan_header(&plan, info);
 
     if (need < 0 || !ivs_name_ok(info->name) || (uintptr_t)base % IVS_CACHE_LINE != 0)
         return -EINVAL;
     if ((uint64_t)need > length)
         return -ENOSPC;
-    plan.crc = identity_crc(&plan);
+    plan.crc = IVS_IDENTITY_CRC(ivs_mempool_shared, &plan);
     memcpy(pool, &plan, sizeof(plan));
     unsigned char *bitmap = (unsigned char *)base + plan.bitmap_offset;
     memset(bitmap, 0xff, plan.n / 8);
     if (plan.n % 8 != 0)
         bitmap[plan.n / 8] = (unsigned char)((1u << (plan.n % 8)) - 1);
     if (plan.flags & IVS_MEMPOOL_DEBUG) {
-        struct ivs_mempool maker;
-        ivs_mempool_attach(&maker, base, info);
-        ivs_mempool_debug_format(&maker);
+        struct ivs_mempool handle;
+        ivs_mempool_attach(&handle, base, info);
+        ivs_mempool_debug_format(&handle);
     }
-    /* release: pairs with the acquire in ivs_mempool_check */
+    /* release: pairs with ivs_mempool_check() in mempool.c */
     atomic_store_explicit(&pool->magic, IVS_MEMPOOL_MAGIC, memory_order_release);
     return 0;
 }
@@ -129,13 +118,13 @@ int ivs_mempool_check(const void *base, uint64_t length, struct ivs_mempool_info
         return IVS_FAULT_ALIGNMENT;
     if (length < sizeof(copy))
         return IVS_FAULT_LENGTH;
-    /* acquire: pairs with the release in ivs_mempool_create */
+    /* acquire: pairs with ivs_mempool_create() in mempool.c */
     if (atomic_load_explicit(&shared->magic, memory_order_acquire) != IVS_MEMPOOL_MAGIC)
         return IVS_FAULT_MAGIC;
     memcpy(&copy, shared, sizeof(copy));
     if (copy.version != IVS_MEMPOOL_VERSION)
         return IVS_FAULT_VERSION;
-    if (copy.crc != identity_crc(&copy))
+    if (copy.crc != IVS_IDENTITY_CRC(ivs_mempool_shared, &copy))
         return IVS_FAULT_CRC;
     if (!ivs_name_ok(copy.name))
         return IVS_FAULT_NAME;
@@ -147,8 +136,7 @@ int ivs_mempool_check(const void *base, uint64_t length, struct ivs_mempool_info
     info->cache_size = copy.cache_size;
     info->flags = copy.flags;
     info->private_size = copy.private_size;
-    asked(&plan, info);
-    int64_t need = lay_out(&plan);
+    int64_t need = plan_header(&plan, info);
     if (need < 0 || plan.elt_stride != copy.elt_stride || plan.cache_stride != copy.cache_stride ||
         plan.bitmap_offset != copy.bitmap_offset || plan.caches_offset != copy.caches_offset ||
         plan.objects_offset != copy.objects_offset)
@@ -164,8 +152,7 @@ void ivs_mempool_attach(struct ivs_mempool *p, void *base, const struct ivs_memp
 {
     struct ivs_mempool_shared plan;
     unsigned char *bytes = (unsigned char *)base;
-    asked(&plan, info);
-    (void)lay_out(&plan);
+    (void)plan_header(&plan, info);
 
     memset(p, 0, sizeof(*p));
     p->shared = (struct ivs_mempool_shared *)base;
@@ -182,24 +169,8 @@ void ivs_mempool_attach(struct ivs_mempool *p, void *base, const struct ivs_memp
     p->debug = (plan.flags & IVS_MEMPOOL_DEBUG) != 0;
 }
 
-static struct ivs_mempool_cache *cache_of(const struct ivs_mempool *p, uint32_t slot)
-{
-    return (struct ivs_mempool_cache *)(void *)(p->caches + (size_t)slot * p->cache_stride);
-}
-
-static uint32_t slots_in_use(const struct ivs_mempool *p)
-{
-    uint32_t slots = atomic_load_explicit(&p->shared->slots, memory_order_acquire);
-    return slots < IVS_PARTICIPANTS ? slots : IVS_PARTICIPANTS;
-}
-
-static bool is_free(const struct ivs_mempool *p, uint32_t object)
-{
-    return atomic_load_explicit(&p->bitmap[object / 64], memory_order_relaxed) >> (object % 64) & 1;
-}
-
-/* Whether get and put need not ask anything more. Another thread may refuse at the same time: its word is the last. */
-static void settle_ready(struct ivs_mempool *p)
+/* Enables or disables the fast paths. If another thread calls ivs_mempool_refuse meanwhile, `ready` becomes 0. */
+static void update_ready(struct ivs_mempool *p)
 {
     atomic_store(&p->ready, p->slot != NULL && p->debug == 0);
     if (atomic_load(&p->refuse) != 0)
@@ -208,32 +179,30 @@ static void settle_ready(struct ivs_mempool *p)
 
 void ivs_mempool_join(struct ivs_mempool *p, uint32_t slot)
 {
-    struct ivs_mempool_cache *record = cache_of(p, slot);
-    uint32_t most = flush_threshold(p->slot_cache_size);
-    /* acquire: pairs with the release in ivs_mempool_record by whoever had this slot before */
-    uint32_t len = atomic_load_explicit(&record->len, memory_order_acquire);
-
+    struct ivs_mempool_cache *record = ivs_mempool_record_of(p, slot);
+    uint32_t len = ivs_mempool_record_len(p, record);
     uint32_t slots = atomic_load_explicit(&p->shared->slots, memory_order_relaxed);
-    /* release: pairs with the acquire in slots_in_use: before anything of this slot counts */
+
+    /* release: pairs with ivs_mempool_slots_in_use() in pvt/mempool_record.h: counters include the slot from here on */
     while (slots <= slot && !atomic_compare_exchange_weak_explicit(&p->shared->slots, &slots, slot + 1,
                                                                    memory_order_release, memory_order_relaxed))
         ;
     p->slot = record;
     p->cache_size = p->slot_cache_size;
-    p->flush_at = most;
+    p->flush_at = ivs_mempool_flush_threshold(p->slot_cache_size);
     p->hint = (uint32_t)((uint64_t)slot * p->words / IVS_PARTICIPANTS);
     p->taken = atomic_load_explicit(&record->taken, memory_order_relaxed);
     p->returned = atomic_load_explicit(&record->returned, memory_order_relaxed);
     p->cached = 0;
-    for (uint32_t i = 0; i < len && i < most; i++) {
+    for (uint32_t i = 0; i < len; i++) {
         uint32_t object = record->objects[i];
-        if (object < p->n && !is_free(p, object))
+        if (object < p->n && !ivs_mempool_is_free(p, object))
             p->cache[p->cached++] = object;
     }
     memcpy(record->objects, p->cache, (size_t)p->cached * 4);
     ivs_mempool_record(p);
     ivs_mempool_set_credit(p, 0);
-    settle_ready(p);
+    update_ready(p);
 }
 
 void ivs_mempool_leave(struct ivs_mempool *p)
@@ -245,60 +214,46 @@ void ivs_mempool_leave(struct ivs_mempool *p)
     p->cache_size = 0;
     p->flush_at = 0;
     ivs_mempool_set_credit(p, 0);
-    settle_ready(p);
+    update_ready(p);
 }
 
 void ivs_mempool_refuse(struct ivs_mempool *p, int32_t code)
 {
     atomic_store(&p->refuse, code);
-    settle_ready(p);
+    update_ready(p);
 }
 
 uint32_t ivs_mempool_out(const struct ivs_mempool *p)
 {
-    uint32_t slots = slots_in_use(p);
+    uint32_t slots = ivs_mempool_slots_in_use(p);
     uint64_t taken, returned;
 
-    /* Every `returned` is read before any `taken`: what is counted as back was counted as out before. */
+    /* A get is counted before the put of the same object, so all `returned` are loaded before any `taken`.
+     * acquire: pairs with ivs_mempool_count_returned() in pvt/mempool_record.h */
     returned = atomic_load_explicit(&p->shared->returned, memory_order_acquire);
     for (uint32_t slot = 0; slot < slots; slot++)
-        returned += atomic_load_explicit(&cache_of(p, slot)->returned, memory_order_acquire);
+        returned += atomic_load_explicit(&ivs_mempool_record_of(p, slot)->returned, memory_order_acquire);
     taken = atomic_load_explicit(&p->shared->taken, memory_order_acquire);
     for (uint32_t slot = 0; slot < slots; slot++)
-        taken += atomic_load_explicit(&cache_of(p, slot)->taken, memory_order_acquire);
+        taken += atomic_load_explicit(&ivs_mempool_record_of(p, slot)->taken, memory_order_acquire);
     uint64_t out = taken - returned;
     return out > p->n ? p->n : (uint32_t)out;
 }
 
 uint32_t ivs_mempool_available(const struct ivs_mempool *p)
 {
-    uint32_t slots = slots_in_use(p);
+    uint32_t slots = ivs_mempool_slots_in_use(p);
     uint64_t count = 0;
     for (uint32_t word = 0; word < p->words; word++)
         count += (uint64_t)__builtin_popcountll(atomic_load_explicit(&p->bitmap[word], memory_order_relaxed));
     for (uint32_t slot = 0; slot < slots; slot++)
-        count += atomic_load_explicit(&cache_of(p, slot)->len, memory_order_acquire);
+        count += ivs_mempool_record_len(p, ivs_mempool_record_of(p, slot));
     return count > p->n ? p->n : (uint32_t)count;
 }
 
-bool ivs_mempool_is_out(const struct ivs_mempool *p, uint32_t object)
+static void mark(uint16_t *where, uint32_t object, uint16_t held)
 {
-    if (is_free(p, object))
-        return false;
-    uint32_t slots = slots_in_use(p);
-    for (uint32_t slot = 0; slot < slots; slot++) {
-        const struct ivs_mempool_cache *record = cache_of(p, slot);
-        uint32_t len = atomic_load_explicit(&record->len, memory_order_acquire);
-        for (uint32_t i = 0; i < len && i < flush_threshold(p->slot_cache_size); i++)
-            if (record->objects[i] == object)
-                return false;
-    }
-    return true;
-}
-
-static void found(uint16_t *where, uint32_t object, uint16_t by)
-{
-    where[object] = where[object] == IVS_HELD_BY_NOBODY_SEEN ? by : (uint16_t)IVS_HELD_TWICE;
+    where[object] = where[object] == IVS_HELD_BY_NOBODY_SEEN ? held : (uint16_t)IVS_HELD_TWICE;
 }
 
 uint32_t ivs_mempool_audit(const struct ivs_mempool *p, uint16_t *where)
@@ -306,15 +261,15 @@ uint32_t ivs_mempool_audit(const struct ivs_mempool *p, uint16_t *where)
     uint32_t foreign = 0;
     memset(where, 0, (size_t)p->n * sizeof(*where));
     for (uint32_t object = 0; object < p->n; object++)
-        if (is_free(p, object))
-            found(where, object, IVS_HELD_FREE);
+        if (ivs_mempool_is_free(p, object))
+            mark(where, object, IVS_HELD_FREE);
     for (uint32_t slot = 0; slot < IVS_PARTICIPANTS; slot++) {
-        struct ivs_mempool_cache *record = cache_of(p, slot);
-        uint32_t len = atomic_load_explicit(&record->len, memory_order_acquire);
-        for (uint32_t i = 0; i < len && i < flush_threshold(p->slot_cache_size); i++) {
+        struct ivs_mempool_cache *record = ivs_mempool_record_of(p, slot);
+        uint32_t len = ivs_mempool_record_len(p, record);
+        for (uint32_t i = 0; i < len; i++) {
             uint32_t object = record->objects[i];
             if (object < p->n)
-                found(where, object, (uint16_t)(IVS_HELD_CACHE + slot));
+                mark(where, object, (uint16_t)(IVS_HELD_CACHE + slot));
             else
                 foreign++;
         }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* mempool_debug.c: cookies round each object of a pool with IVS_MEMPOOL_DEBUG, and who has it. */
+/* mempool_debug.c: IVS_MEMPOOL_DEBUG: cookies before and after each object, and the object's user. */
 #include "mempool.h"
 #include "pvt/spin_wait.h"
 
-#define PUT_NS 1000000u /* no put takes that long, unless its thread has lost the processor */
+#define PUT_NS 1000000u /* longer than a put takes, unless its thread is preempted */
 
 static unsigned char *object_at(const struct ivs_mempool *p, uint32_t object)
 {
@@ -15,14 +15,14 @@ static struct ivs_mempool_cookie *cookie_of(const struct ivs_mempool *p, uint32_
     return (struct ivs_mempool_cookie *)(void *)(object_at(p, object) - sizeof(struct ivs_mempool_cookie));
 }
 
-/* Whether the cookie behind an object is whole; if not, it is mended. */
-static bool tail_is_whole(const struct ivs_mempool *p, uint32_t object)
+/* Returns whether the cookie after an object is intact; restores it if not. */
+static bool check_tail(const struct ivs_mempool *p, uint32_t object)
 {
-    const uint64_t whole = IVS_COOKIE_TAIL;
+    const uint64_t intact = IVS_COOKIE_TAIL;
     unsigned char *tail = object_at(p, object) + p->elt_size;
-    if (memcmp(tail, &whole, sizeof(whole)) == 0)
+    if (memcmp(tail, &intact, sizeof(intact)) == 0)
         return true;
-    memcpy(tail, &whole, sizeof(whole));
+    memcpy(tail, &intact, sizeof(intact));
     return false;
 }
 
@@ -30,60 +30,62 @@ void ivs_mempool_debug_format(struct ivs_mempool *p)
 {
     for (uint32_t object = 0; object < p->n; object++) {
         atomic_store_explicit(&cookie_of(p, object)->state, IVS_COOKIE_FREE, memory_order_relaxed);
-        (void)tail_is_whole(p, object);
+        (void)check_tail(p, object);
     }
 }
 
-/* Moves an object's cookie from one state to the other. Returns 0, or -EALREADY or -EOVERFLOW. The index is checked here,
- * where it was read: it may come from an array that a peer writes (-EINVAL). */
-static int move(struct ivs_mempool *p, uint32_t object, uint64_t from, uint64_t to, uint64_t owner)
+/* Changes the state of an object's cookie. Returns 0, -EALREADY or -EOVERFLOW, or -EINVAL for an invalid index: a peer
+ * may have changed the array since the caller validated it. */
+static int change_state(struct ivs_mempool *p, uint32_t object, uint64_t from, uint64_t to, uint64_t owner)
 {
     if (object >= p->n)
         return -EINVAL;
     struct ivs_mempool_cookie *cookie = cookie_of(p, object);
-    uint64_t was = from;
-    int fault = 0;
+    uint64_t state = from;
+    int result = 0;
 
-    /* acq_rel: the bits of the bitmap order the object's bytes; here it only has to be one of two who sees `from` */
-    if (!atomic_compare_exchange_strong_explicit(&cookie->state, &was, to, memory_order_acq_rel, memory_order_relaxed)) {
-        fault = was == to ? -EALREADY : -EOVERFLOW;
-        if (fault == -EOVERFLOW)
+    /* acquire, release: pairs with change_state() in mempool_debug.c: of two threads that put the same object, only one
+     * succeeds. The bitmap's barriers order the object's bytes. */
+    if (!atomic_compare_exchange_strong_explicit(&cookie->state, &state, to, memory_order_acq_rel,
+                                                 memory_order_relaxed)) {
+        result = state == to ? -EALREADY : -EOVERFLOW;
+        if (result == -EOVERFLOW)
             atomic_store_explicit(&cookie->state, from, memory_order_relaxed);
-    } else if (!tail_is_whole(p, object)) {
+    } else if (!check_tail(p, object)) {
         atomic_store_explicit(&cookie->state, from, memory_order_relaxed);
-        fault = -EOVERFLOW;
+        result = -EOVERFLOW;
     } else {
         atomic_store_explicit(&cookie->owner, owner, memory_order_relaxed);
     }
-    if (fault != 0)
+    if (result != 0)
         p->culprit = object;
-    return fault;
+    return result;
 }
 
 int ivs_mempool_debug_take(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
     int first = 0;
     for (uint32_t i = 0; i < n; i++) {
-        int fault = move(p, objects[i], IVS_COOKIE_FREE, IVS_COOKIE_TAKEN, p->owner);
-        if (fault == -EOVERFLOW) /* told once, and mended: now it can be taken */
-            (void)move(p, objects[i], IVS_COOKIE_FREE, IVS_COOKIE_TAKEN, p->owner);
-        if (first == 0 && fault != 0) {
-            first = fault;
+        int result = change_state(p, objects[i], IVS_COOKIE_FREE, IVS_COOKIE_TAKEN, p->owner);
+        if (result == -EOVERFLOW) /* the cookie has been restored: the second try succeeds */
+            (void)change_state(p, objects[i], IVS_COOKIE_FREE, IVS_COOKIE_TAKEN, p->owner);
+        if (first == 0 && result != 0) {
+            first = result;
             p->culprit = objects[i];
         }
     }
     return first;
 }
 
-/* Whether objects[i], whose cookie says free, is out nevertheless, and not put by this same call. A cookie is written
- * after its object was taken and before it is put back: who was killed between the two had the object in hand, and who
- * found it in the audit puts it back. Who is alive between the two is given time to come out. */
-static bool was_lost(struct ivs_mempool *p, const uint32_t *objects, uint32_t i)
+/* Returns whether objects[i] is in use although its cookie says free, and does not occur earlier in the array. A cookie
+ * changes after the get and before the put of its object. If a participant is killed between the two steps, the object
+ * is lost, and a caller that found it by an audit may put it. A live participant gets PUT_NS to complete its step. */
+static bool is_lost(struct ivs_mempool *p, const uint32_t *objects, uint32_t i)
 {
     struct ivs_wait wait = IVS_WAIT_INIT(PUT_NS);
     uint32_t object = objects[i];
-    for (uint32_t before = 0; before < i; before++)
-        if (objects[before] == object)
+    for (uint32_t earlier = 0; earlier < i; earlier++)
+        if (objects[earlier] == object)
             return false;
     while (ivs_mempool_is_out(p, object))
         if (!ivs_wait_step(&wait))
@@ -94,14 +96,14 @@ static bool was_lost(struct ivs_mempool *p, const uint32_t *objects, uint32_t i)
 int ivs_mempool_debug_put(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
-        int fault = move(p, objects[i], IVS_COOKIE_TAKEN, IVS_COOKIE_FREE, 0);
-        if (fault == 0 || (fault == -EALREADY && was_lost(p, objects, i)))
+        int result = change_state(p, objects[i], IVS_COOKIE_TAKEN, IVS_COOKIE_FREE, 0);
+        if (result == 0 || (result == -EALREADY && is_lost(p, objects, i)))
             continue;
-        uint32_t culprit = p->culprit; /* what is taken back below may set it */
-        while (i-- > 0) /* nothing is put back: those before are taken as they were */
-            (void)move(p, objects[i], IVS_COOKIE_FREE, IVS_COOKIE_TAKEN, p->owner);
+        uint32_t culprit = p->culprit;
+        while (i-- > 0) /* roll back the cookies of the objects before; may overwrite p->culprit */
+            (void)change_state(p, objects[i], IVS_COOKIE_FREE, IVS_COOKIE_TAKEN, p->owner);
         p->culprit = culprit;
-        return fault;
+        return result;
     }
     return 0;
 }

@@ -23,7 +23,7 @@ from eal._native import ffi, lib
 from eal.linux.mapping import Mapping
 from eal.memory.memzone import Memzone
 from eal.memory.segment import Segment
-from eal.mempool.mempool import format_mempool, mempool_memsize
+from eal.mempool.format import format_mempool, mempool_memsize
 from eal.metadata.records import Entry, Kind, SegmentRecord, Table
 from eal.metadata.table_file import METADATA_MAGIC, REGISTRY_MAGIC, TableFile
 from eal.ring.format import format_ring, ring_memsize

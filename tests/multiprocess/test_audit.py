@@ -47,8 +47,8 @@ def test_objects_of_a_dead_process_are_named(primary: eal.Eal, peer: Callable[..
     text = str(audit)
     assert f"in the cache of slot 0, machine {owner >> 32:08x} thread {owner & 0xFFFFFFFF} (dead)" in text
     assert "2 in ring 'ring'" in text
-    assert "3 in hand" in text
-    assert (f"  3 of machine {owner >> 32:08x}" in text) == bool(flags)
+    assert "3 in use" in text
+    assert (f"  3 by machine {owner >> 32:08x}" in text) == bool(flags)
 
 
 def test_dead_holder_is_named_after_its_slot_was_reused(primary: eal.Eal, peer: Callable[..., Any]) -> None:

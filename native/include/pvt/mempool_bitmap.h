@@ -1,35 +1,36 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* mempool_bits.h: the free objects that all share: a bitmap, bit i of word i / 64 for object i.
+/* mempool_bitmap.h: the bitmap of free objects: bit i % 64 of word i / 64 for object i.
  *
- * Objects are mostly taken and put back in runs (17, 18, 19, ...), which are a few instructions for a whole word.
+ * Most calls get or put runs of consecutive indices (17, 18, 19, ...): a few instructions per 64 objects.
  */
-#ifndef IVS_MEMPOOL_BITS_H
-#define IVS_MEMPOOL_BITS_H
+#ifndef IVS_MEMPOOL_BITMAP_H
+#define IVS_MEMPOOL_BITMAP_H
 
 #include <stdbool.h>
 #include <string.h>
 
 #include "pvt/mempool_handle.h"
 
-/* `n` bits, 1 to 64, from bit `first` on. */
+/* Returns a mask of `n` bits (1 to 64), starting at bit `first`. */
 IVS_INLINE uint64_t ivs_bits(uint32_t first, uint32_t n)
 {
     return (UINT64_MAX >> (64 - n)) << first;
 }
 
-/* Sets the bits of `mask` in a word; returns those that were set already. */
+/* Frees the objects in `mask`; returns the bits that were already set (double put). */
 IVS_INLINE uint64_t ivs_mempool_free_bits(struct ivs_mempool *p, uint32_t word, uint64_t mask)
 {
-    /* release: pairs with the acquire in ivs_mempool_take_word, so that the next holder sees what we wrote */
+    /* release: pairs with ivs_mempool_take_word() in pvt/mempool_bitmap.h and ivs_mempool_take_run() in
+     * pvt/mempool_bitmap.h: our writes to the objects are visible to their next user */
     return atomic_fetch_or_explicit(&p->bitmap[word], mask, memory_order_release) & mask;
 }
 
-/* Four indices at once. */
+/* A vector of four indices. */
 typedef uint32_t ivs_four __attribute__((vector_size(16)));
 
 IVS_INLINE ivs_four ivs_four_at(const uint32_t *objects)
 {
-    ivs_four four; /* need not lie on 16 bytes */
+    ivs_four four; /* memcpy: `objects` may be unaligned */
     memcpy(&four, objects, sizeof(four));
     return four;
 }
@@ -39,7 +40,7 @@ IVS_INLINE bool ivs_four_zero(ivs_four four)
     return (four[0] | four[1] | four[2] | four[3]) == 0;
 }
 
-/* Writes first, first + 1, and so on. */
+/* Writes the run first, first + 1, ... */
 IVS_INLINE void ivs_mempool_count_up(uint32_t *objects, uint32_t n, uint32_t first)
 {
     uint32_t i = 0;
@@ -52,7 +53,7 @@ IVS_INLINE void ivs_mempool_count_up(uint32_t *objects, uint32_t n, uint32_t fir
         objects[i] = first + i;
 }
 
-/* Whether the `n` indices are first, first + 1, and so on. */
+/* Returns whether the `n` indices are the run first, first + 1, ... */
 IVS_INLINE bool ivs_mempool_counts_up(const uint32_t *objects, uint32_t n, uint32_t first)
 {
     uint32_t i = 0, differ = 0;
@@ -68,8 +69,8 @@ IVS_INLINE bool ivs_mempool_counts_up(const uint32_t *objects, uint32_t n, uint3
     return differ == 0;
 }
 
-/* Bits of one word that indices from the end of `objects` share; sets *run to how many they are. Bits that would stand
- * twice end the run. */
+/* Returns the bits of the longest run of indices at the end of `objects` that are in one word and differ; sets *run to
+ * their number. */
 IVS_INLINE uint64_t ivs_mempool_last_run(const uint32_t *objects, uint32_t n, uint32_t *run)
 {
     uint32_t last = objects[n - 1];
@@ -82,7 +83,7 @@ IVS_INLINE uint64_t ivs_mempool_last_run(const uint32_t *objects, uint32_t n, ui
         return ivs_bits((last + 1 - most) % 64, most);
     }
     for (; i > 0; i--) {
-        uint32_t object = objects[i - 1]; /* read once: it may lie where a peer writes */
+        uint32_t object = objects[i - 1]; /* one load: a peer may change the array */
         uint64_t bit = UINT64_C(1) << object % 64;
         if (object / 64 != last / 64 || (mask & bit) != 0)
             break;
@@ -92,7 +93,7 @@ IVS_INLINE uint64_t ivs_mempool_last_run(const uint32_t *objects, uint32_t n, ui
     return mask;
 }
 
-/* Frees the objects first, first + 1, ... Returns how many were free already. */
+/* Frees the objects first, first + 1, ... Returns how many were already free. */
 IVS_INLINE uint32_t ivs_mempool_free_range(struct ivs_mempool *p, uint32_t first, uint32_t n)
 {
     uint32_t twice = 0;
@@ -108,8 +109,8 @@ IVS_INLINE uint32_t ivs_mempool_free_range(struct ivs_mempool *p, uint32_t first
     return twice;
 }
 
-/* Frees objects whose indices were checked; but where a peer may write, so that each word is checked again. Returns how
- * many were free already, or -EINVAL. */
+/* Frees objects whose indices have been validated. Validates each word again, because a peer may change the array.
+ * Returns how many were already free, or -EINVAL. */
 static inline int ivs_mempool_free_any(struct ivs_mempool *p, const uint32_t *objects, uint32_t n)
 {
     uint32_t twice = 0;
@@ -127,7 +128,7 @@ static inline int ivs_mempool_free_any(struct ivs_mempool *p, const uint32_t *ob
     return (int)twice;
 }
 
-/* Writes to `objects` the lowest `n` bits that *bits has, fewer if it has fewer, and removes them from it. */
+/* Moves up to `n` of the lowest bits in *bits to `objects`, as indices. Returns their number. */
 IVS_INLINE uint32_t ivs_mempool_pick(uint64_t *bits, uint32_t word, uint32_t *objects, uint32_t n)
 {
     uint32_t got = 0;
@@ -144,7 +145,7 @@ IVS_INLINE uint32_t ivs_mempool_pick(uint64_t *bits, uint32_t word, uint32_t *ob
     return got;
 }
 
-/* Takes the first `n` free objects of the word where one was seen last, if these are n in a row. */
+/* Takes `n` objects if the first free objects of the hinted word are a run of at least n. */
 IVS_INLINE bool ivs_mempool_take_run(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
 {
     uint64_t free = atomic_load_explicit(&p->bitmap[p->hint], memory_order_relaxed);
@@ -155,7 +156,7 @@ IVS_INLINE bool ivs_mempool_take_run(struct ivs_mempool *p, uint32_t *objects, u
     uint32_t object = p->hint * 64 + first;
     if (IVS_UNLIKELY((free & wanted) >> first != ivs_bits(0, n) || object + n > p->n))
         return false;
-    /* acquire: pairs with the release in ivs_mempool_free_bits */
+    /* acquire: pairs with ivs_mempool_free_bits() in pvt/mempool_bitmap.h */
     if (IVS_UNLIKELY(!atomic_compare_exchange_strong_explicit(&p->bitmap[p->hint], &free, free & ~wanted,
                                                               memory_order_acquire, memory_order_relaxed)))
         return false;
@@ -163,14 +164,14 @@ IVS_INLINE bool ivs_mempool_take_run(struct ivs_mempool *p, uint32_t *objects, u
     return true;
 }
 
-/* Takes up to `n` objects, at least 1, out of one word. */
+/* Takes up to `n` objects (n >= 1) from one word. */
 IVS_INLINE uint32_t ivs_mempool_take_word(struct ivs_mempool *p, uint32_t word, uint32_t *objects, uint32_t n)
 {
     uint64_t free = atomic_load_explicit(&p->bitmap[word], memory_order_relaxed);
     while (free != 0) {
         uint64_t rest = free;
         uint32_t got = ivs_mempool_pick(&rest, word, objects, n);
-        /* acquire: pairs with the release in ivs_mempool_free_bits */
+        /* acquire: pairs with ivs_mempool_free_bits() in pvt/mempool_bitmap.h */
         if (IVS_LIKELY(atomic_compare_exchange_weak_explicit(&p->bitmap[word], &free, rest, memory_order_acquire,
                                                              memory_order_relaxed)))
             return got;
@@ -178,8 +179,8 @@ IVS_INLINE uint32_t ivs_mempool_take_word(struct ivs_mempool *p, uint32_t word, 
     return 0;
 }
 
-/* Takes up to `n` objects, at least 1; fewer only if a look at every word found no more. A peer may have set bits beyond
- * the pool's n in the last word: those are dropped for good. */
+/* Takes up to `n` objects (n >= 1); fewer only if one pass over all words found no more. Drops bits beyond the pool's
+ * n, which a peer may have set in the last word. */
 static inline uint32_t ivs_mempool_take_shared(struct ivs_mempool *p, uint32_t *objects, uint32_t n)
 {
     uint32_t got = 0;

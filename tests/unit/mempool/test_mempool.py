@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Mempools: making, taking, putting back, what is refused, counting, audit, and the objects as arrays."""
+"""Mempools: create, get, put, rejected arguments, counts, audit, and objects as arrays."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 import eal
 from eal import Mempool, MempoolFlag
 
-# --- making -------------------------------------------------------------------------------------------------
+# --- create -------------------------------------------------------------------------------------------------
 
 
-def test_a_new_pool_is_full_and_zero(primary: eal.Eal) -> None:
+def test_create_pool_has_all_objects_free_and_zero(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 100, 24, cache_size=8)
     assert (pool.n, pool.elt_size, pool.cache_size, len(pool), pool.flags) == (100, 24, 8, 100, 0)
     assert (pool.available, pool.in_use) == (100, 0)
@@ -37,13 +37,13 @@ def test_a_new_pool_is_full_and_zero(primary: eal.Eal) -> None:
         {"elt_size": (1 << 30) + 1},
         {"cache_size": 513, "n": 100_000},
         {"cache_size": -1},
-        {"cache_size": 8, "n": 11},  # one and a half caches do not fit
+        {"cache_size": 8, "n": 11},  # 1.5 * cache_size exceeds n
         {"flags": 0x100},
         {"group": "a/b"},
         {"socket_id": -5},
     ],
 )
-def test_a_pool_that_cannot_be_is_refused(primary: eal.Eal, arguments: dict[str, int]) -> None:
+def test_create_out_of_range_argument_raises_invalid(primary: eal.Eal, arguments: dict[str, int]) -> None:
     with pytest.raises(eal.Invalid):
         primary.mempool_create("p", **{"n": 64, "elt_size": 64, **arguments})  # type: ignore[arg-type]
     assert primary.mempools() == []
@@ -51,17 +51,17 @@ def test_a_pool_that_cannot_be_is_refused(primary: eal.Eal, arguments: dict[str,
 
 
 @pytest.mark.parametrize("arguments", [{"n": 8.0}, {"elt_size": "8"}, {"cache_size": None}, {"flags": "x"}])
-def test_wrong_types_are_type_errors(primary: eal.Eal, arguments: dict[str, object]) -> None:
+def test_create_wrong_type_raises_type_error(primary: eal.Eal, arguments: dict[str, object]) -> None:
     with pytest.raises(TypeError):
         primary.mempool_create("p", **{"n": 64, "elt_size": 64, **arguments})  # type: ignore[arg-type]
 
 
-def test_the_largest_cache_for_a_pool(primary: eal.Eal) -> None:
+def test_create_largest_cache_size_for_n_succeeds(primary: eal.Eal) -> None:
     assert primary.mempool_create("p", 12, 4, cache_size=8).cache_size == 8
     assert primary.mempool_create("q", 768, 4, cache_size=512).cache_size == 512
 
 
-def test_exist_ok(primary: eal.Eal) -> None:
+def test_create_exist_ok_returns_equal_pool_only(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 64, 32, cache_size=8)
     assert primary.mempool_create("p", 64, 32, cache_size=8, exist_ok=True) is pool
     others: list[dict[str, Any]]
@@ -73,11 +73,11 @@ def test_exist_ok(primary: eal.Eal) -> None:
         primary.mempool_create("p", 64, 32, cache_size=8)
 
 
-# --- taking and putting back --------------------------------------------------------------------------------
+# --- get and put -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cache_size", [0, 8])
-def test_every_object_once_then_none(primary: eal.Eal, cache_size: int) -> None:
+def test_get_returns_each_object_once_then_none(primary: eal.Eal, cache_size: int) -> None:
     pool = primary.mempool_create("p", 70, 8, cache_size=cache_size)
     taken = [pool.get() for _ in range(70)]
     assert sorted(index for index in taken if index is not None) == list(range(70))
@@ -91,7 +91,7 @@ def test_every_object_once_then_none(primary: eal.Eal, cache_size: int) -> None:
 
 
 @pytest.mark.parametrize("cache_size", [0, 8])
-def test_bulk_is_all_or_nothing(primary: eal.Eal, cache_size: int) -> None:
+def test_get_bulk_takes_all_or_none(primary: eal.Eal, cache_size: int) -> None:
     pool = primary.mempool_create("p", 70, 8, cache_size=cache_size)
     out = np.full(71, 12345, np.uint32)
     assert pool.get_bulk(out) == 0
@@ -108,7 +108,7 @@ def test_bulk_is_all_or_nothing(primary: eal.Eal, cache_size: int) -> None:
     assert pool.audit().ok
 
 
-def test_numpy_numbers_are_indices(primary: eal.Eal) -> None:
+def test_put_accepts_numpy_integers(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 8, 8)
     out = np.zeros(3, np.uint32)
     assert pool.get_bulk(out) == 3
@@ -117,7 +117,7 @@ def test_numpy_numbers_are_indices(primary: eal.Eal) -> None:
     assert pool.in_use == 0
 
 
-def test_other_buffers_of_uint32(primary: eal.Eal) -> None:
+def test_bulk_accepts_any_uint32_buffer(primary: eal.Eal) -> None:
     from array import array
 
     pool = primary.mempool_create("p", 8, 8)
@@ -142,7 +142,7 @@ def test_other_buffers_of_uint32(primary: eal.Eal) -> None:
         bytearray(8),
     ],
 )
-def test_what_is_no_array_of_indices_is_a_type_error(primary: eal.Eal, wrong: object) -> None:
+def test_bulk_wrong_array_raises_type_error(primary: eal.Eal, wrong: object) -> None:
     pool = primary.mempool_create("p", 8, 8)
     for call in (pool.get_bulk, pool.put_bulk):
         with pytest.raises(TypeError, match="mempool 'p'"):
@@ -150,14 +150,14 @@ def test_what_is_no_array_of_indices_is_a_type_error(primary: eal.Eal, wrong: ob
     assert pool.available == 8
 
 
-def test_a_read_only_array_cannot_be_filled(primary: eal.Eal) -> None:
+def test_get_bulk_read_only_array_raises_type_error(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 8, 8)
     with pytest.raises(TypeError):
         pool.get_bulk(memoryview(bytes(8)).cast("I"))
     assert pool.available == 8
 
 
-# --- what must not be put back ------------------------------------------------------------------------------
+# --- rejected puts ------------------------------------------------------------------------------------------
 
 
 def state(pool: Mempool) -> tuple[object, ...]:
@@ -167,22 +167,22 @@ def state(pool: Mempool) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("cache_size", [0, 8])
 @pytest.mark.parametrize("wrong", [70, 71, 2**31, 2**32 - 1, 2**32, 2**64, -1])
-def test_an_index_out_of_range_is_refused(primary: eal.Eal, cache_size: int, wrong: int) -> None:
+def test_put_index_out_of_range_raises_and_changes_nothing(primary: eal.Eal, cache_size: int, wrong: int) -> None:
     pool = primary.mempool_create("p", 70, 8, cache_size=cache_size)
     taken = np.zeros(3, np.uint32)
     pool.get_bulk(taken)
     before = state(pool)
-    with pytest.raises(eal.Invalid, match=f"object {wrong} is not below n"):
+    with pytest.raises(eal.Invalid, match=f"index must be less than n \\(70\\), got {wrong}"):
         pool.put(wrong)
     assert state(pool) == before
     if 0 <= wrong < 2**32:
-        with pytest.raises(eal.Invalid, match="not below n"):
+        with pytest.raises(eal.Invalid, match=r"index .*must be less than n"):
             pool.put_bulk(np.array([taken[0], wrong, taken[1]], np.uint32))
         assert state(pool) == before
 
 
 @pytest.mark.parametrize("wrong", [None, "1", 1.5])
-def test_what_is_no_index_is_a_type_error(primary: eal.Eal, wrong: object) -> None:
+def test_put_non_integer_raises_type_error(primary: eal.Eal, wrong: object) -> None:
     pool = primary.mempool_create("p", 8, 8)
     pool.get()
     with pytest.raises(TypeError):
@@ -191,16 +191,16 @@ def test_what_is_no_index_is_a_type_error(primary: eal.Eal, wrong: object) -> No
 
 
 @pytest.mark.parametrize("cache_size", [0, 8])
-def test_more_than_are_out_is_refused(primary: eal.Eal, cache_size: int) -> None:
+def test_put_more_than_in_use_raises(primary: eal.Eal, cache_size: int) -> None:
     pool = primary.mempool_create("p", 70, 8, cache_size=cache_size)
     before = state(pool)
-    with pytest.raises(eal.Invalid, match="more are put back than are out"):
+    with pytest.raises(eal.Invalid, match="more objects are freed than are in use"):
         pool.put(3)
     assert state(pool) == before
     taken = pool.get()
     assert taken is not None
     before = state(pool)
-    with pytest.raises(eal.Invalid, match="more are put back than are out"):
+    with pytest.raises(eal.Invalid, match="more objects are freed than are in use"):
         pool.put_bulk(np.array([taken, (taken + 1) % 70], np.uint32))
     assert state(pool) == before
     pool.put(taken)
@@ -210,8 +210,8 @@ def test_more_than_are_out_is_refused(primary: eal.Eal, cache_size: int) -> None
 
 
 @pytest.mark.parametrize("cache_size", [0, 8])
-def test_more_than_are_out_is_refused_whoever_put_the_others_back(primary: eal.Eal, cache_size: int) -> None:
-    """One thread takes, another puts back: what the first one took long ago is no credit to it any more."""
+def test_put_after_put_by_another_thread_raises(primary: eal.Eal, cache_size: int) -> None:
+    """Another thread puts the objects: the credit of the thread that got them must be recounted."""
     pool = primary.mempool_create("p", 70, 8, cache_size=cache_size)
     taken = np.zeros(5, np.uint32)
     pool.get_bulk(taken)
@@ -224,37 +224,37 @@ def test_more_than_are_out_is_refused_whoever_put_the_others_back(primary: eal.E
     assert state(pool) == before
 
 
-def test_without_caches_an_object_put_twice_is_seen(primary: eal.Eal) -> None:
+def test_put_free_object_without_cache_raises(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 70, 8)
     taken = np.zeros(5, np.uint32)
     pool.get_bulk(taken)
     pool.put(int(taken[0]))
     before = state(pool)
-    with pytest.raises(eal.Invalid, match="free already"):
+    with pytest.raises(eal.Invalid, match="already free"):
         pool.put(int(taken[0]))
     assert state(pool) == before
-    with pytest.raises(eal.Invalid, match="free already"):
-        pool.put_bulk(taken[:3])  # the first is free: the two others are put back
+    with pytest.raises(eal.Invalid, match="already free"):
+        pool.put_bulk(taken[:3])  # the first is already free; the other two are put
     assert (pool.available, pool.in_use) == (68, 2)
     assert pool.audit().in_hand == sorted(taken[3:].tolist())
 
 
-def test_the_same_object_twice_in_one_array(primary: eal.Eal) -> None:
+def test_put_bulk_duplicate_in_array_raises(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 70, 8)
     taken = np.zeros(3, np.uint32)
     pool.get_bulk(taken)
-    with pytest.raises(eal.Invalid, match="free already"):
+    with pytest.raises(eal.Invalid, match="already free"):
         pool.put_bulk(taken[[0, 1, 0]])
     assert pool.in_use == 1
     assert pool.audit().in_hand == [taken[2]]
 
 
-def test_an_audit_finds_an_object_that_is_in_two_places(primary: eal.Eal) -> None:
+def test_audit_object_in_two_places_is_not_ok(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 70, 8, cache_size=8)
     first, second = pool.get(), pool.get()
     assert first is not None
     pool.put(first)
-    pool.put(first)  # a cache does not look
+    pool.put(first)  # the cache does not detect a double put
     audit = pool.audit()
     assert (audit.ok, audit.twice, audit.in_hand) == (False, [first], [second])
 
@@ -262,7 +262,7 @@ def test_an_audit_finds_an_object_that_is_in_two_places(primary: eal.Eal) -> Non
 # --- audit, free --------------------------------------------------------------------------------------------
 
 
-def test_audit_says_where_each_object_is(primary: eal.Eal) -> None:
+def test_audit_locates_each_object(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 70, 8, cache_size=8)
     taken = [pool.get() for _ in range(3)]
     audit = pool.audit()
@@ -275,7 +275,7 @@ def test_audit_says_where_each_object_is(primary: eal.Eal) -> None:
     assert [(p.slot, p.dead) for p in audit.participants] == [(slot.index, False)]
 
 
-def test_a_freed_pool_raises_closed(primary: eal.Eal) -> None:
+def test_freed_pool_raises_closed(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 70, 8, cache_size=8)
     out = np.zeros(2, np.uint32)
     pool.get()
@@ -287,14 +287,14 @@ def test_a_freed_pool_raises_closed(primary: eal.Eal) -> None:
     ):
         with pytest.raises(eal.Closed, match="mempool 'p'"):
             call()
-    assert not array.any()  # views stay
+    assert not array.any()  # views remain valid
     with pytest.raises(eal.NotFound):
         eal.mempool_lookup("p")
     with pytest.raises(eal.NotFound, match="already freed"):
         eal.mempool_free(pool)
 
 
-def test_a_new_pool_of_the_name_is_full(primary: eal.Eal) -> None:
+def test_create_with_reused_name_has_all_objects_free(primary: eal.Eal) -> None:
     old = primary.mempool_create("p", 70, 8, cache_size=8)
     for _ in range(20):
         old.get()
@@ -306,7 +306,7 @@ def test_a_new_pool_of_the_name_is_full(primary: eal.Eal) -> None:
     assert sorted(new.get() or 0 for _ in range(70)) == list(range(70))
 
 
-def test_free_takes_a_pool(primary: eal.Eal) -> None:
+def test_free_wrong_type_raises_type_error(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8)
     for wrong in (None, "p", ring, ring.memzone):
         with pytest.raises(TypeError, match="pool must be a Mempool"):
@@ -317,7 +317,7 @@ def test_free_takes_a_pool(primary: eal.Eal) -> None:
 
 
 @pytest.mark.parametrize("flags", [0, MempoolFlag.NO_CACHE_ALIGN])
-def test_array_view_and_object_are_the_same_memory(primary: eal.Eal, flags: int) -> None:
+def test_array_view_and_object_share_memory(primary: eal.Eal, flags: int) -> None:
     pool = primary.mempool_create("p", 10, 20, flags=flags)
     pool.array[3] = np.arange(20)
     assert bytes(pool.object(3)) == bytes(range(20))
@@ -331,7 +331,7 @@ def test_array_view_and_object_are_the_same_memory(primary: eal.Eal, flags: int)
     assert pool.array[0].tobytes() == b"z" * 20
 
 
-def test_views_of_every_shape(primary: eal.Eal) -> None:
+def test_view_dtype_and_shape_must_fit_the_object(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 10, 24)
     assert pool.view("<u8").shape == (10,)
     assert pool.view("<u4", (2, 3)).shape == (10, 2, 3)
@@ -346,11 +346,11 @@ def test_views_of_every_shape(primary: eal.Eal) -> None:
         with pytest.raises(eal.Invalid):
             pool.view(dtype, shape)
     for index in (-1, 10):
-        with pytest.raises(eal.Invalid, match="not below n"):
+        with pytest.raises(eal.Invalid, match=r"index .*must be less than n"):
             pool.object(index)
 
 
-def test_objects_start_at_cache_lines(primary: eal.Eal) -> None:
+def test_objects_are_aligned_to_cache_lines(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 10, 20)
     assert pool.elt_stride == 64
     assert pool.array.ctypes.data % 64 == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A pool against a plain set: whatever several threads do to it, every object is in exactly one place."""
+"""Stateful test of a mempool against a list of objects in use: each object is always in exactly one place."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ MAKE: Callable[[], eal.Mempool]
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """One pool, and threads that take turns: each has a slot, and a cache if there are caches."""
+    """One mempool, used by several threads in turn; each has a slot, and a cache if cache_size is not 0."""
 
-    who = st.integers(0, THREADS - 1)
+    worker = st.integers(0, THREADS - 1)
     few = st.integers(0, 60)
 
     def __init__(self) -> None:
@@ -45,72 +45,72 @@ class PoolMachine(RuleBasedStateMachine):
         for thread in self.threads:
             thread.shutdown()
         assert self.pool.available == N - len(self.out)
-        # The threads are gone and so are their caches: everything is in reach of this one.
+        # The threads have exited and flushed their caches: this thread can get all free objects.
         rest = np.zeros(N - len(self.out), np.uint32)
         assert self.pool.get_bulk(rest) == len(rest)
         assert sorted([*rest.tolist(), *self.out]) == list(range(N))
         self.pool.put_bulk(rest)
         eal.mempool_free(self.pool)
 
-    def run(self, who: int, call: Callable[..., Any], *arguments: object) -> Any:
-        return self.threads[who].submit(call, *arguments).result(30)
+    def run(self, worker: int, call: Callable[..., Any], *arguments: object) -> Any:
+        return self.threads[worker].submit(call, *arguments).result(30)
 
-    def reach(self, who: int) -> int:
-        """How many objects a thread can take: those that are free and those in its own cache."""
+    def reachable(self, worker: int) -> int:
+        """Return how many objects a thread can get: those in the bitmap and in its own cache."""
         audit = self.pool.audit()
-        slot = self.run(who, lambda: self.pool.memzone.segment.slot().index)  # type: ignore[union-attr]
+        slot = self.run(worker, lambda: self.pool.memzone.segment.slot().index)  # type: ignore[union-attr]
         return len(audit.free) + len(audit.cached.get(slot, []))
 
-    @rule(who=who)
-    def get(self, who: int) -> None:
-        reach = self.reach(who)
-        index = self.run(who, self.pool.get)
-        assert (index is None) == (reach == 0)
+    @rule(worker=worker)
+    def get(self, worker: int) -> None:
+        reachable = self.reachable(worker)
+        index = self.run(worker, self.pool.get)
+        assert (index is None) == (reachable == 0)
         if index is not None:
             assert index not in self.out
             self.out.append(index)
 
-    @rule(who=who, n=few)
-    def get_bulk(self, who: int, n: int) -> None:
-        reach = self.reach(who)
+    @rule(worker=worker, n=few)
+    def get_bulk(self, worker: int, n: int) -> None:
+        reachable = self.reachable(worker)
         out = np.zeros(n, np.uint32)
-        got = self.run(who, self.pool.get_bulk, out)
-        assert got == (n if n <= reach else 0)
+        got = self.run(worker, self.pool.get_bulk, out)
+        assert got == (n if n <= reachable else 0)
         self.out += out[:got].tolist()
 
-    @rule(who=who, data=st.data())
-    def put(self, who: int, data: st.DataObject) -> None:
+    @rule(worker=worker, data=st.data())
+    def put(self, worker: int, data: st.DataObject) -> None:
         if self.out:
-            self.run(who, self.pool.put, self.out.pop(data.draw(st.integers(0, len(self.out) - 1))))
+            self.run(worker, self.pool.put, self.out.pop(data.draw(st.integers(0, len(self.out) - 1))))
 
-    @rule(who=who, n=few, shuffled=st.randoms(use_true_random=False))
-    def put_bulk(self, who: int, n: int, shuffled: Any) -> None:
+    @rule(worker=worker, n=few, shuffled=st.randoms(use_true_random=False))
+    def put_bulk(self, worker: int, n: int, shuffled: Any) -> None:
         shuffled.shuffle(self.out)
         back, self.out = self.out[:n], self.out[n:]
-        self.run(who, self.pool.put_bulk, np.array(back, np.uint32))
+        self.run(worker, self.pool.put_bulk, np.array(back, np.uint32))
 
-    @rule(who=who, index=st.integers(N, 2**32 - 1), with_good=st.booleans())
-    def put_out_of_range(self, who: int, index: int, with_good: bool) -> None:
+    @rule(worker=worker, index=st.integers(N, 2**32 - 1), with_good=st.booleans())
+    def put_out_of_range(self, worker: int, index: int, with_good: bool) -> None:
         array = np.array([*(self.out if with_good else []), index], np.uint32)
         with pytest.raises(eal.Invalid):
-            self.run(who, self.pool.put_bulk, array)
+            self.run(worker, self.pool.put_bulk, array)
         with pytest.raises(eal.Invalid):
-            self.run(who, self.pool.put, index)
+            self.run(worker, self.pool.put, index)
 
     @rule(index=st.integers(0, N - 1))
-    def put_more_than_are_out(self, index: int) -> None:
+    def put_more_than_in_use(self, index: int) -> None:
         with ThreadPoolExecutor(1) as newcomer, pytest.raises(eal.Invalid):
             newcomer.submit(self.pool.put_bulk, np.array([*self.out, index], np.uint32)).result(30)
 
-    @rule(who=who)
-    def end_a_thread(self, who: int) -> None:
-        slot = self.run(who, lambda: self.pool.memzone.segment.slot().index)  # type: ignore[union-attr]
-        self.threads[who].shutdown()
+    @rule(worker=worker)
+    def exit_thread(self, worker: int) -> None:
+        slot = self.run(worker, lambda: self.pool.memzone.segment.slot().index)  # type: ignore[union-attr]
+        self.threads[worker].shutdown()
         assert slot not in self.pool.audit().cached
-        self.threads[who] = ThreadPoolExecutor(1)
+        self.threads[worker] = ThreadPoolExecutor(1)
 
     @invariant()
-    def each_object_is_in_one_place(self) -> None:
+    def check_each_object_is_in_one_place(self) -> None:
         audit = self.pool.audit()
         assert audit.ok
         assert audit.in_hand == sorted(self.out)
@@ -118,7 +118,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("cache_size", [0, 8, 32])
-def test_a_pool_is_a_set(primary: eal.Eal, cache_size: int) -> None:
+def test_pool_behaves_as_model(primary: eal.Eal, cache_size: int) -> None:
     global MAKE
     numbers = itertools.count()
 
@@ -131,7 +131,7 @@ def test_a_pool_is_a_set(primary: eal.Eal, cache_size: int) -> None:
 
 @pytest.fixture
 def workers() -> Iterator[Callable[[Callable[[int], None], int], None]]:
-    """Runs a function in several threads at once and raises what any of them raised."""
+    """Return a function that runs a callable in n threads at once and raises the first exception of any of them."""
 
     def run(work: Callable[[int], None], n: int) -> None:
         with ThreadPoolExecutor(n) as threads:
@@ -142,7 +142,7 @@ def workers() -> Iterator[Callable[[Callable[[int], None], int], None]]:
 
 
 @pytest.mark.parametrize("cache_size", [0, 8, 32])
-def test_threads_at_once_never_hold_the_same_object(primary: eal.Eal, workers: Any, cache_size: int) -> None:
+def test_concurrent_threads_never_get_the_same_object(primary: eal.Eal, workers: Any, cache_size: int) -> None:
     pool = primary.mempool_create("p", 256, 8, cache_size=cache_size)
     owner = pool.view("<u8")
     start = threading.Barrier(4)

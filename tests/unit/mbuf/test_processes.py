@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Mbufs among processes: one pool in all of them, references raised and dropped at once, guests, read-only shares."""
+"""Pools of mbufs shared by processes: concurrent reference counts, packets in rings, guests, read-only shares."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def packet(pool: eal.MbufPool, data: bytes) -> int:
     return index
 
 
-def test_references_raised_and_dropped_by_two_processes_at_once(pool: eal.MbufPool, peer: Callable[..., Any]) -> None:
+def test_concurrent_reference_counts_of_two_processes_are_exact(pool: eal.MbufPool, peer: Callable[..., Any]) -> None:
     rounds = 20_000
     head = packet(pool, b"shared")
     other = peer(
@@ -61,7 +61,7 @@ def test_references_raised_and_dropped_by_two_processes_at_once(pool: eal.MbufPo
         head,
         rounds,
     )
-    pool.refcnt_update(head, 1)  # the other process's
+    pool.refcnt_update(head, 1)  # the reference of the other process
     assert other.hear() == "here"
     other.say()
     for number in range(rounds):
@@ -78,8 +78,8 @@ def test_references_raised_and_dropped_by_two_processes_at_once(pool: eal.MbufPo
     assert (pool.available, pool.audit().ok) == (N, True)
 
 
-def test_packets_are_freed_where_they_arrive(primary: eal.Eal, pool: eal.MbufPool, peer: Callable[..., Any]) -> None:
-    """Bursts of chained packets go to another process by ring; it checks and frees them and sends clones back."""
+def test_receiver_frees_packets_of_sender(primary: eal.Eal, pool: eal.MbufPool, peer: Callable[..., Any]) -> None:
+    """Send bursts of chained packets to another process, which checks and frees them, and returns clones."""
     there = primary.ring_create("there", 64, elem_size=4, flags=eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ)
     back = primary.ring_create("back", 64, elem_size=4, flags=eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ)
     packets = 20_000
@@ -134,7 +134,7 @@ def test_packets_are_freed_where_they_arrive(primary: eal.Eal, pool: eal.MbufPoo
     assert not pool.mbufs["refcnt"].any()
 
 
-def test_a_guest_gets_an_mbuf_pool(primary: eal.Eal, pool: eal.MbufPool, tmp_path: Path) -> None:
+def test_guest_uses_mbuf_pool_of_metadata_share(primary: eal.Eal, pool: eal.MbufPool, tmp_path: Path) -> None:
     head = packet(pool, b"from the host")
     pool.private[head] = 7
     ring = primary.ring_create("r", 8, elem_size=4)
@@ -163,7 +163,7 @@ def test_a_guest_gets_an_mbuf_pool(primary: eal.Eal, pool: eal.MbufPool, tmp_pat
 
 
 def run_guest(tmp_path: Path, body: str) -> None:
-    """A guest app on the emulated bus of metadata vm0; `pool` is its pool."""
+    """Run `body` in an emulated guest with the share vm0; `pool` is its pool."""
     import textwrap
 
     script = tmp_path / "guest.py"
@@ -177,13 +177,13 @@ def run_guest(tmp_path: Path, body: str) -> None:
     )
 
 
-def test_in_a_read_only_share_one_may_look(pool: eal.MbufPool) -> None:
-    head = packet(pool, b"look")
-    pool.chain(head, packet(pool, b" at me"))
+def test_read_only_share_allows_reads_and_denies_writes(pool: eal.MbufPool) -> None:
+    head = packet(pool, b"read")
+    pool.chain(head, packet(pool, b" only"))
     clone = pool.clone(head)
     assert clone is not None
     seen = read_only(pool)
-    assert (seen.read(clone), bytes(seen.mtod(head)), seen.refcnt_read(head)) == (b"look at me", b"look", 2)
+    assert (seen.read(clone), bytes(seen.mtod(head)), seen.refcnt_read(head)) == (b"read only", b"read", 2)
     assert seen.segments(head).tolist() == pool.segments(head).tolist()
     assert (seen.headroom(head), seen.is_contiguous(head), seen.is_direct(clone)) == (128, False, False)
     assert seen.mtod(head).readonly
@@ -209,7 +209,7 @@ def test_in_a_read_only_share_one_may_look(pool: eal.MbufPool) -> None:
 
 
 def read_only(pool: eal.MbufPool) -> eal.MbufPool:
-    """The same pool through pages that cannot be written."""
+    """Return the same pool over a read-only mapping."""
     import os
 
     from eal.linux.mapping import Mapping

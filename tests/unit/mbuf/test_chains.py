@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Mbufs: packets of several segments, references, clones, copies, and what sanity_check finds."""
+"""Packets with several segments: chains, references, clones, copies, attached mbufs, sanity_check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 import eal
 from eal.mbuf.format import HEADROOM, NO_MBUF
-from tests.mbufs import cloned, packet, taken
+from tests.mbufs import alloc, clone_of, packet
 
 N = 64
 ROOM = 256
@@ -22,7 +22,7 @@ def pool(request: pytest.FixtureRequest, primary: eal.Eal) -> eal.MbufPool:
 # --- chains -------------------------------------------------------------------------------------------------
 
 
-def test_chain(pool: eal.MbufPool) -> None:
+def test_chain_appends_segments_and_lengths(pool: eal.MbufPool) -> None:
     one, two = packet(pool, b"a", b"bb"), packet(pool, b"ccc", b"", b"dddd")
     segments = [*pool.segments(one), *pool.segments(two)]
     assert (pool.is_contiguous(one), pool.lastseg(one)) == (False, segments[1])
@@ -36,7 +36,7 @@ def test_chain(pool: eal.MbufPool) -> None:
     assert pool.available == N
 
 
-def test_a_chain_of_the_whole_pool(pool: eal.MbufPool) -> None:
+def test_chain_of_all_mbufs_of_a_pool(pool: eal.MbufPool) -> None:
     head = packet(pool, *[bytes([i]) for i in range(N)])
     assert len(pool.segments(head)) == N
     assert pool.read(head) == bytes(range(N))
@@ -46,27 +46,27 @@ def test_a_chain_of_the_whole_pool(pool: eal.MbufPool) -> None:
     assert (pool.available, pool.audit().ok) == (N, True)
 
 
-def test_a_packet_cannot_be_chained_to_itself_or_a_part_of_it(pool: eal.MbufPool) -> None:
+def test_chain_packet_to_its_own_segment_raises_invalid(pool: eal.MbufPool) -> None:
     head = packet(pool, b"a", b"b", b"c")
     for part in pool.segments(head):
-        with pytest.raises(eal.Invalid, match="share a segment"):
+        with pytest.raises(eal.Invalid, match="segment in common"):
             pool.chain(head, part)
-        with pytest.raises(eal.Invalid, match="share a segment"):
+        with pytest.raises(eal.Invalid, match="segment in common"):
             pool.chain(part, head)
     pool.sanity_check(head)
     pool.free(head)
 
 
-def test_more_segments_than_can_be_counted(primary: eal.Eal) -> None:
+def test_chain_more_than_65535_segments_raises_invalid(primary: eal.Eal) -> None:
     pool = primary.pktmbuf_pool_create("p", 4, data_room=0)
-    one, two = taken(pool), taken(pool)
+    one, two = alloc(pool), alloc(pool)
     pool.mbufs["nb_segs"][one] = 65535
     with pytest.raises(eal.Invalid, match="65535"):
         pool.chain(one, two)
     assert pool.mbufs["next"][one] == NO_MBUF
 
 
-def test_free_seg_leaves_the_rest(pool: eal.MbufPool) -> None:
+def test_free_seg_frees_one_segment_only(pool: eal.MbufPool) -> None:
     head, second, third = (int(i) for i in pool.segments(packet(pool, b"a", b"b", b"c")))
     pool.free_seg(head)
     assert [pool.refcnt_read(i) for i in (head, second, third)] == [0, 1, 1]
@@ -74,7 +74,7 @@ def test_free_seg_leaves_the_rest(pool: eal.MbufPool) -> None:
     assert pool.available == N
 
 
-def test_linearize(pool: eal.MbufPool) -> None:
+def test_linearize_moves_data_into_first_segment(pool: eal.MbufPool) -> None:
     head = packet(pool, b"one ", b"two ", b"", b"three")
     assert pool.linearize(head)
     assert (pool.is_contiguous(head), bytes(pool.mtod(head)), pool.available) == (True, b"one two three", N - 1)
@@ -84,7 +84,7 @@ def test_linearize(pool: eal.MbufPool) -> None:
     pool.free(head)
 
 
-def test_linearize_needs_tailroom(pool: eal.MbufPool) -> None:
+def test_linearize_without_tailroom_returns_false(pool: eal.MbufPool) -> None:
     head = packet(pool, b"x" * 100, b"y" * 28)
     assert pool.linearize(head)
     head = packet(pool, b"x" * 100, b"y" * 29)
@@ -93,10 +93,10 @@ def test_linearize_needs_tailroom(pool: eal.MbufPool) -> None:
     assert (pool.mbufs[pool.segments(head)] == before).all()
 
 
-def test_linearize_of_a_packet_that_has_its_own_data_twice(pool: eal.MbufPool) -> None:
-    """A clone of the first segment follows it: source and target are one buffer."""
+def test_linearize_packet_that_contains_its_own_clone(pool: eal.MbufPool) -> None:
+    """The second segment is a clone of the first: source and target are the same buffer."""
     head = packet(pool, b"again ")
-    clone = cloned(pool, head)
+    clone = clone_of(pool, head)
     pool.chain(head, clone)
     assert pool.linearize(head)
     assert bytes(pool.mtod(head)) == b"again again "
@@ -104,7 +104,7 @@ def test_linearize_of_a_packet_that_has_its_own_data_twice(pool: eal.MbufPool) -
     assert pool.available == N
 
 
-def test_read(pool: eal.MbufPool) -> None:
+def test_read_returns_bytes_across_segments(pool: eal.MbufPool) -> None:
     head = packet(pool, b"one", b"", b"two", b"three")
     whole = b"onetwothree"
     for offset in range(13):
@@ -122,8 +122,8 @@ def test_read(pool: eal.MbufPool) -> None:
 # --- references, clones, attaching --------------------------------------------------------------------------
 
 
-def test_refcnt_update(pool: eal.MbufPool) -> None:
-    index = taken(pool)
+def test_refcnt_update_is_limited_to_valid_counts(pool: eal.MbufPool) -> None:
+    index = alloc(pool)
     assert (pool.refcnt_update(index, 2), pool.refcnt_read(index)) == (3, 3)
     assert pool.refcnt_update(index, -1) == 2
     for by in (-2, -3, 65533, 2**31 - 1, -(2**31)):
@@ -139,7 +139,7 @@ def test_refcnt_update(pool: eal.MbufPool) -> None:
     assert pool.available == N
 
 
-def test_pktmbuf_refcnt_update_is_for_all_segments_or_none(pool: eal.MbufPool) -> None:
+def test_pktmbuf_refcnt_update_changes_all_segments_or_none(pool: eal.MbufPool) -> None:
     head = packet(pool, b"a", b"b", b"c")
     segments = pool.segments(head)
     pool.pktmbuf_refcnt_update(head, 1)
@@ -156,12 +156,12 @@ def test_pktmbuf_refcnt_update_is_for_all_segments_or_none(pool: eal.MbufPool) -
     assert pool.available == N
 
 
-def test_a_clone_shares_data_and_has_a_header_of_its_own(pool: eal.MbufPool) -> None:
+def test_clone_shares_data_and_has_its_own_header(pool: eal.MbufPool) -> None:
     head = packet(pool, b"one", b"two")
     fields = ["port", "ol_flags", "packet_type", "vlan_tci", "vlan_tci_outer", "rss", "timesync", "tx_offload"]
     for value, field in enumerate([*fields, "timestamp"], 5):
         pool.mbufs[field][head] = value
-    clone = cloned(pool, head)
+    clone = clone_of(pool, head)
     for value, field in enumerate([*fields, "timestamp"], 5):
         assert pool.mbufs[field][clone] == value
     assert (pool.is_direct(head), pool.is_direct(clone)) == (True, False)
@@ -173,15 +173,15 @@ def test_a_clone_shares_data_and_has_a_header_of_its_own(pool: eal.MbufPool) -> 
     assert pool.adj(clone, 1) is not None
     assert (pool.read(clone), pool.read(head)) == (b"NEtwo", b"ONEtwo")
     pool.free(head)
-    assert (pool.available, pool.read(clone)) == (N - 4, b"NEtwo")  # the buffers stay for the clone
+    assert (pool.available, pool.read(clone)) == (N - 4, b"NEtwo")  # the clone keeps the buffers allocated
     pool.free(clone)
     assert (pool.available, pool.audit().ok) == (N, True)
 
 
-def test_a_clone_of_a_clone_is_attached_to_the_first(pool: eal.MbufPool) -> None:
+def test_clone_of_clone_is_attached_to_original(pool: eal.MbufPool) -> None:
     first = packet(pool, b"data")
-    second = cloned(pool, first)
-    third = cloned(pool, second)
+    second = clone_of(pool, first)
+    third = clone_of(pool, second)
     assert pool.mbufs["buf"][third] == first
     assert [pool.refcnt_read(i) for i in (first, second, third)] == [3, 1, 1]
     pool.free(second)
@@ -191,15 +191,15 @@ def test_a_clone_of_a_clone_is_attached_to_the_first(pool: eal.MbufPool) -> None
     assert pool.available == N
 
 
-def test_a_clone_that_does_not_fit_takes_nothing(pool: eal.MbufPool) -> None:
+def test_clone_with_too_few_mbufs_allocates_none(pool: eal.MbufPool) -> None:
     head = packet(pool, *[b"x"] * 33)
     assert pool.clone(head) is None
     assert (pool.available, pool.audit().ok) == (N - 33, True)
     assert {pool.refcnt_read(i) for i in pool.segments(head)} == {1}
 
 
-def test_attach_and_detach(pool: eal.MbufPool) -> None:
-    source, target = packet(pool, b"shared"), taken(pool)
+def test_attach_shares_data_and_detach_restores_buffer(pool: eal.MbufPool) -> None:
+    source, target = packet(pool, b"shared"), alloc(pool)
     pool.mbufs["port"][source] = 3
     pool.attach(target, source)
     assert (pool.read(target), pool.refcnt_read(source), pool.is_direct(target)) == (b"shared", 2, False)
@@ -213,27 +213,32 @@ def test_attach_and_detach(pool: eal.MbufPool) -> None:
     pool.free(source)
     assert pool.available == N - 2
     pool.detach(target)
-    assert pool.available == N - 1  # the last reference to source's buffer went
+    assert pool.available == N - 1  # detach dropped the last reference to `source`
     pool.free(target)
     assert pool.available == N
 
 
-def test_only_a_lone_direct_mbuf_can_be_attached(pool: eal.MbufPool) -> None:
-    source, target = packet(pool, b"x"), taken(pool)
-    chained, shared, clone = packet(pool, b"y", b"z"), taken(pool), cloned(pool, source)
+def test_attach_names_the_unmet_condition(pool: eal.MbufPool) -> None:
+    source, target = packet(pool, b"x"), alloc(pool)
+    chained, shared, clone = packet(pool, b"y", b"z"), alloc(pool), clone_of(pool, source)
     pool.refcnt_update(shared, 1)
-    for index in (chained, shared, clone, source):
-        with pytest.raises(eal.Invalid, match="cannot be attached"):
+    for index, reason in (
+        (chained, "more than one segment"),
+        (shared, "more than one reference"),
+        (clone, "already attached"),
+        (source, "uses the buffer of this mbuf"),
+    ):
+        with pytest.raises(eal.Invalid, match=f"mbuf {index}: .*{reason}"):
             pool.attach(index, source)
-    with pytest.raises(eal.Invalid, match="cannot be attached"):
-        pool.attach(source, clone)  # would have it hold itself
-    with pytest.raises(eal.Invalid, match="is not attached"):
+    with pytest.raises(eal.Invalid, match="uses the buffer of this mbuf"):
+        pool.attach(source, clone)  # `source` would be attached to itself
+    with pytest.raises(eal.Invalid, match="not attached"):
         pool.detach(target)
     pool.attach(target, clone)
     assert pool.mbufs["buf"][target] == source
 
 
-def test_a_copy_shares_nothing(pool: eal.MbufPool) -> None:
+def test_copy_shares_no_buffers(pool: eal.MbufPool) -> None:
     head = packet(pool, b"a" * 100, b"b" * 100, b"c" * 100)
     whole = pool.read(head)
     assert whole is not None
@@ -247,64 +252,64 @@ def test_a_copy_shares_nothing(pool: eal.MbufPool) -> None:
         assert {pool.is_direct(i) for i in pool.segments(copy)} == {True}
         assert pool.mbufs["port"][copy] == 9
         assert not set(pool.segments(copy)) & set(pool.segments(head))
-        # Each segment but the last is as full as it can be.
+        # All segments except the last are full.
         assert len(pool.segments(copy)) == max(1, -(-len(whole[offset:end]) // (ROOM - HEADROOM)))
         pool.free(copy)
     assert pool.copy(head, 300) is None
     rest = np.zeros(pool.available - 2, np.uint32)
     assert pool.alloc_bulk(rest) == len(rest)
-    assert pool.copy(head) is None  # takes three
+    assert pool.copy(head) is None  # needs three mbufs
     assert pool.available == 2
 
 
-def test_a_copy_needs_buffers(primary: eal.Eal) -> None:
+def test_copy_without_data_room_returns_none(primary: eal.Eal) -> None:
     pool = primary.pktmbuf_pool_create("p", 8, data_room=HEADROOM)
-    index = taken(pool)
+    index = alloc(pool)
     assert pool.prepend(index, 5) is not None
     assert pool.copy(index) is None
     assert pool.available == 7
 
 
-# --- sanity -------------------------------------------------------------------------------------------------
+# --- sanity_check ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("refcnt", 65535, "a reference count"),
-        ("buf", N, "buf is no mbuf"),
-        ("next", N, "next is no mbuf"),
-        ("data_off", ROOM + 1, "data_off is beyond"),
-        ("data_off", ROOM - 3, "reach beyond"),
-        ("data_len", ROOM - HEADROOM + 1, "reach beyond"),
-        ("buf_len", ROOM - 1, "buf_len or priv_size"),
-        ("priv_size", 8, "buf_len or priv_size"),
+        ("refcnt", 65535, "refcnt must be"),
+        ("buf", N, "buf must be"),
+        ("next", N, "next must be"),
+        ("data_off", ROOM + 1, "data_off must be"),
+        ("data_off", ROOM - 3, "data_off . data_len must be"),
+        ("data_len", ROOM - HEADROOM + 1, "data_off . data_len must be"),
+        ("buf_len", ROOM - 1, "buf_len and priv_size"),
+        ("priv_size", 8, "buf_len and priv_size"),
         ("nb_segs", 3, "nb_segs"),
         ("pkt_len", 7, "pkt_len"),
     ],
 )
-def test_sanity_check_names_what_is_wrong(pool: eal.MbufPool, field: str, value: int, reason: str) -> None:
+def test_sanity_check_reports_damaged_field(pool: eal.MbufPool, field: str, value: int, reason: str) -> None:
     head = packet(pool, b"abcd", b"ef")
     pool.mbufs[field][head] = value
     with pytest.raises(eal.Corrupt, match=reason):
         pool.sanity_check(head)
     if field in ("nb_segs", "pkt_len"):
-        pool.sanity_check(head, is_header=False)  # segments have no say in these
+        pool.sanity_check(head, is_header=False)  # only the first segment of a packet has these fields
 
 
-def test_sanity_check_looks_at_all_segments(pool: eal.MbufPool) -> None:
+def test_sanity_check_validates_all_segments(pool: eal.MbufPool) -> None:
     head = packet(pool, b"ab", b"cd", b"ef")
     last = pool.lastseg(head)
     pool.mbufs["next"][last] = head
-    with pytest.raises(eal.Corrupt, match="without an end"):
+    with pytest.raises(eal.Corrupt, match="loop"):
         pool.sanity_check(head)
     pool.mbufs["next"][last] = NO_MBUF
-    free = taken(pool)
+    free = alloc(pool)
     pool.mbufs["buf"][last] = free
     pool.sanity_check(head)
     pool.free(free)
-    with pytest.raises(eal.Corrupt, match="buffer that is free"):
+    with pytest.raises(eal.Corrupt, match="buffer of a free mbuf"):
         pool.sanity_check(head)
     pool.mbufs["refcnt"][last] = 0
-    with pytest.raises(eal.Corrupt, match="reference count of 0"):
+    with pytest.raises(eal.Corrupt, match="refcnt must be"):
         pool.sanity_check(head)

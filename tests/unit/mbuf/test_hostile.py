@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Mbufs whose headers a peer fills with what it likes: values or EalErrors, no crash and no endless chain.
+"""Hostile mbuf headers: operations return values or raise EalErrors; they never crash or loop endlessly.
 
-The C core's own test (native/tests/test_mbuf.c) does the same under sanitizers.
+native/tests/test_mbuf.c tests the same in C under sanitizers.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def operations(pool: eal.MbufPool, rng: random.Random) -> list[Callable[[], Any]
 
 
 def work(pool: eal.MbufPool, rng: random.Random) -> str:
-    """One operation; the name of what came of it. Space that was given is written."""
+    """Run a random operation; return "value" or the name of the error. Write to the returned views."""
     try:
         result = rng.choice(operations(pool, rng))()
     except eal.EalError as error:
@@ -87,17 +87,17 @@ def work(pool: eal.MbufPool, rng: random.Random) -> str:
 
 
 def recover(pool: eal.MbufPool) -> None:
-    """Everything back into the pool, as far as it can be, so that there is something to work on."""
+    """Put all objects that the counters allow, so that alloc can succeed again."""
     pool.mbufs["refcnt"] = 0
     for index in pool.audit().in_hand:
         try:
             pool.put(index)
-        except eal.Invalid:  # counts that were spoiled
+        except eal.Invalid:  # the damaged reference counts led to wrong counters
             return
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_random_bytes_in_headers(pool: eal.MbufPool, seed: int) -> None:
+def test_random_header_bytes_raise_eal_errors(pool: eal.MbufPool, seed: int) -> None:
     rng = random.Random(seed)
     headers = pool.mbufs
     lines = pool.array[:, :64]
@@ -119,7 +119,7 @@ def test_random_bytes_in_headers(pool: eal.MbufPool, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_process_writes_into_headers_meanwhile(pool: eal.MbufPool, peer: Callable[..., Any], seed: int) -> None:
+def test_concurrent_header_writes_raise_eal_errors(pool: eal.MbufPool, peer: Callable[..., Any], seed: int) -> None:
     rng = random.Random(seed)
     writer = peer(WRITER, seed, 2)
     assert writer.hear() == "writing"
@@ -136,7 +136,7 @@ def test_a_process_writes_into_headers_meanwhile(pool: eal.MbufPool, peer: Calla
 
 
 @pytest.mark.parametrize("length", [1, 2, N])
-def test_a_chain_without_an_end(pool: eal.MbufPool, length: int) -> None:
+def test_chain_loop_raises_corrupt(pool: eal.MbufPool, length: int) -> None:
     indices = np.zeros(length, np.uint32)
     assert pool.alloc_bulk(indices) == length
     pool.mbufs["next"][indices] = np.roll(indices, -1)
@@ -162,7 +162,7 @@ def test_a_chain_without_an_end(pool: eal.MbufPool, length: int) -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [("next", N), ("buf", N), ("buf", 2**32 - 1), ("data_len", ROOM)])
-def test_a_damaged_segment_stops_what_needs_it(pool: eal.MbufPool, field: str, value: int) -> None:
+def test_damaged_segment_raises_corrupt_and_changes_nothing(pool: eal.MbufPool, field: str, value: int) -> None:
     head, tail = pool.alloc(), pool.alloc()
     assert head is not None
     assert tail is not None
@@ -183,7 +183,7 @@ def test_a_damaged_segment_stops_what_needs_it(pool: eal.MbufPool, field: str, v
     assert pool.available == N - 2
 
 
-def test_a_length_that_cannot_be_is_not_allocated(pool: eal.MbufPool) -> None:
+def test_read_impossible_pkt_len_raises_corrupt(pool: eal.MbufPool) -> None:
     index = pool.alloc()
     assert index is not None
     pool.mbufs["pkt_len"][index] = 2**32 - 1
@@ -194,7 +194,7 @@ def test_a_length_that_cannot_be_is_not_allocated(pool: eal.MbufPool) -> None:
         pool.read(index)
 
 
-def test_buffers_are_where_the_pool_has_them_whatever_a_header_says(pool: eal.MbufPool) -> None:
+def test_buffer_bounds_come_from_pool_not_header(pool: eal.MbufPool) -> None:
     index = pool.alloc()
     assert index is not None
     pool.mbufs["buf_len"][index] = 65535
@@ -205,12 +205,12 @@ def test_buffers_are_where_the_pool_has_them_whatever_a_header_says(pool: eal.Mb
     view[:] = b"\xff" * len(view)
     assert pool.data[index, HEADROOM:].all()
     assert not np.delete(pool.data, index, axis=0).any()
-    with pytest.raises(eal.Corrupt, match="not the pool's"):
+    with pytest.raises(eal.Corrupt, match="equal those of the pool"):
         pool.sanity_check(index)
 
 
-def test_a_pool_whose_kind_does_not_fit_its_header_is_refused(primary: eal.Eal) -> None:
-    """A metadata, or registry, that calls a plain pool one of mbufs."""
+def test_attach_plain_pool_listed_as_mbufs_raises_corrupt(primary: eal.Eal) -> None:
+    """The table entry of a plain mempool has the mbuf flag."""
     from dataclasses import replace
 
     from eal.mbuf.pool import attach_pool
@@ -218,6 +218,6 @@ def test_a_pool_whose_kind_does_not_fit_its_header_is_refused(primary: eal.Eal) 
 
     plain = primary.mempool_create("plain", 8, 512)
     zone = plain.memzone
-    lie = Memzone(replace(zone.entry, flags=0x10000), zone.segment)
-    with pytest.raises(eal.Corrupt, match="it is none"):
-        attach_pool(lie, "plain")
+    mislabeled = Memzone(replace(zone.entry, flags=0x10000), zone.segment)
+    with pytest.raises(eal.Corrupt, match="header has other flags"):
+        attach_pool(mislabeled, "plain")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Mbufs against a plain model: whatever is done to packets, their bytes, chains and references are as the rules say."""
+"""Stateful test of packets against a Python model: bytes, chains and reference counts always agree."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MAKE: Callable[[], eal.MbufPool]
 
 @dataclass
 class Segment:
-    """What a header should say of where the data are."""
+    """The expected location of the data of one segment."""
 
     index: int
     buf: int
@@ -48,7 +48,7 @@ class Segment:
 
 @dataclass
 class Packet:
-    """Segments, and how many times the packet is to be freed."""
+    """The segments of a packet, and how many times it must be freed."""
 
     segments: list[Segment]
     owners: int = 1
@@ -56,7 +56,7 @@ class Packet:
 
 @dataclass
 class Model:
-    """A pool as Python objects: references by mbuf, and the bytes of every buffer."""
+    """A pool of mbufs: reference counts of allocated mbufs, and the bytes of all buffers."""
 
     refs: dict[int, int] = field(default_factory=dict)
     memory: dict[int, bytearray] = field(default_factory=lambda: {i: bytearray(ROOM) for i in range(N)})
@@ -67,7 +67,7 @@ class Model:
         return N - len(self.refs)
 
     def take(self, index: int) -> Segment:
-        assert index not in self.refs, "an mbuf was given out twice"
+        assert index not in self.refs, "mbuf allocated twice"
         self.refs[index] = 1
         return Segment(index, index)
 
@@ -93,7 +93,7 @@ class Model:
 
 
 class PacketMachine(RuleBasedStateMachine):
-    """Packets of one pool. A rule that does not fit a packet's state checks that it is refused and changes nothing."""
+    """Packets of one pool. A rule that the state of a packet does not allow expects an error and no change."""
 
     packets = Bundle("packets")
     data = st.binary(max_size=80)
@@ -118,10 +118,10 @@ class PacketMachine(RuleBasedStateMachine):
         return packet
 
     def remove(self, packet: Packet) -> None:
-        # By identity: two packets may be equal.
+        # Compared by identity: different packets may be equal.
         self.model.packets = [other for other in self.model.packets if other is not packet]
 
-    # --- making and freeing -------------------------------------------------------------------------------
+    # --- alloc and free -----------------------------------------------------------------------------------
 
     @rule(target=packets, n=st.integers(1, 9))
     def alloc(self, n: int) -> object:
@@ -211,7 +211,7 @@ class PacketMachine(RuleBasedStateMachine):
 
     @rule(target=packets, head=consumes(packets), tail=consumes(packets))
     def chain(self, head: Packet, tail: Packet) -> object:
-        if head.owners > 1 or tail.owners > 1:  # who has more than one owner is to be left as it is
+        if head.owners > 1 or tail.owners > 1:  # DPDK forbids chaining of shared packets
             return multiple(head, tail)
         self.pool.chain(head.segments[0].index, tail.segments[0].index)
         head.segments += tail.segments
@@ -270,8 +270,8 @@ class PacketMachine(RuleBasedStateMachine):
     def attach(self, packet: Packet, source: Packet, which: int) -> None:
         to = source.segments[which % len(source.segments)]
         mine = packet.segments[0]
-        lone = len(packet.segments) == 1 and mine.buf == mine.index and self.model.refs[mine.index] == 1
-        if not lone or mine.index == to.buf:
+        attachable = len(packet.segments) == 1 and mine.buf == mine.index and self.model.refs[mine.index] == 1
+        if not attachable or mine.index == to.buf:
             with pytest.raises(eal.Invalid):
                 self.pool.attach(mine.index, to.index)
             return
@@ -290,10 +290,10 @@ class PacketMachine(RuleBasedStateMachine):
         self.model.drop(first.buf)
         first.buf, first.off, first.length = first.index, HEADROOM, 0
 
-    # --- what always holds --------------------------------------------------------------------------------
+    # --- invariants ---------------------------------------------------------------------------------------
 
     @invariant()
-    def packets_are_as_in_the_model(self) -> None:
+    def check_packets_equal_model(self) -> None:
         headers = self.pool.mbufs
         for packet in self.model.packets:
             head = packet.segments[0].index
@@ -305,14 +305,14 @@ class PacketMachine(RuleBasedStateMachine):
             assert headers[["buf", "data_off", "data_len"]][indices].tolist() == expected
 
     @invariant()
-    def references_are_as_in_the_model(self) -> None:
+    def check_references_equal_model(self) -> None:
         counts = self.pool.mbufs["refcnt"]
         assert {i: int(counts[i]) for i in range(N) if counts[i]} == self.model.refs
         assert self.pool.available == self.model.available
 
 
 @pytest.mark.parametrize("cache_size", [0, 8])
-def test_packets_are_as_the_rules_say(primary: eal.Eal, cache_size: int) -> None:
+def test_packets_behave_as_model(primary: eal.Eal, cache_size: int) -> None:
     global MAKE
     numbers = itertools.count()
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The golden file of mbufs: today's code still writes headers as it did, and still reads what it wrote.
+"""Golden file of mbufs: the current code writes and reads the recorded format.
 
-    python -P tests/unit/test_mbuf_golden.py
+After a change of the format version, create the new file; keep the old ones:
 
-makes a new one, for a new version of the format; the old ones are kept.
+    python -P -m tests.unit.mbuf.test_golden
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parents[2] / "golden"
 GOLDEN = FOLDER / f"mbuf-{lib.IVS_MBUF_VERSION}.gz"
 SIZES = (4, 200, 8, 0)  # cache, data room, private, flags
 
-# Field: offset and size in bytes, as native/include/layout.h tells them.
+# Offset and size in bytes of each field, from native/include/layout.h.
 LAYOUT = {
     "data_off": (0, 2),
     "refcnt": (2, 2),
@@ -55,7 +55,7 @@ def zone_of(mapping: Mapping) -> Memzone:
 
 
 def make() -> bytes:
-    """Six mbufs: 0 and 1 are a packet, 2 and 3 its clone, 4 was freed, 5 is fresh in the pool."""
+    """Return a pool of six mbufs: 0 and 1 are a packet, 2 and 3 its clone, 4 was freed, 5 was never allocated."""
     need, _ = mbuf_pool_memsize("packets", 6, *SIZES)
     zone = zone_of(zeroed(need))
     format_mbuf_pool(zone, "packets", 6, *SIZES)
@@ -80,7 +80,7 @@ def make() -> bytes:
     return bytes(zone.buf)
 
 
-def test_the_format_is_made_as_ever() -> None:
+def test_written_format_equals_golden_file() -> None:
     made, old = make(), gzip.decompress(GOLDEN.read_bytes())
     first = next((at for at, (a, b) in enumerate(zip(made, old, strict=False)) if a != b), min(len(made), len(old)))
     assert made == old, (
@@ -89,7 +89,7 @@ def test_the_format_is_made_as_ever() -> None:
     )
 
 
-def test_a_header_has_its_fields_where_they_were() -> None:
+def test_header_fields_have_recorded_offsets() -> None:
     fields = header_dtype().fields
     assert fields is not None
     assert {name: (field[1], field[0].itemsize) for name, field in fields.items()} == LAYOUT
@@ -99,7 +99,7 @@ def test_a_header_has_its_fields_where_they_were() -> None:
     assert (HEADER_SIZE, header_dtype().itemsize, NO_MBUF) == (64, 64, 0xFFFF_FFFF)
 
 
-def test_what_was_made_then_is_read_now() -> None:
+def test_golden_file_is_readable() -> None:
     data = gzip.decompress(GOLDEN.read_bytes())
     mapping = zeroed(len(data))
     mapping.view()[:] = data
@@ -115,19 +115,19 @@ def test_what_was_made_then_is_read_now() -> None:
 
 
 def read_only_pool(mapping: Mapping) -> eal.MbufPool:
-    """A pool whose operations take no participant slot: there is no segment header before this zone."""
+    """A pool without participant slots, because no segment header precedes its memzone."""
     mapping.writable = False
     return eal.MbufPool(zone_of(mapping), "packets")
 
 
-def test_the_pool_says_that_it_is_one_of_mbufs() -> None:
+def test_pool_header_contains_mbuf_flag_and_version() -> None:
     data = make()
     assert struct.unpack_from("<I", data, 28) == (0x10000,)  # flags
     assert struct.unpack_from("<II", data, 96) == (8, 1)  # private_size, mbuf_version
 
 
 @pytest.mark.parametrize("version", [0, 2])
-def test_another_version_is_refused(version: int) -> None:
+def test_unknown_mbuf_version_is_rejected(version: int) -> None:
     mapping = zeroed(len(data := bytearray(make())))
     struct.pack_into("<I", data, 100, version)
     identity = bytearray(data[:128])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pools that watch their users: cookies, holders, audits that name, object init, iteration."""
+"""Mempools with MempoolFlag.DEBUG: cookies and holders; audit text, obj_init and iteration of all mempools."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def pool(app: eal.Eal, request: pytest.FixtureRequest) -> Mempool:
 
 
 def spoil(pool: Mempool, index: int, at: int) -> None:
-    """Writes a byte at `at`, counted from an object's first byte, where no view of the object reaches."""
+    """Change the byte at offset `at` from the start of an object, outside of its views."""
     zone = pool.memzone.buf
     first = pool.memzone.length - pool.n * pool.elt_stride + index * pool.elt_stride
-    pool.object(index)[:8] = b"it is me"
-    assert bytes(zone[first : first + 8]) == b"it is me"
+    pool.object(index)[:8] = b"marker 1"
+    assert bytes(zone[first : first + 8]) == b"marker 1"
     zone[first + at] ^= 0xFF
 
 
-def test_objects_do_not_overlap_cookies(pool: Mempool) -> None:
+def test_write_of_whole_object_leaves_cookies_intact(pool: Mempool) -> None:
     pool.array[:] = 0xFF
     indices = np.zeros(64, np.uint32)
     assert pool.get_bulk(indices) == 64
@@ -45,29 +45,29 @@ def test_objects_do_not_overlap_cookies(pool: Mempool) -> None:
     assert pool.array.shape == (64, 100)
 
 
-def test_a_double_put_is_named(pool: Mempool) -> None:
+def test_double_put_raises_with_object(pool: Mempool) -> None:
     first, second = pool.get(), pool.get()
     assert first is not None
     assert second is not None
     pool.put(first)
-    with pytest.raises(eal.Invalid, match=rf"object {first} was free already"):
+    with pytest.raises(eal.Invalid, match=rf"object {first} is already free"):
         pool.put(first)
-    with pytest.raises(eal.Invalid, match=rf"object {first} was free already"):
+    with pytest.raises(eal.Invalid, match=rf"object {first} is already free"):
         pool.put_bulk(np.array([second, first], np.uint32))
     assert pool.in_use == 1
     pool.put(second)
     assert pool.audit().ok
 
 
-def test_one_object_twice_in_a_bulk_puts_nothing_back(pool: Mempool) -> None:
+def test_put_bulk_duplicate_puts_no_object(pool: Mempool) -> None:
     first, second = pool.get(), pool.get()
-    with pytest.raises(eal.Invalid, match=f"object {second} was free already"):
+    with pytest.raises(eal.Invalid, match=f"object {second} is already free"):
         pool.put_bulk(np.array([first, second, second], np.uint32))
     assert pool.in_use == 2
 
 
-@pytest.mark.parametrize("at", [100, 107, -64, -57], ids=["behind", "behind, last", "before", "before, last"])
-def test_an_overrun_is_named_once(pool: Mempool, at: int) -> None:
+@pytest.mark.parametrize("at", [100, 107, -64, -57], ids=["after", "after, last byte", "before", "before, last byte"])
+def test_overrun_is_reported_once(pool: Mempool, at: int) -> None:
     index = pool.get()
     assert index is not None
     spoil(pool, index, at)
@@ -78,7 +78,7 @@ def test_an_overrun_is_named_once(pool: Mempool, at: int) -> None:
     assert pool.in_use == 0
 
 
-def test_what_is_overwritten_while_free_is_named_by_get(pool: Mempool) -> None:
+def test_overrun_of_free_object_is_reported_by_get(pool: Mempool) -> None:
     index = pool.get()
     assert index is not None
     pool.put(index)
@@ -89,7 +89,7 @@ def test_what_is_overwritten_while_free_is_named_by_get(pool: Mempool) -> None:
     assert pool.get_bulk(np.zeros(64, np.uint32)) == 64
 
 
-def test_the_audit_says_who_has_what(pool: Mempool) -> None:
+def test_audit_lists_holder_of_each_object(pool: Mempool) -> None:
     mine = pool.get()
     taken: list[int | None] = []
     done = threading.Event()
@@ -112,7 +112,7 @@ def test_the_audit_says_who_has_what(pool: Mempool) -> None:
     assert audit.holders == {process.owner_word(): [mine], owner: [theirs]}
     assert sorted(audit.in_hand) == sorted([mine, theirs])
     assert audit.ok
-    assert f"1 of {audit.who(process.owner_word())}: {mine}" in str(audit)
+    assert f"1 by {audit.who(process.owner_word())}: {mine}" in str(audit)
 
 
 KILLED = """
@@ -125,7 +125,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_a_killed_process_held_is_named(pool: Mempool, prefix: str) -> None:
+def test_audit_lists_objects_of_killed_process(pool: Mempool, prefix: str) -> None:
     done = subprocess.run([sys.executable, "-P", "-c", KILLED, prefix], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     held = [int(word) for word in done.stdout.split()]
@@ -133,25 +133,25 @@ def test_what_a_killed_process_held_is_named(pool: Mempool, prefix: str) -> None
     assert audit.in_hand == sorted(held)
     (dead,) = [p for p in audit.participants if p.dead]
     assert audit.holders == {dead.owner: sorted(held)}
-    assert pool.available + 3 == pool.n, "the dead one's cache counts as available"
+    assert pool.available + 3 == pool.n, "objects in the cache of the dead process count as available"
     assert sum(map(len, audit.cached.values())) + len(audit.free) + 3 == pool.n
     assert "(dead)" in str(audit)
 
 
-def test_a_lost_object_is_counted(app: eal.Eal) -> None:
+def test_audit_counts_lost_objects(app: eal.Eal) -> None:
     pool = eal.mempool_create("d", 64, 64)
-    pool.memzone.buf[192] &= 0xF0  # four bits of the free bitmap
+    pool.memzone.buf[192] &= 0xF0  # clear four bits of the free bitmap
     audit = pool.audit()
     assert (audit.lost, audit.in_hand, audit.ok) == (4, [0, 1, 2, 3], False)
     assert "4 lost" in str(audit)
 
 
-def test_an_index_in_two_places_and_a_foreign_one_are_found(app: eal.Eal) -> None:
+def test_audit_finds_duplicate_and_foreign_indices(app: eal.Eal) -> None:
     pool = eal.mempool_create("d", 64, 64, cache_size=8)
     index = pool.get()
     assert index is not None
     pool.put(index)
-    caches = 192 + 64  # header, one line of bitmap
+    caches = 192 + 64  # header and one cache line of bitmap
     stride = (pool.memzone.length - caches - 64 * 64) // 64
     slot = next(iter(pool.audit().cached))
     record = pool.memzone.buf[caches + slot * stride :]
@@ -163,7 +163,7 @@ def test_an_index_in_two_places_and_a_foreign_one_are_found(app: eal.Eal) -> Non
     assert not audit.ok
 
 
-def test_obj_init_sees_every_object_before_the_pool_is_there(app: eal.Eal) -> None:
+def test_obj_init_is_called_per_object_before_pool_is_listed(app: eal.Eal) -> None:
     seen = []
 
     def init(memory: memoryview, index: int) -> None:
@@ -176,7 +176,7 @@ def test_obj_init_sees_every_object_before_the_pool_is_there(app: eal.Eal) -> No
     assert pool.array[:, 0].tolist() == seen
 
 
-def test_a_failing_obj_init_leaves_no_pool(app: eal.Eal) -> None:
+def test_failing_obj_init_creates_no_pool(app: eal.Eal) -> None:
     def init(memory: memoryview, index: int) -> None:
         raise KeyError(index)
 
@@ -187,13 +187,13 @@ def test_a_failing_obj_init_leaves_no_pool(app: eal.Eal) -> None:
     eal.mempool_create("d", 32, 48)
 
 
-def test_iteration_gives_views_of_all_objects(pool: Mempool) -> None:
+def test_iteration_yields_writable_view_per_object(pool: Mempool) -> None:
     for index, memory in enumerate(pool):
         memory[:4] = index.to_bytes(4, "little")
     assert pool.view("<u4")[:].tolist() == list(range(64))
 
 
-def test_a_peer_sees_the_cookies_too(pool: Mempool, prefix: str) -> None:
+def test_double_put_by_peer_is_detected(pool: Mempool, prefix: str) -> None:
     index = pool.get()
     code = f"""
 import sys, eal
@@ -206,5 +206,5 @@ except eal.Invalid as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-P", "-c", code, prefix], capture_output=True, text=True, check=True)
-    assert f"object {index} was free already" in done.stdout
+    assert f"object {index} is already free" in done.stdout
     assert pool.available == 64

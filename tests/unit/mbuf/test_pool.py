@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Mbufs: making pools, alloc and free, room at both ends, bursts."""
+"""Pools of mbufs: create, alloc and free, headroom and tailroom, bursts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 import eal
 from eal.mbuf.format import DEFAULT_DATA_ROOM, HEADROOM, NO_MBUF
-from tests.mbufs import cloned, packet, taken
+from tests.mbufs import alloc, clone_of, packet
 
 N = 64
 ROOM = 256
@@ -22,7 +22,7 @@ def pool(request: pytest.FixtureRequest, primary: eal.Eal) -> eal.MbufPool:
 # --- making -------------------------------------------------------------------------------------------------
 
 
-def test_a_new_pool(primary: eal.Eal) -> None:
+def test_create_pool_has_all_mbufs_free(primary: eal.Eal) -> None:
     pool = primary.pktmbuf_pool_create("p", 100)
     assert (pool.n, pool.data_room, pool.private_size, pool.available) == (100, 2176, 0, 100)
     assert pool.elt_size == 64 + 2176 == 64 + DEFAULT_DATA_ROOM
@@ -36,7 +36,7 @@ def test_a_new_pool(primary: eal.Eal) -> None:
     assert not pool.data.any()
 
 
-def test_each_header_begins_a_cache_line(pool: eal.MbufPool) -> None:
+def test_headers_are_aligned_to_cache_lines(pool: eal.MbufPool) -> None:
     assert pool.mbufs.ctypes.data % 64 == 0
     assert pool.mbufs.strides[0] % 64 == 0
 
@@ -70,22 +70,22 @@ def test_headers_private_areas_and_buffers_do_not_overlap(pool: eal.MbufPool) ->
         {"flags": -1},
     ],
 )
-def test_a_pool_that_cannot_be_is_refused(primary: eal.Eal, sizes: dict[str, int]) -> None:
+def test_create_out_of_range_argument_raises_invalid(primary: eal.Eal, sizes: dict[str, int]) -> None:
     with pytest.raises(eal.Invalid, match="mempool 'p'"):
         primary.pktmbuf_pool_create("p", **{"n": 64, **sizes})  # type: ignore[arg-type]
     assert primary.mempools() == []
 
 
 @pytest.mark.parametrize("sizes", [{"data_room": 1.5}, {"private_size": None}, {"flags": "x"}, {"n": "64"}])
-def test_wrong_types_are_type_errors(primary: eal.Eal, sizes: dict[str, object]) -> None:
+def test_create_wrong_type_raises_type_error(primary: eal.Eal, sizes: dict[str, object]) -> None:
     with pytest.raises(TypeError):
         primary.pktmbuf_pool_create("p", **{"n": 64, **sizes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("data_room", "private_size"), [(0, 0), (1, 8), (128, 0), (65535, 65528)])
-def test_the_smallest_and_the_largest_buffers(primary: eal.Eal, data_room: int, private_size: int) -> None:
+def test_create_smallest_and_largest_buffers_succeed(primary: eal.Eal, data_room: int, private_size: int) -> None:
     pool = primary.pktmbuf_pool_create("p", 4, data_room=data_room, private_size=private_size)
-    index = taken(pool)
+    index = alloc(pool)
     head = min(128, data_room)
     assert (pool.headroom(index), pool.tailroom(index)) == (head, data_room - head)
     assert (pool.data.shape, pool.private.shape) == ((4, data_room), (4, private_size))
@@ -98,14 +98,14 @@ def test_the_smallest_and_the_largest_buffers(primary: eal.Eal, data_room: int, 
     assert pool.available == 4
 
 
-def test_exist_ok(primary: eal.Eal) -> None:
+def test_create_exist_ok_returns_equal_pool_only(primary: eal.Eal) -> None:
     pool = primary.pktmbuf_pool_create("p", 64, data_room=256, private_size=8, cache_size=8)
     same = {"n": 64, "data_room": 256, "private_size": 8, "cache_size": 8, "exist_ok": True}
     assert primary.pktmbuf_pool_create("p", **same) is pool  # type: ignore[arg-type]
     for other in ({"n": 65}, {"data_room": 264}, {"private_size": 16}, {"cache_size": 9}, {"flags": 0x20000}):
         with pytest.raises(eal.Exists, match=r"exists with \w+ .*, not "):
             primary.pktmbuf_pool_create("p", **{**same, **other})  # type: ignore[arg-type]
-    # The same bytes an object, divided in another way.
+    # Same elt_size, with another division between private area and buffer.
     with pytest.raises(eal.Exists, match="exists with private_size 8, not 16"):
         primary.pktmbuf_pool_create("p", **{**same, "data_room": 248, "private_size": 16})  # type: ignore[arg-type]
     with pytest.raises(eal.Exists):
@@ -115,12 +115,12 @@ def test_exist_ok(primary: eal.Eal) -> None:
         primary.pktmbuf_pool_create("plain", 64, data_room=256, exist_ok=True)
 
 
-def test_a_plain_pool_cannot_be_made_into_mbufs_by_flags(primary: eal.Eal) -> None:
+def test_mempool_create_mbuf_flag_raises_invalid(primary: eal.Eal) -> None:
     with pytest.raises(eal.Invalid, match="pktmbuf_pool_create"):
         primary.mempool_create("p", 64, 512, flags=0x10000)
 
 
-def test_lookup_gives_an_mbuf_pool(primary: eal.Eal) -> None:
+def test_lookup_returns_mbuf_pool(primary: eal.Eal) -> None:
     pool = primary.pktmbuf_pool_create("p", 8)
     plain = primary.mempool_create("plain", 8, 512)
     assert primary.mempool_lookup("p") is pool
@@ -133,7 +133,7 @@ def test_lookup_gives_an_mbuf_pool(primary: eal.Eal) -> None:
         pool.refcnt_read(0)
 
 
-def test_get_and_put_of_a_mempool_work(pool: eal.MbufPool) -> None:
+def test_get_and_put_work_as_on_a_mempool(pool: eal.MbufPool) -> None:
     index = pool.get()
     assert index is not None
     out = np.zeros(N - 1, np.uint32)
@@ -142,18 +142,18 @@ def test_get_and_put_of_a_mempool_work(pool: eal.MbufPool) -> None:
     pool.put(index)
     pool.put_bulk(out)
     assert (pool.available, pool.audit().ok) == (N, True)
-    index = taken(pool)
-    pool.put(index)  # as DPDK's rte_mempool_put of a direct mbuf of one segment
+    index = alloc(pool)
+    pool.put(index)  # allowed for a direct single-segment mbuf, as in DPDK
     assert pool.available == N
 
 
 # --- alloc and free -----------------------------------------------------------------------------------------
 
 
-def test_a_fresh_mbuf_is_reset_whatever_stood_in_its_header(pool: eal.MbufPool) -> None:
+def test_alloc_initializes_all_header_fields(pool: eal.MbufPool) -> None:
     pool.mbufs[:] = np.frombuffer(bytes(range(64)), pool.mbufs.dtype)
     pool.mbufs["refcnt"] = 0
-    index = taken(pool)
+    index = alloc(pool)
     assert dict(zip(pool.mbufs.dtype.names or (), pool.mbufs[index].tolist(), strict=True)) == {
         "data_off": HEADROOM,
         "refcnt": 1,
@@ -177,8 +177,8 @@ def test_a_fresh_mbuf_is_reset_whatever_stood_in_its_header(pool: eal.MbufPool) 
     pool.sanity_check(index)
 
 
-def test_every_mbuf_once_then_none(pool: eal.MbufPool) -> None:
-    indices = [taken(pool) for _ in range(N)]
+def test_alloc_returns_each_mbuf_once_then_none(pool: eal.MbufPool) -> None:
+    indices = [alloc(pool) for _ in range(N)]
     assert sorted(indices) == list(range(N))
     assert pool.alloc() is None
     assert pool.clone(indices[0]) is None
@@ -187,7 +187,7 @@ def test_every_mbuf_once_then_none(pool: eal.MbufPool) -> None:
     assert pool.available == N
 
 
-def test_bulk_is_all_or_nothing(pool: eal.MbufPool) -> None:
+def test_alloc_bulk_allocates_all_or_none(pool: eal.MbufPool) -> None:
     out = np.full(N + 1, 12345, np.uint32)
     assert pool.alloc_bulk(out) == 0
     assert (out == 12345).all()
@@ -202,23 +202,23 @@ def test_bulk_is_all_or_nothing(pool: eal.MbufPool) -> None:
 
 
 @pytest.mark.parametrize("wrong", [[1, 2], None, np.zeros(2, np.int64), np.zeros(4, np.uint32)[::2]])
-def test_what_is_no_array_of_indices_is_a_type_error(pool: eal.MbufPool, wrong: object) -> None:
+def test_bulk_wrong_array_raises_type_error(pool: eal.MbufPool, wrong: object) -> None:
     for call in (pool.alloc_bulk, pool.free_bulk):
         with pytest.raises(TypeError):
             call(wrong)
     assert pool.available == N
 
 
-def test_a_free_bulk_with_an_index_out_of_range_frees_none(pool: eal.MbufPool) -> None:
-    index = taken(pool)
-    with pytest.raises(eal.Invalid, match="not below n"):
+def test_free_bulk_index_out_of_range_frees_none(pool: eal.MbufPool) -> None:
+    index = alloc(pool)
+    with pytest.raises(eal.Invalid, match=r"index .*must be less than n"):
         pool.free_bulk(np.array([index, N], np.uint32))
     assert pool.refcnt_read(index) == 1
     pool.free(index)
 
 
-def test_what_is_free_cannot_be_used_or_freed_again(pool: eal.MbufPool) -> None:
-    one, two = taken(pool), taken(pool)
+def test_use_of_free_mbuf_raises_invalid(pool: eal.MbufPool) -> None:
+    one, two = alloc(pool), alloc(pool)
     pool.free(one)
     assert pool.refcnt_read(one) == 0
     for use in (
@@ -237,13 +237,13 @@ def test_what_is_free_cannot_be_used_or_freed_again(pool: eal.MbufPool) -> None:
             use()
     with pytest.raises(eal.Invalid, match="is free"):
         pool.free_bulk(np.array([two, one], np.uint32))
-    assert (pool.available, pool.refcnt_read(two)) == (N, 0)  # the other one was freed
+    assert (pool.available, pool.refcnt_read(two)) == (N, 0)  # `two` was freed
     assert pool.audit().ok
 
 
 @pytest.mark.parametrize("index", [N, 2**31, 2**32 - 1, 2**32, -1])
-def test_an_index_out_of_range_is_invalid(pool: eal.MbufPool, index: int) -> None:
-    good = taken(pool)
+def test_index_out_of_range_raises_invalid(pool: eal.MbufPool, index: int) -> None:
+    good = alloc(pool)
     for use in (
         lambda: pool.free(index),
         lambda: pool.append(index, 1),
@@ -262,9 +262,9 @@ def test_an_index_out_of_range_is_invalid(pool: eal.MbufPool, index: int) -> Non
             use()
 
 
-def test_reset(pool: eal.MbufPool) -> None:
+def test_reset_keeps_references_and_attachment(pool: eal.MbufPool) -> None:
     index = packet(pool, b"abc")
-    clone = cloned(pool, index)
+    clone = clone_of(pool, index)
     pool.mbufs["port"][index] = 7
     pool.mbufs["ol_flags"][index] = 3
     pool.reset(index)
@@ -276,10 +276,10 @@ def test_reset(pool: eal.MbufPool) -> None:
     assert pool.available == N
 
 
-# --- room at both ends --------------------------------------------------------------------------------------
+# --- headroom and tailroom-----------------------------------------------------------------------------------
 
 
-def test_append_prepend_adj_trim(pool: eal.MbufPool) -> None:
+def test_append_prepend_adj_trim_move_data_bounds(pool: eal.MbufPool) -> None:
     index = packet(pool, b"payload")
     header = pool.prepend(index, 4)
     assert header is not None
@@ -296,8 +296,8 @@ def test_append_prepend_adj_trim(pool: eal.MbufPool) -> None:
     pool.sanity_check(index)
 
 
-def test_room_is_used_to_its_end_and_not_beyond(pool: eal.MbufPool) -> None:
-    index = taken(pool)
+def test_append_and_prepend_are_limited_by_room(pool: eal.MbufPool) -> None:
+    index = alloc(pool)
     for call, room in ((pool.append, ROOM - HEADROOM), (pool.prepend, HEADROOM)):
         for more in (room + 1, 65535, 65536, 2**32 - 1):
             assert call(index, more) is None
@@ -320,7 +320,7 @@ def test_room_is_used_to_its_end_and_not_beyond(pool: eal.MbufPool) -> None:
 
 
 @pytest.mark.parametrize("length", [-1, 2**32])
-def test_a_length_out_of_range_is_invalid(pool: eal.MbufPool, length: int) -> None:
+def test_length_out_of_range_raises_invalid(pool: eal.MbufPool, length: int) -> None:
     index = packet(pool, b"abc")
     for call in (pool.append, pool.prepend, pool.adj, pool.trim):
         with pytest.raises(eal.Invalid, match="out of range"):
@@ -328,14 +328,14 @@ def test_a_length_out_of_range_is_invalid(pool: eal.MbufPool, length: int) -> No
     assert pool.read(index) == b"abc"
 
 
-def test_in_a_chain_append_and_trim_work_the_last_segment_and_prepend_and_adj_the_first(pool: eal.MbufPool) -> None:
+def test_chain_append_and_trim_use_last_segment_prepend_and_adj_first(pool: eal.MbufPool) -> None:
     head = packet(pool, b"one", b"two")
     tail = pool.lastseg(head)
     more = pool.append(head, 1)
     assert more is not None
     more[:] = b"!"
     assert bytes(pool.mtod(tail)) == b"two!"
-    assert not pool.trim(head, 5)  # the last segment has four
+    assert not pool.trim(head, 5)  # the last segment has 4 bytes
     assert pool.trim(head, 4)
     assert pool.read(head) == b"one"
     assert pool.adj(head, 4) is None
@@ -350,7 +350,7 @@ def test_in_a_chain_append_and_trim_work_the_last_segment_and_prepend_and_adj_th
 # --- bursts -------------------------------------------------------------------------------------------------
 
 
-def test_a_burst_of_headers_and_data_without_a_loop(pool: eal.MbufPool) -> None:
+def test_burst_headers_and_data_are_written_by_numpy(pool: eal.MbufPool) -> None:
     burst = np.zeros(32, np.uint32)
     assert pool.alloc_bulk(burst) == 32
     headers, data = pool.mbufs, pool.data
@@ -365,16 +365,16 @@ def test_a_burst_of_headers_and_data_without_a_loop(pool: eal.MbufPool) -> None:
     assert pool.available == N
 
 
-def test_debug_pools_check_cookies_round_mbufs(primary: eal.Eal) -> None:
+def test_debug_flag_detects_overrun_of_mbuf(primary: eal.Eal) -> None:
     pool = primary.pktmbuf_pool_create("p", 8, data_room=256, flags=eal.MempoolFlag.DEBUG)
     head = packet(pool, b"one", b"two")
-    clone = cloned(pool, head)
+    clone = clone_of(pool, head)
     assert pool.mbufs.ctypes.data % 64 == 0
     pool.free(head)
     pool.free(clone)
     assert pool.available == 8
-    index = taken(pool)
+    index = alloc(pool)
     at = pool._info.objects_offset + index * pool.elt_stride + pool.elt_size
-    pool.memzone.buf[at] ^= 1  # one byte beyond the buffer
+    pool.memzone.buf[at] ^= 1  # first byte after the buffer
     with pytest.raises(eal.Corrupt, match="overwritten"):
         pool.free(index)
