@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Cleanup: remove the files of a file_prefix that has no live process."""
+"""Cleanup: the files of a file_prefix, and their removal when no process of it is alive."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ from eal.runtime.prefix_dir import PrefixDir, file_stem
 log = logging.getLogger(__name__)
 
 
+_DATA_FILE = re.compile(r"ivshmem\.[0-9]+\.[0-9a-f]{8}\..+\.[0-9a-f]{32}\.(seg|md)")
+
+
 def last_table(directory: PrefixDir) -> Table | None:
-    """Return the table of a prefix's registry; None if it is not readable."""
+    """Return the registry table of a file_prefix; None if there is no readable registry."""
     try:
         registry = open_registry(directory.registry, writable=False)
     except EalError:
@@ -36,66 +39,61 @@ def last_table(directory: PrefixDir) -> Table | None:
         registry.close()
 
 
-_OURS = re.compile(r"ivshmem\.[0-9]+\.[0-9a-f]{8}\..+\.[0-9a-f]{32}\.(seg|md)")
-
-
 def data_files(directory: PrefixDir, table: Table | None = None) -> list[Path]:
-    """Return the segment and metadata files of a prefix: those in the registry, and orphans with the prefix in their
-    name. A
-    file whose name does not have this project's form is left out, even if the registry lists it.
+    """Return the existing segment and metadata files of a file_prefix, sorted.
+
+    These are the segments of the registry table, and all files whose name contains the file_prefix. A path in the table
+    counts only if it has the name of a data file: a damaged registry must not lead to the removal of other files.
     """
-    named = [Path(record.path) for record in table.segments] if table else []
-    found = {path for path in named if _OURS.fullmatch(path.name)}
-    found.update(folder / name for folder, name in _named(directory))
+    listed = [Path(record.path) for record in table.segments] if table else []
+    found = {path for path in listed if _DATA_FILE.fullmatch(path.name)}
+    found.update(_files_named_for(directory))
     return sorted(path for path in found if path.exists())
 
 
-def strays(directory: PrefixDir) -> list[Path]:
-    """Return the data files of a prefix that neither its registry nor one of its metadata files lists: they were being
-    created when their process was stopped.
-    """
+def unlisted_files(directory: PrefixDir) -> list[Path]:
+    """Return the data files that neither the registry nor a metadata link lists: their creation was interrupted."""
     table = last_table(directory)
     links = (directory.metadata_link(name) for name in directory.metadata_names())
-    known = {os.readlink(link) for link in links} | {record.path for record in (table.segments if table else ())}
-    return [path for path in data_files(directory) if str(path) not in known]
+    listed = {os.readlink(link) for link in links} | {record.path for record in (table.segments if table else ())}
+    return [path for path in data_files(directory) if str(path) not in listed]
 
 
 def segment_files(uuid: UUID) -> Iterator[Path]:
-    """Yield files with the name of a segment file of this uuid, of any prefix, in every directory for data files."""
-    for folder in _folders():
+    """Yield the files that have the name of this segment, of any file_prefix."""
+    for folder in _data_directories():
         yield from (folder / name for name in glob.glob(f"*.{uuid.hex}.seg", root_dir=folder))
 
 
 def orphans(root: Path) -> dict[str, list[Path]]:
-    """Return the data files of a runtime directory by prefix, also of prefixes without a directory."""
+    """Return the data files of a runtime directory by file_prefix, also of a file_prefix without a directory."""
     pattern = re.compile(re.escape(file_stem(root)) + r"\.(?P<prefix>.+)\.[0-9a-f]{32}\.(seg|md)")
     found: dict[str, list[Path]] = {}
-    for folder in _folders():
+    for folder in _data_directories():
         for name in sorted(os.listdir(folder)):
             if match := pattern.fullmatch(name):
                 found.setdefault(match["prefix"].replace("map%5F", "map_"), []).append(folder / name)
     return found
 
 
-def _folders() -> set[Path]:
-    """Return the directories that may contain data files."""
-    return {
-        folder for folder in (SHM_DIR, *(mount.folder for mount in hugetlbfs_mounts())) if os.access(folder, os.R_OK)
-    }
+def _data_directories() -> set[Path]:
+    folders = [SHM_DIR, *(mount.folder for mount in hugetlbfs_mounts())]
+    return {folder for folder in folders if os.access(folder, os.R_OK)}
 
 
-def _named(directory: PrefixDir) -> Iterator[tuple[Path, str]]:
+def _files_named_for(directory: PrefixDir) -> Iterator[Path]:
     stem = f"{file_stem(directory.root)}.{directory.prefix}."
-    spelt = "|".join(re.escape(one) for one in {stem, stem.replace("map_", "map%5F")})
-    pattern = re.compile(rf"(?:{spelt})[0-9a-f]{{32}}\.(?:seg|md)")
-    for folder in _folders():
-        yield from ((folder, name) for name in os.listdir(folder) if pattern.fullmatch(name))
+    spellings = {stem, stem.replace("map_", "map%5F")}  # the second on hugetlbfs, where DPDK removes *map_*
+    pattern = re.compile(rf"(?:{'|'.join(map(re.escape, spellings))})[0-9a-f]{{32}}\.(?:seg|md)")
+    for folder in _data_directories():
+        yield from (folder / name for name in os.listdir(folder) if pattern.fullmatch(name))
 
 
 def remove(directory: PrefixDir, *, keep_folder: bool = False) -> None:
-    """Remove all files of a prefix; segments are marked retired first, for VMs that still map them. The caller holds
-    the
-    prefix's CHANGE lock, or knows that the prefix has no live process.
+    """Remove all files of a file_prefix; with `keep_folder`, keep its directory and lock file.
+
+    Set the retired flag of each segment first, so that a VM that still maps it is notified. The caller holds CHANGE, or
+    knows that no process of the file_prefix is alive.
     """
     table = last_table(directory)
     if table is not None:
@@ -103,22 +101,15 @@ def remove(directory: PrefixDir, *, keep_folder: bool = False) -> None:
             try:
                 segment = open_segment(record)
             except EalError as error:
-                log.debug("not marked retired: %s", error)
+                log.debug("retired flag not set: %s", error)
                 continue
             segment.retire()
             segment.close()
     for path in data_files(directory, table):
-        _unlink(path)
+        path.unlink(missing_ok=True)
     for name in directory.metadata_names():
-        _unlink(directory.metadata_link(name))
+        directory.metadata_link(name).unlink(missing_ok=True)
     if keep_folder:
-        _unlink(directory.registry)
+        directory.registry.unlink(missing_ok=True)
     else:
         shutil.rmtree(directory.path, ignore_errors=True)
-
-
-def _unlink(path: Path) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""EAL options: DPDK's command line options that apply to this project."""
+"""EAL options: the subset of DPDK's command line that applies here, and the keywords of eal.init."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eal.topology import cpulist
 PROC_TYPES = ("auto", "primary", "secondary")
 BAR_ACCESSES = ("auto", "sysfs", "devmem")
 
-# DPDK's log levels by name and number, and Python's.
+# DPDK's level names, in the order of their numbers 1 to 8, with Python's levels.
 _LEVELS = {
     "emergency": logging.CRITICAL,
     "alert": logging.CRITICAL,
@@ -32,8 +32,10 @@ _LEVELS = {
 
 @dataclass
 class Options:
-    """Parsed EAL options. `memory` and `socket_mem` (by node) in MiB, allocated at start-up; `lcores`: CPUs to run on;
-    `stall_timeout` in seconds.
+    """Parsed EAL options.
+
+    `memory` and `socket_mem` (one entry per NUMA node) are allocated at start-up, in MiB. `lcores` are the CPUs to run
+    on. `stall_timeout` is in seconds. `rest` are the arguments after `--`.
     """
 
     file_prefix: str = "rte"
@@ -77,7 +79,7 @@ def _address(text: str) -> int:
     try:
         return int(text, 0)
     except ValueError as error:
-        raise Invalid(f"an address must be a number such as 0x200000000000, got {text!r}") from error
+        raise Invalid(f"--base-virtaddr must be an address such as 0x200000000000, got {text!r}") from error
 
 
 @cache
@@ -87,7 +89,7 @@ def _parser() -> _Parser:
     add("-l", "--lcores", dest="lcores", type=_cpus)
     add("-c", dest="lcores", type=_mask)
     add("-m", "--memory", dest="memory", type=int)
-    add("-n", dest="_channels", type=int)  # memory channels: accepted, because DPDK command lines contain it
+    add("-n", dest="_channels", type=int)  # memory channels: most DPDK command lines have it, no effect here
     add("--file-prefix")
     add("--proc-type", choices=PROC_TYPES)
     add("--huge-dir")
@@ -101,12 +103,12 @@ def _parser() -> _Parser:
 
 
 def parse(argv: Sequence[str] | None, keywords: dict[str, Any]) -> Options:
-    """Return the options of the arguments up to `--` (without program name), then of the keywords that are not None.
+    """Parse the arguments up to `--` (without a program name); keywords that are not None take precedence.
 
-    Raise Invalid for an unknown option or an invalid value.
+    Raise Invalid for an unknown option or an invalid value, InvalidType for a string instead of a list.
     """
     if isinstance(argv, str):
-        raise InvalidType("argv must be a list of strings, got one string")
+        raise InvalidType("argv must be a list of strings, got one string; use shlex.split()")
     words = list(argv or [])
     rest: list[str] = []
     if "--" in words:
@@ -125,14 +127,14 @@ def _check(options: Options) -> None:
         raise Invalid(f"proc_type must be one of {', '.join(PROC_TYPES)}, got {options.proc_type!r}")
     if options.bar_access not in BAR_ACCESSES:
         raise Invalid(f"bar_access must be one of {', '.join(BAR_ACCESSES)}, got {options.bar_access!r}")
-    for what, mib in [("memory", options.memory or 0), *(("socket_mem", m) for m in options.socket_mem)]:
+    for name, mib in [("memory", options.memory or 0), *(("socket_mem", m) for m in options.socket_mem)]:
         if not isinstance(mib, int) or mib < 0:
-            raise Invalid(f"{what} must be a number of MiB, got {mib!r}")
+            raise Invalid(f"{name} must be a number of MiB, got {mib!r}")
     base = options.base_virtaddr
     if base is not None and (not isinstance(base, int) or not 0x10000 <= base < 1 << 47 or base % 4096):
         raise Invalid(f"base_virtaddr must be a multiple of 4096 from 0x10000 to 2**47, got {base!r}")
     if not isinstance(options.stall_timeout, int | float) or not 0 <= options.stall_timeout <= 3600:
-        raise Invalid(f"stall_timeout must be seconds, up to 3600, got {options.stall_timeout!r}")
+        raise Invalid(f"stall_timeout must be 0 to 3600 seconds, got {options.stall_timeout!r}")
     if options.lcores is not None:
         options.lcores = sorted(set(options.lcores))
     if options.log_level is not None:
@@ -140,7 +142,10 @@ def _check(options: Options) -> None:
 
 
 def set_log_level(text: str) -> None:
-    """Apply DPDK's --log-level: LEVEL, or PATTERN:LEVEL for one logger below "eal"; a name, or a number from 1 to 8."""
+    """Set the level of the logger "eal", or of one logger by PATTERN:LEVEL (DPDK: --log-level).
+
+    LEVEL is a name or a number from 1 (emergency) to 8 (debug). Raise Invalid for another level.
+    """
     pattern, _, level = text.rpartition(":")
     names = list(_LEVELS)
     if level.isdigit() and 1 <= int(level) <= len(names):

@@ -133,7 +133,7 @@ class _Update:
             for path, old in self._old_owners.items():
                 os.chown(path, old.st_uid, old.st_gid)
                 os.chmod(path, old.st_mode & 0o777)
-            for stray in cleanup.strays(directory):
+            for stray in cleanup.unlisted_files(directory):
                 stray.unlink(missing_ok=True)
             raise
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Options: DPDK's command line and the keywords of eal.init."""
+"""EAL options: DPDK's command line and the keywords of eal.init."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def parsed(*argv: str, **keywords: Any) -> Options:
     return parse(list(argv), keywords)
 
 
-def test_defaults() -> None:
+def test_parse_without_arguments_returns_defaults() -> None:
     assert parse(None, {}) == Options() == parsed()
     assert (Options().file_prefix, Options().proc_type, Options().stall_timeout) == ("rte", "auto", 1.0)
 
@@ -45,12 +45,12 @@ def test_defaults() -> None:
         (["--"], {"rest": []}),
     ],
 )
-def test_dpdks_options(argv: list[str], expected: dict[str, object]) -> None:
+def test_parse_accepts_dpdk_option(argv: list[str], expected: dict[str, object]) -> None:
     found = parse(argv, {})
     assert found == Options(**expected)  # type: ignore[arg-type]
 
 
-def test_keywords_win() -> None:
+def test_keyword_takes_precedence_over_argv() -> None:
     found = parsed("-m", "64", "--file-prefix", "a", "--no-huge", memory=32, file_prefix="b", no_huge=False)
     assert (found.memory, found.file_prefix, found.no_huge) == (32, "b", False)
     assert parsed("-m", "64", memory=None).memory == 64
@@ -61,7 +61,7 @@ def test_keywords_win() -> None:
     [
         ["--no-such-option"],
         ["-x"],
-        ["--file-pre", "app"],  # abbreviated
+        ["--file-pre", "app"],  # an abbreviation
         ["positional"],
         ["-m"],
         ["-m", "much"],
@@ -83,13 +83,13 @@ def test_keywords_win() -> None:
     ],
     ids=" ".join,
 )
-def test_what_makes_no_sense_is_refused(argv: list[str], runtime_dir: Path) -> None:
+def test_init_with_invalid_argv_raises_invalid_and_leaves_no_files(argv: list[str], runtime_dir: Path) -> None:
     with pytest.raises(eal.Invalid):
         eal.init(argv)
     assert os.listdir(runtime_dir) == []
 
 
-def test_the_offender_is_named() -> None:
+def test_invalid_option_is_named_in_error() -> None:
     with pytest.raises(eal.Invalid, match="--no-such-option"):
         parsed("--no-such-option", "5")
     with pytest.raises(eal.Invalid, match=r"-m.*much"):
@@ -97,12 +97,12 @@ def test_the_offender_is_named() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 0.5, 3600])
-def test_stall_timeouts_that_can_be(seconds: float) -> None:
+def test_parse_accepts_stall_timeout(seconds: float) -> None:
     assert parsed(stall_timeout=seconds).stall_timeout == seconds
 
 
 @pytest.mark.parametrize("seconds", [-0.1, 3601, float("nan"), float("inf"), "1"])
-def test_stall_timeouts_that_cannot_be(seconds: object) -> None:
+def test_invalid_stall_timeout_raises_invalid(seconds: object) -> None:
     with pytest.raises(eal.Invalid, match="stall_timeout"):
         parsed(stall_timeout=seconds)
 
@@ -125,24 +125,24 @@ def test_stall_timeouts_that_cannot_be(seconds: object) -> None:
     ],
     ids=str,
 )
-def test_keywords_that_make_no_sense(keywords: dict[str, Any], runtime_dir: Path) -> None:
+def test_init_with_invalid_keyword_raises_invalid_and_leaves_no_files(keywords: dict[str, Any], runtime_dir: Path) -> None:
     with pytest.raises(eal.Invalid):
         eal.init(no_huge=True, **keywords)
     assert os.listdir(runtime_dir) == []
 
 
-def test_an_unknown_keyword_is_a_type_error() -> None:
+def test_unknown_keyword_raises_type_error() -> None:
     with pytest.raises(TypeError, match="no_such"):
         eal.init(no_such=1)  # type: ignore[call-arg]
 
 
-def test_argv_is_a_list() -> None:
+def test_argv_as_string_raises_type_error() -> None:
     with pytest.raises(TypeError, match="list of strings"):
         parse("-l 0", {})
 
 
 @pytest.mark.parametrize("file_prefix", ["x" * 128, "größe", "a b", "-l", ".hidden", "a.b.c", "%s[x]*?"])
-def test_unusual_prefixes_work_and_leave_nothing(runtime_dir: Path, file_prefix: str) -> None:
+def test_unusual_file_prefix_works_and_leaves_no_files(runtime_dir: Path, file_prefix: str) -> None:
     stem = file_stem(runtime_dir)
     with eal.init(file_prefix=file_prefix, no_huge=True) as made:
         eal.memzone_reserve("z", 64)
@@ -174,23 +174,23 @@ def log_levels() -> Iterator[None]:
         ("eal.*:warning", "eal", logging.WARNING),
     ],
 )
-def test_log_level(log_levels: None, text: str, logger: str, level: int) -> None:
+def test_log_level_sets_level_of_logger(log_levels: None, text: str, logger: str, level: int) -> None:
     parsed("--log-level", text)
     assert logging.getLogger(logger).level == level
 
 
-def test_lcores_and_rest_reach_the_eal(runtime_dir: Path, prefix: str) -> None:
+def test_init_pins_process_to_lcores_and_passes_rest(runtime_dir: Path, prefix: str) -> None:
     allowed = os.sched_getaffinity(0)
-    one = min(allowed)
+    cpu = min(allowed)
     try:
-        with eal.init(["-l", str(one), "--no-huge", "--", "mine", "-l"], file_prefix=prefix) as made:
-            assert os.sched_getaffinity(0) == {one}
-            assert (made.lcores, made.rest) == ([one], ["mine", "-l"])
+        with eal.init(["-l", str(cpu), "--no-huge", "--", "mine", "-l"], file_prefix=prefix) as made:
+            assert os.sched_getaffinity(0) == {cpu}
+            assert (made.lcores, made.rest) == ([cpu], ["mine", "-l"])
     finally:
         os.sched_setaffinity(0, allowed)
 
 
-def test_base_virtaddr_is_obeyed(runtime_dir: Path, prefix: str) -> None:
+def test_base_virtaddr_is_address_of_first_segment(runtime_dir: Path, prefix: str) -> None:
     base = 0x3123_4500_0000
     with eal.init(file_prefix=prefix, no_huge=True, base_virtaddr=base):
         first = eal.memzone_reserve("z", 64).segment
@@ -199,9 +199,9 @@ def test_base_virtaddr_is_obeyed(runtime_dir: Path, prefix: str) -> None:
         assert not first.relocated
 
 
-def test_prefixes_have_their_own_places(runtime_dir: Path, prefix: str) -> None:
+def test_file_prefixes_have_different_base_addresses(runtime_dir: Path, prefix: str) -> None:
     addresses = set()
     for number in range(5):
         with eal.init(file_prefix=f"{prefix}{number}", no_huge=True):
             addresses.add(eal.memzone_reserve("z", 64).address)
-    assert len(addresses) >= 3  # 256 places: five prefixes hardly ever meet twice
+    assert len(addresses) >= 3  # 256 base addresses: two collisions among five prefixes are unlikely
