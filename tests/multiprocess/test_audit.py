@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Audits of pools after the death of users: cached, allocated and queued objects are counted and named."""
+"""Audit of a mempool after a process died: objects in its cache, in hand and in rings are counted per owner."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def victim(primary: eal.Eal, peer: Callable[..., Any], flags: int) -> tuple[eal.
 
 
 @pytest.mark.parametrize("flags", [0, MempoolFlag.DEBUG])
-def test_objects_of_a_dead_process_are_named(primary: eal.Eal, peer: Callable[..., Any], flags: int) -> None:
+def test_audit_lists_objects_of_dead_process(primary: eal.Eal, peer: Callable[..., Any], flags: int) -> None:
     pool, ring, owner, held = victim(primary, peer, flags)
     audit = pool.audit(rings=[ring])
     assert audit.in_rings == {"ring": held[:2]}
@@ -51,9 +51,9 @@ def test_objects_of_a_dead_process_are_named(primary: eal.Eal, peer: Callable[..
     assert (f"  3 by machine {owner >> 32:08x}" in text) == bool(flags)
 
 
-def test_dead_holder_is_named_after_its_slot_was_reused(primary: eal.Eal, peer: Callable[..., Any]) -> None:
+def test_audit_names_dead_owner_after_slot_is_reused(primary: eal.Eal, peer: Callable[..., Any]) -> None:
     pool, ring, owner, held = victim(primary, peer, MempoolFlag.DEBUG)
-    index = pool.get()  # adopts the slot with its cached objects
+    index = pool.get()  # claims the slot of the dead process, with its cache
     assert index is not None
     audit = pool.audit(rings=[ring])
     assert audit.dead == {owner: sorted(held[2:])}
@@ -63,7 +63,7 @@ def test_dead_holder_is_named_after_its_slot_was_reused(primary: eal.Eal, peer: 
     assert "(dead)" not in audit.who(process.owner_word())
 
 
-def test_without_rings_queued_objects_count_as_allocated(primary: eal.Eal, peer: Callable[..., Any]) -> None:
+def test_audit_without_rings_counts_queued_objects_as_in_hand(primary: eal.Eal, peer: Callable[..., Any]) -> None:
     pool, ring, _, held = victim(primary, peer, 0)
     assert sorted(pool.audit().in_hand) == sorted(held)
     assert ring.elements() == held[:2]
@@ -71,13 +71,13 @@ def test_without_rings_queued_objects_count_as_allocated(primary: eal.Eal, peer:
     assert ring.elements() == []
 
 
-def test_ring_of_other_elements_raises_invalid(primary: eal.Eal) -> None:
+def test_audit_with_ring_of_other_element_size_raises_invalid(primary: eal.Eal) -> None:
     pool, ring = primary.mempool_create("pool", 8, 8), primary.ring_create("numbers", 8)
     with pytest.raises(eal.Invalid, match="'numbers' has elements of 8 bytes"):
         pool.audit(rings=[ring])
 
 
-def test_elements_of_a_wrapped_ring_are_found(primary: eal.Eal) -> None:
+def test_elements_of_wrapped_ring_are_oldest_first(primary: eal.Eal) -> None:
     ring = primary.ring_create("ring", 8, elem_size=4)
     for number in range(20):
         assert ring.enqueue(number)

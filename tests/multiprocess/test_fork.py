@@ -1,41 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Fork: the child has no Eal, may create its own, and does not affect the parent."""
+"""Fork: the child has no Eal, may open its own, and never changes the Eal of the parent."""
 
 from __future__ import annotations
 
 import gc
 import os
 import threading
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import eal
+from tests.multiprocess.child import in_child
 
 
-def in_child(work: Callable[[], object]) -> None:
-    """Run a function in a forked child; fail with its traceback if it raised."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            os.write(writer, traceback.format_exc().encode()[-4000:])
-        finally:
-            os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        trace = pipe.read().decode()
-    _, status = os.waitpid(child, 0)
-    assert status == 0, trace or f"status {status:#x}"
-
-
-def test_inherited_handles_raise_closed(primary: eal.Eal) -> None:
+def test_inherited_handles_raise_closed_in_child(primary: eal.Eal) -> None:
     zone = primary.memzone_reserve("z", 64)
     ring, pool = primary.ring_create("r", 8), primary.mempool_create("p", 64, 8, cache_size=8)
     burst = ring.burst(4)
@@ -60,7 +40,7 @@ def test_inherited_handles_raise_closed(primary: eal.Eal) -> None:
     assert primary.memzone_lookup("z") is zone
 
 
-def test_views_stay_readable_and_shared_in_the_child(primary: eal.Eal) -> None:
+def test_views_stay_shared_with_child(primary: eal.Eal) -> None:
     zone = primary.memzone_reserve("z", 64)
     view, array = zone.buf, primary.array_reserve("a", 10, "<u4").array()
     view[:5] = b"hello"
@@ -73,7 +53,7 @@ def test_views_stay_readable_and_shared_in_the_child(primary: eal.Eal) -> None:
     assert array[3] == 77
 
 
-def test_parent_keeps_its_slots_and_caches(primary: eal.Eal) -> None:
+def test_close_in_child_keeps_slots_and_caches_of_parent(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 64, 8, cache_size=8)
     taken = pool.get()
     before = pool.audit()
@@ -90,14 +70,14 @@ def test_parent_keeps_its_slots_and_caches(primary: eal.Eal) -> None:
     assert pool.available == 64
 
 
-def test_child_may_create_its_own_eal(primary: eal.Eal, runtime_dir: Path) -> None:
+def test_child_can_open_its_own_eal(primary: eal.Eal, runtime_dir: Path) -> None:
     ring = primary.ring_create("r", 8)
 
     def child() -> None:
-        with eal.init(file_prefix=f"{primary.file_prefix}child", proc_type="primary", no_huge=True) as mine:
-            mine.ring_create("r", 8).enqueue(9)
-            assert mine.mempool_create("p", 8, 8, cache_size=4).get() is not None
-            assert mine.ring_lookup("r").dequeue() == 9
+        with eal.init(file_prefix=f"{primary.file_prefix}child", proc_type="primary", no_huge=True) as own:
+            own.ring_create("r", 8).enqueue(9)
+            assert own.mempool_create("p", 8, 8, cache_size=4).get() is not None
+            assert own.ring_lookup("r").dequeue() == 9
         assert not (runtime_dir / f"{primary.file_prefix}child").exists()
 
     in_child(child)
@@ -106,17 +86,17 @@ def test_child_may_create_its_own_eal(primary: eal.Eal, runtime_dir: Path) -> No
     assert primary.mempools() == []
 
 
-def test_child_may_join_its_parent_as_secondary(primary: eal.Eal) -> None:
+def test_child_can_join_file_prefix_of_parent_as_secondary(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8)
     pool = primary.mempool_create("p", 64, 8, cache_size=8)
 
     def child() -> None:
         with pytest.raises(eal.InUse, match=f"pid {os.getppid()}"):
             eal.init(file_prefix=primary.file_prefix, proc_type="primary", no_huge=True)
-        with eal.init(file_prefix=primary.file_prefix, no_huge=True) as mine:
-            assert mine.proc_type == "secondary"
-            mine.ring_lookup("r").enqueue(11)
-            assert mine.mempool_lookup("p").get() is not None
+        with eal.init(file_prefix=primary.file_prefix, no_huge=True) as own:
+            assert own.proc_type == "secondary"
+            own.ring_lookup("r").enqueue(11)
+            assert own.mempool_lookup("p").get() is not None
 
     in_child(child)
     assert ring.dequeue() == 11
@@ -124,7 +104,7 @@ def test_child_may_join_its_parent_as_secondary(primary: eal.Eal) -> None:
     primary.memzone_reserve("still primary", 64)
 
 
-def test_primary_keeps_its_locks_after_children_end(primary: eal.Eal, peer: Callable[..., object]) -> None:
+def test_locks_of_primary_are_held_after_children_exit(primary: eal.Eal, peer: Callable[..., object]) -> None:
     in_child(primary.close)
     in_child(lambda: None)
     script = """
@@ -137,25 +117,25 @@ def test_primary_keeps_its_locks_after_children_end(primary: eal.Eal, peer: Call
     assert peer(script).end() == "refused\n"  # type: ignore[attr-defined]
 
 
-def test_child_that_exits_through_python_removes_nothing(peer: Callable[..., object]) -> None:
+def test_child_that_exits_with_atexit_removes_no_files(peer: Callable[..., object]) -> None:
     other = peer(
         """
         import os, sys, eal
         made = eal.init(file_prefix=sys.argv[1], no_huge=True)
         ring = eal.ring_create("r", 8)
         if os.fork() == 0:
-            sys.exit(0)  # with atexit, as multiprocessing's children do not
+            sys.exit(0)  # runs atexit handlers, unlike children of multiprocessing
         assert os.wait()[1] == 0
         assert ring.enqueue(1) and eal.ring_lookup("r") is ring
         assert os.path.exists(ring.memzone.segment.path)
-        print("kept")
+        print("exists")
         """
     )
-    assert other.end() == "kept\n"  # type: ignore[attr-defined]
+    assert other.end() == "exists\n"  # type: ignore[attr-defined]
 
 
-def test_fork_while_another_thread_changes_the_registry(primary: eal.Eal) -> None:
-    """The child inherits locks held by a thread that it does not have, and still works."""
+def test_fork_while_other_thread_changes_registry_does_not_block_child(primary: eal.Eal) -> None:
+    """The child inherits locks that are held by a thread which does not exist there, and does not block on them."""
     stop = threading.Event()
 
     def change() -> None:
@@ -168,8 +148,8 @@ def test_fork_while_another_thread_changes_the_registry(primary: eal.Eal) -> Non
     def child() -> None:
         with pytest.raises(eal.Closed):
             primary.memzone_reserve("y", 64)
-        with eal.init(file_prefix=f"{primary.file_prefix}c", proc_type="primary", no_huge=True) as mine:
-            mine.memzone_reserve("z", 64)
+        with eal.init(file_prefix=f"{primary.file_prefix}c", proc_type="primary", no_huge=True) as own:
+            own.memzone_reserve("z", 64)
 
     try:
         for _ in range(20):
@@ -179,7 +159,7 @@ def test_fork_while_another_thread_changes_the_registry(primary: eal.Eal) -> Non
         thread.join()
 
 
-def test_grandchild_behaves_as_a_child(primary: eal.Eal) -> None:
+def test_inherited_handles_raise_closed_in_grandchild(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 8)
 
     def grandchild() -> None:

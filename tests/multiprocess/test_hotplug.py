@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Several processes of one guest: each receives plugs, detaches and acknowledges separately."""
+"""Hot plug with several processes of one guest: each finds the share, detaches it and acknowledges the unplug."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lab(tmp_path: Path) -> Any:
     return Lab(tmp_path)
 
 
-def test_two_processes_use_and_detach_a_share(lab: Any, peer: Callable[..., Any]) -> None:
+def test_each_process_finds_uses_and_detaches_share(lab: Any, peer: Callable[..., Any]) -> None:
     first = peer(SCRIPT, lab.root)
     assert first.hear() == "primary"
     second = peer(SCRIPT, lab.root)
@@ -40,24 +40,24 @@ def test_two_processes_use_and_detach_a_share(lab: Any, peer: Callable[..., Any]
     assert [p.hear() for p in (first, second)] == ["plugged vm0"] * 2
     third = peer(SCRIPT, lab.root)  # started after the plug
     assert third.hear() == "secondary vm0"
-    everybody = (first, second, third)
-    for process in everybody:
+    processes = (first, second, third)
+    for process in processes:
         process.say("vm0 ring")
-    assert [p.hear() for p in everybody] == ["True"] * 3
+    assert [p.hear() for p in processes] == ["True"] * 3
     assert metadata.ring("vm0 ring").count == 3
     assert len(metadata.guards()) == 3
     metadata.announce(4)
-    assert [p.hear() for p in everybody] == ["unplugged vm0"] * 3
+    assert [p.hear() for p in processes] == ["unplugged vm0"] * 3
     until(lambda: not metadata.guards())
     lab.pull(*metadata.addresses)
-    for process in everybody:
+    for process in processes:
         process.say("vm0 ring")
-    assert [p.hear() for p in everybody] == ["none"] * 3
-    for process in everybody:
+    assert [p.hear() for p in processes] == ["none"] * 3
+    for process in processes:
         process.end()
 
 
-def test_killed_process_sends_no_heartbeat_and_is_dead(lab: Any, peer: Callable[..., Any]) -> None:
+def test_monitor_slot_of_killed_process_is_dead_without_heartbeat(lab: Any, peer: Callable[..., Any]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
     first, second = peer(SCRIPT, lab.root), peer(SCRIPT, lab.root)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Hundreds of SIGKILLs at random moments: other processes continue, and every object is accounted for."""
+"""SIGKILL at random moments, repeatedly: other processes keep using the objects, and no element or object is lost."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ KILLS = 150
 OBJECTS = 256
 
 
-def killed(work: Callable[[], None], delay: float, meanwhile: Callable[[], object] = lambda: time.sleep(0.001)) -> None:
-    """A forked child that is killed this many seconds after it has begun to work, while this process works, too."""
+def kill_during(
+    work: Callable[[], None], delay: float, in_parent: Callable[[], object] = lambda: time.sleep(0.001)
+) -> None:
+    """Run `work` in a forked child, kill it `delay` seconds after its start; call `in_parent` repeatedly until then."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -34,15 +36,15 @@ def killed(work: Callable[[], None], delay: float, meanwhile: Callable[[], objec
     os.close(reader)
     end = time.monotonic() + delay
     while time.monotonic() < end:
-        meanwhile()
+        in_parent()
     os.kill(child, signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL  # it did not exit by itself
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL  # not by itself
 
 
 @pytest.fixture
 def chance() -> random.Random:
     seed = random.SystemRandom().getrandbits(32)
-    print(f"seed {seed}")  # printed if the test fails
+    print(f"seed {seed}")  # pytest prints it if the test fails
     return random.Random(seed)
 
 
@@ -50,52 +52,53 @@ def join(primary: eal.Eal) -> eal.Eal:
     return eal.init(["--no-pci"], file_prefix=primary.file_prefix, proc_type="secondary", no_huge=True)
 
 
-def test_pool_accounts_for_the_objects_of_killed_processes(
+def test_mempool_loses_no_object_when_users_are_killed(
     primary: eal.Eal, runtime_dir: Path, chance: random.Random
 ) -> None:
-    """Each killed process holds at most its allocated objects; these are freed, and none is lost or duplicated."""
+    """A killed process holds no more objects than it allocated and cached; after they are freed, all are available."""
     pool = primary.mempool_create("pool", OBJECTS, 32, cache_size=16)
 
     for _ in range(KILLS):
         size = chance.choice((1, 5, 30))
 
         def worker() -> None:
-            theirs = join(primary).mempool_lookup("pool")
+            shared = join(primary).mempool_lookup("pool")
             taken = np.zeros(size, np.uint32)  # noqa: B023
             while True:
-                if theirs.get_bulk(taken):
-                    theirs.put_bulk(taken)
+                if shared.get_bulk(taken):
+                    shared.put_bulk(taken)
 
-        killed(worker, chance.random() * 0.02)
+        kill_during(worker, chance.random() * 0.02)
         audit = pool.audit()
         assert (audit.twice, audit.foreign) == ([], 0)
         assert len(audit.in_hand) <= 2 * 16 + size
         for lost in audit.in_hand:
             pool.put(lost)
         assert pool.available == OBJECTS
-    mine = []
+    held = []
     while (index := pool.get()) is not None:
-        mine.append(index)
-    with_the_last = [index for cache in pool.audit().cached.values() for index in cache]  # for its successor
-    assert sorted(mine + with_the_last) == list(range(OBJECTS))
+        held.append(index)
+    # The cache of the last killed process is kept until another participant claims its slot.
+    cached = [index for cache in pool.audit().cached.values() for index in cache]
+    assert sorted(held + cached) == list(range(OBJECTS))
 
 
 @pytest.mark.parametrize("flags", [eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ, eal.RingFlag(0)])
-def test_ring_keeps_the_elements_of_killed_producers(
+def test_ring_delivers_elements_in_order_when_producers_are_killed(
     primary: eal.Eal, runtime_dir: Path, chance: random.Random, flags: eal.RingFlag
 ) -> None:
-    """The elements of each producer arrive completely and in order: 1, 2, 3, ..."""
+    """The elements of each producer are complete and in order: 1, 2, 3, ..."""
     total = 0
     for number in range(KILLS // 2):
         ring = primary.ring_create(f"r{number}", 64, elem_size=16, flags=flags)
         name = ring.name
 
         def worker() -> None:
-            theirs = join(primary).ring_lookup(name)  # noqa: B023
+            shared = join(primary).ring_lookup(name)  # noqa: B023
             counted = np.arange(1, 1 << 16, dtype=np.uint64).repeat(2).reshape(-1, 2)
             done = 0
             while True:
-                done += theirs.enqueue_burst(counted[done : done + 3])
+                done += shared.enqueue_burst(counted[done : done + 3])
 
         out = np.zeros((64, 2), np.uint64)
         last = 0
@@ -107,7 +110,7 @@ def test_ring_keeps_the_elements_of_killed_producers(
             last += got
             return got
 
-        killed(worker, chance.random() * 0.02, consume)
+        kill_during(worker, chance.random() * 0.02, consume)
         while consume():
             pass
         total += last
@@ -116,7 +119,7 @@ def test_ring_keeps_the_elements_of_killed_producers(
         try:
             assert ring.enqueue(bytes(16))
         except eal.Stalled:
-            assert not flags  # this project's operations never leave an ST side incomplete
+            assert not flags  # this project's ST enqueue stores head and tail together, so no kill can separate them
         assert time.monotonic() - begin < 5
         primary.ring_free(ring)
-    assert total > KILLS  # many of them got that far
+    assert total > KILLS  # most producers enqueued before they were killed

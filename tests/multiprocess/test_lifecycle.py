@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The end of a primary by close, detach, kill or exit, and the state that the next start finds."""
+"""End of a primary by close, detach, SIGKILL or exit, and the state that the next start finds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import eal
-from eal.lifecycle import cleanup as leftovers
+from eal.lifecycle import cleanup
 from eal.runtime.prefix_dir import PrefixDir
 
 Peers = Callable[..., Any]
@@ -33,12 +33,12 @@ eal.array_reserve("zone", 100, "<u2", group="other").array()[:] = 9
 
 
 def files(prefix: str) -> list[str]:
-    """Return the files of a prefix in /dev/shm."""
+    """Return the names of a prefix's files in /dev/shm."""
     return sorted(name for name in os.listdir("/dev/shm") if name.startswith("ivshmem.") and f".{prefix}." in name)
 
 
 def state(runtime_dir: Path, prefix: str) -> tuple[int, list[str]]:
-    """Return the number of data files of a prefix, and all files in the runtime directory."""
+    """Return the number of data files of a prefix and all paths below the runtime directory."""
     return len(files(prefix)), sorted(str(path.relative_to(runtime_dir)) for path in runtime_dir.rglob("*"))
 
 
@@ -47,7 +47,7 @@ def init(prefix: str, **keywords: Any) -> eal.Eal:
 
 
 def check_contents() -> None:
-    """Check that every object of PRIMARY is present with its content."""
+    """Check that every object of PRIMARY exists with its content."""
     assert eal.ring_lookup("ring").dequeue() == 42
     pool = eal.mempool_lookup("pool")
     assert pool.in_use == 1
@@ -59,10 +59,10 @@ def check_contents() -> None:
     assert eal.memzone_lookup("zone").segment.group == "other"
 
 
-# --- close --------------------------------------------------------------------------------------------------
+# --- closing ------------------------------------------------------------------------------------------------
 
 
-def test_closed_primary_leaves_no_file(runtime_dir: Path, prefix: str) -> None:
+def test_close_of_primary_removes_all_files(runtime_dir: Path, prefix: str) -> None:
     with init(prefix) as made:
         made.memzone_reserve("z", 64)
         made.ring_create("r", 8, group="g")
@@ -74,7 +74,7 @@ def test_closed_primary_leaves_no_file(runtime_dir: Path, prefix: str) -> None:
     assert repr(made) == f"<Eal {prefix!r} closed>"
 
 
-def test_every_object_of_a_closed_eal_raises_closed(primary: eal.Eal) -> None:
+def test_every_call_after_close_raises_closed(primary: eal.Eal) -> None:
     zone, ring, pool = (
         primary.memzone_reserve("z", 64),
         primary.ring_create("r", 8),
@@ -95,7 +95,7 @@ def test_every_object_of_a_closed_eal_raises_closed(primary: eal.Eal) -> None:
             call()
 
 
-def test_with_block_closes_on_an_exception(runtime_dir: Path, prefix: str) -> None:
+def test_exception_in_with_block_closes_eal(runtime_dir: Path, prefix: str) -> None:
     def fail() -> None:
         with init(prefix) as made:
             made.memzone_reserve("z", 64)
@@ -106,7 +106,7 @@ def test_with_block_closes_on_an_exception(runtime_dir: Path, prefix: str) -> No
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_close_marks_segments_retired(primary: eal.Eal) -> None:
+def test_close_of_primary_sets_retired_flag_of_segments(primary: eal.Eal) -> None:
     segment = primary.memzone_reserve("z", 64).segment
     header = segment.mapping.view(0, 4096)
     assert header[128] == 0
@@ -114,7 +114,7 @@ def test_close_marks_segments_retired(primary: eal.Eal) -> None:
     assert header[128] == 1
 
 
-def test_closing_a_secondary_removes_nothing(primary: eal.Eal, peer: Peers) -> None:
+def test_close_of_secondary_removes_nothing(primary: eal.Eal, peer: Peers) -> None:
     primary.ring_create("ring", 8).enqueue(1)
     before = state(primary.directory.root, primary.file_prefix)
     for how in ("close", "detach"):
@@ -124,7 +124,7 @@ def test_closing_a_secondary_removes_nothing(primary: eal.Eal, peer: Peers) -> N
     assert not primary.segments()[0].retired
 
 
-def test_secondary_outlives_its_primary(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_secondary_keeps_objects_after_primary_closes(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     first = init(prefix)
     ring = first.ring_create("ring", 8)
     ring.enqueue(5)
@@ -140,7 +140,7 @@ def test_secondary_outlives_its_primary(runtime_dir: Path, prefix: str, peer: Pe
     )
     assert other.hear() == "ready"
     first.close()
-    with init(prefix) as second:  # does not disturb the process that still maps the old memory
+    with init(prefix) as second:  # the secondary still maps the old segments
         assert second.proc_type == "primary"
         assert second.rings() == []
         other.say()
@@ -149,7 +149,7 @@ def test_secondary_outlives_its_primary(runtime_dir: Path, prefix: str, peer: Pe
         second.ring_create("ring", 8)
 
 
-def test_close_with_a_live_view_succeeds(primary: eal.Eal) -> None:
+def test_view_keeps_its_pages_mapped_after_close(primary: eal.Eal) -> None:
     zone = primary.memzone_reserve("z", 4096)
     zone.buf[:] = b"\x77" * 4096
     view, address = zone.buf[10:20], zone.segment.address
@@ -181,29 +181,29 @@ def mapped(address: int) -> bool:
         return any(line.startswith(f"{address:x}-") for line in maps)
 
 
-def test_hundred_runs_leave_no_mapping_and_no_descriptor(runtime_dir: Path, prefix: str) -> None:
+def test_hundred_eals_leak_no_mapping_and_no_descriptor(runtime_dir: Path, prefix: str) -> None:
     def count() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), Path("/proc/self/maps").read_text().count("ivshmem.")
 
-    def live() -> None:
+    def use() -> None:
         with init(prefix) as made:
             ring = made.ring_create("r", 8)
             ring.enqueue(1)
             made.mempool_create("p", 64, 8, cache_size=8).get()
             made.memzone_reserve("z", 64).buf[0] = 1
 
-    live()
+    use()
     before = count()
     for _ in range(100):
-        live()
+        use()
     assert count() == before
     assert before[1] == 0
 
 
-# --- detach -------------------------------------------------------------------------------------------------
+# --- detaching ----------------------------------------------------------------------------------------------
 
 
-def test_detach_keeps_objects_and_auto_attaches(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_auto_attaches_to_files_kept_by_detach(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     peer(PRIMARY + "made.detach(); made.close()").end()
     assert len(files(prefix)) == 2
     with init(prefix) as second:
@@ -213,12 +213,12 @@ def test_detach_keeps_objects_and_auto_attaches(runtime_dir: Path, prefix: str, 
     assert len(files(prefix)) == 2
     with init(prefix) as third:
         assert [ring.name for ring in third.rings()] == ["ring"]
-    assert len(files(prefix)) == 2  # a kept prefix stays kept after a close
+    assert len(files(prefix)) == 2  # kept files stay kept after close
     init(prefix, proc_type="primary").close()
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_secondary_attaches_to_a_kept_prefix(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_secondary_attaches_to_kept_files(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     peer(PRIMARY + "made.detach()").end()
     with init(prefix, proc_type="secondary") as second:
         assert second.proc_type == "secondary"
@@ -227,7 +227,7 @@ def test_secondary_attaches_to_a_kept_prefix(runtime_dir: Path, prefix: str, pee
     init(prefix, proc_type="primary").close()
 
 
-def test_explicit_primary_makes_a_fresh_start(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_explicit_primary_discards_kept_files(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     peer(PRIMARY + "made.detach()").end()
     old = files(prefix)
     with init(prefix, proc_type="primary") as made:
@@ -237,7 +237,7 @@ def test_explicit_primary_makes_a_fresh_start(runtime_dir: Path, prefix: str, pe
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_epoch_rises_with_each_start(runtime_dir: Path, prefix: str) -> None:
+def test_each_primary_raises_the_epoch(runtime_dir: Path, prefix: str) -> None:
     epochs = []
     for how in ("close", "detach", "detach", "close", "close"):
         made = init(prefix, proc_type="primary" if how == "close" else "auto")
@@ -249,11 +249,11 @@ def test_epoch_rises_with_each_start(runtime_dir: Path, prefix: str) -> None:
     assert epochs == sorted(epochs)
 
 
-# --- kill ---------------------------------------------------------------------------------------------------
+# --- killing ------------------------------------------------------------------------------------------------
 
 
-def test_next_primary_starts_after_a_kill(runtime_dir: Path, prefix: str, peer: Peers) -> None:
-    """After each kill the remaining files are removed, nothing accumulates, and the epoch rises."""
+def test_primary_starts_after_primary_was_killed(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+    """After each kill, the next primary removes the stale files and raises the epoch; files do not accumulate."""
     states, epochs = [], []
     for _ in range(20):
         victim = peer(PRIMARY + "print(made.epoch); sys.stdin.readline()")
@@ -270,7 +270,7 @@ def test_next_primary_starts_after_a_kill(runtime_dir: Path, prefix: str, peer: 
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_kills_during_work_accumulate_no_files(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_kills_during_reservations_accumulate_no_files(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     busy = """
     import sys, eal
     made = eal.init(file_prefix=sys.argv[1], no_huge=True)
@@ -292,7 +292,9 @@ def test_kills_during_work_accumulate_no_files(runtime_dir: Path, prefix: str, p
 
 
 @pytest.mark.parametrize("how", ["fork", "subprocess"])
-def test_killed_primary_with_a_live_child_does_not_block(runtime_dir: Path, prefix: str, peer: Peers, how: str) -> None:
+def test_live_child_of_killed_primary_does_not_block_next_primary(
+    runtime_dir: Path, prefix: str, peer: Peers, how: str
+) -> None:
     spawn = {
         "fork": "child = os.fork()\nif not child:\n    import time; time.sleep(60); os._exit(0)\nprint(child)",
         "subprocess": "import subprocess\nprint(subprocess.Popen(['sleep', '60'], close_fds=False).pid)",
@@ -309,7 +311,7 @@ def test_killed_primary_with_a_live_child_does_not_block(runtime_dir: Path, pref
         os.kill(child, signal.SIGKILL)
 
 
-def test_recover_continues_after_a_killed_primary(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_recover_adopts_objects_of_killed_primary(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     victim = peer(PRIMARY + "print(made.epoch, ring.memzone.segment.uuid); sys.stdin.readline()")
     epoch, uuid = victim.hear().split()
     victim.crash()
@@ -324,7 +326,7 @@ def test_recover_continues_after_a_killed_primary(runtime_dir: Path, prefix: str
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_recovered_pool_contains_the_dead_processs_cached_objects(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_recovered_pool_returns_objects_cached_by_dead_process(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     victim = peer(PRIMARY + "print(pool.available); sys.stdin.readline()")
     assert victim.hear() == "63"
     victim.crash()
@@ -333,17 +335,17 @@ def test_recovered_pool_contains_the_dead_processs_cached_objects(runtime_dir: P
         (cached,) = pool.audit().cached.values()
         assert len(cached) == 8
         taken = [pool.get() for _ in range(63)]
-        assert None not in taken  # a live process adopted the dead one's slot and cache
+        assert None not in taken  # this thread claimed the slot of the dead thread, with its cache
         assert pool.get() is None
 
 
-def test_recover_without_files_makes_a_fresh_start(runtime_dir: Path, prefix: str) -> None:
+def test_recover_without_stale_files_starts_empty(runtime_dir: Path, prefix: str) -> None:
     with init(prefix, recover=True) as made:
         assert (made.proc_type, made.memzones()) == ("primary", [])
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_recover_with_a_damaged_registry_raises_corrupt(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_recover_with_damaged_registry_raises_corrupt(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     victim = peer(PRIMARY + "print('ready'); sys.stdin.readline()")
     victim.hear()
     victim.crash()
@@ -352,12 +354,12 @@ def test_recover_with_a_damaged_registry_raises_corrupt(runtime_dir: Path, prefi
         file.write(b"\xff" * 8)
     with pytest.raises(eal.Corrupt, match="registry"):
         init(prefix, recover=True)
-    with init(prefix) as made:  # without recover the registry and all files of the prefix are removed
+    with init(prefix) as made:  # without recover, removes the registry and the files named after the prefix
         assert made.memzones() == []
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_killed_secondary_removes_nothing(primary: eal.Eal, peer: Peers) -> None:
+def test_killed_secondary_leaves_objects_usable(primary: eal.Eal, peer: Peers) -> None:
     ring, pool = primary.ring_create("ring", 8), primary.mempool_create("pool", 64, 8, cache_size=8)
     victim = peer(
         """
@@ -378,7 +380,7 @@ def test_killed_secondary_removes_nothing(primary: eal.Eal, peer: Peers) -> None
     assert sorted(p.dead for p in audit.participants) == [True]
 
 
-# --- exit without close -------------------------------------------------------------------------------------
+# --- exit without close ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -391,13 +393,13 @@ def test_killed_secondary_removes_nothing(primary: eal.Eal, peer: Peers) -> None
         ("import threading; threading.Thread(target=lambda: [ring.enqueue(1), pool.get()]).start()", 0),
     ],
 )
-def test_regular_interpreter_exit_closes(runtime_dir: Path, prefix: str, peer: Peers, leave: str, status: int) -> None:
+def test_exit_with_atexit_removes_files(runtime_dir: Path, prefix: str, peer: Peers, leave: str, status: int) -> None:
     other = peer(PRIMARY + leave)
     assert other.wait(30) == status
     assert state(runtime_dir, prefix) == (0, [])
-    complaint = other.error()
-    assert "Exception ignored" not in complaint
-    assert complaint.count("Traceback") == (1 if "raise" in leave else 0)
+    output = other.error()
+    assert "Exception ignored" not in output
+    assert output.count("Traceback") == (1 if "raise" in leave else 0)
 
 
 @pytest.mark.parametrize(
@@ -409,8 +411,8 @@ def test_regular_interpreter_exit_closes(runtime_dir: Path, prefix: str, peer: P
         ("os.execv('/bin/true', ['true'])", 0),
     ],
 )
-@pytest.mark.parametrize("then", ["start", "leftovers"])
-def test_files_left_by_another_exit_are_removed_at_the_next_start(
+@pytest.mark.parametrize("then", ["start", "cleanup"])
+def test_files_left_by_exit_without_atexit_are_removed_later(
     runtime_dir: Path, prefix: str, peer: Peers, leave: str, status: int, then: str
 ) -> None:
     other = peer(PRIMARY + leave)
@@ -421,11 +423,11 @@ def test_files_left_by_another_exit_are_removed_at_the_next_start(
     if then == "start":
         init(prefix).close()
     else:
-        leftovers.remove(directory)
+        cleanup.remove(directory)
     assert state(runtime_dir, prefix) == (0, [])
 
 
-def test_clean_of_a_live_prefix_names_the_process(primary: eal.Eal, peer: Peers) -> None:
+def test_holder_of_live_prefix_is_its_pid(primary: eal.Eal, peer: Peers) -> None:
     other = peer(
         """
         import sys
@@ -437,7 +439,7 @@ def test_clean_of_a_live_prefix_names_the_process(primary: eal.Eal, peer: Peers)
     assert other.end() == f"True {os.getpid()}\n"
 
 
-def test_failed_start_leaves_no_file(runtime_dir: Path, prefix: str) -> None:
+def test_failed_init_leaves_no_files(runtime_dir: Path, prefix: str) -> None:
     faulty: list[dict[str, Any]] = [{"lcores": [4095]}, {"memory": 1 << 30}, {"huge_dir": "/nowhere", "no_huge": None}]
     for keywords in faulty:
         with pytest.raises(eal.EalError):

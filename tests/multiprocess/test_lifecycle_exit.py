@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Interpreter exit with live views, threads and handlers: no crash, and no files left."""
+"""End of the interpreter while views, threads and exit handlers are alive: no error output, no files left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.hotplug import Lab, Metadata
 
 START = """
 import atexit, gc, sys, threading, time, weakref
-def early():  # registered before eal's own handler, so it runs after that
+def early():  # registered before the exit handler of eal, so it runs after that handler
     touch()
 atexit.register(early)
 import numpy as np
@@ -54,9 +54,9 @@ node = Node()
 node.self, node.views, node.made, node.ring = node, views, made, ring""",
     "a finalizer": "class Last:\n    def __del__(self): touch()\nlast = Last(); last.self = last",
     "daemon threads": "for _ in range(2): threading.Thread(target=work, daemon=True).start()\ntime.sleep(0.05)",
-    "a thread that is waited for": """
+    "a thread that the interpreter joins": """
 threading.Thread(target=lambda: (time.sleep(0.1), touch(), ring.enqueue(1))).start()""",
-    "a handler of its own": """
+    "an exit handler": """
 def handler():
     touch()
     try:
@@ -65,7 +65,7 @@ def handler():
         pass
     made.close(); made.close(); made.detach(); touch()
 atexit.register(handler)""",
-    "a close and more": "made.close(); touch(); atexit.register(touch)",
+    "a close before the end": "made.close(); touch(); atexit.register(touch)",
     "a burst and an unfinished iteration": "iterator = iter(views); next(iterator); burst.enqueue(8); burst.dequeue()",
     "an exception": "kept = views\nraise SystemExit(0)",
     "a wait in a daemon thread": """
@@ -82,26 +82,26 @@ def plugged(tmp_path: Path) -> tuple[Lab, Metadata]:
     return lab, vm0
 
 
-def ends_well(other: Any) -> None:
+def check_clean_end(other: Any) -> None:
     assert other.wait(60) == 0, other.error()
-    complaint = other.error()
+    output = other.error()
     for word in ("Exception ignored", "Traceback", "Error", "Fatal"):
-        assert word not in complaint, complaint
+        assert word not in output, output
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_host_exits_cleanly(end: str, peer: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
-    ends_well(peer(START + ENDS[end]))
+def test_host_interpreter_ends_cleanly(end: str, peer: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
+    check_clean_end(peer(START + ENDS[end]))
     assert [name for name in os.listdir("/dev/shm") if f".{prefix}." in name] == []
     assert list(runtime_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_guest_exits_cleanly(
+def test_guest_interpreter_ends_cleanly(
     end: str, peer: Callable[..., Any], runtime_dir: Path, plugged: tuple[Lab, Metadata]
 ) -> None:
-    """With the hotplug monitor's thread running and a watch open."""
+    """The hotplug monitor runs and a watch is open."""
     lab, vm0 = plugged
-    ends_well(peer(START + ENDS[end], lab.root))
+    check_clean_end(peer(START + ENDS[end], lab.root))
     assert vm0.guards() == []
     assert list(runtime_dir.iterdir()) == []

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Close in any order, twice, and in a forked child: only live views keep memory, and they stay usable."""
+"""Closing in any order, twice, and in a forked child: only live views keep pages mapped, and they stay usable."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import os
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,22 +21,23 @@ from hypothesis import strategies as st
 import eal
 import ivshmem
 from tests.hotplug import Heard, Lab, Metadata, until
+from tests.multiprocess.child import in_child
 
 
 @dataclass
 class Life:
-    """An Eal with one object of each kind: everything that can be closed, and the views that may outlive it."""
+    """An Eal with an object of each kind: how to close each, and the views that may outlive them."""
 
     closings: dict[str, Callable[[], object]] = field(default_factory=dict)
     views: dict[str, Any] = field(default_factory=dict)
 
     def close(self, name: str) -> None:
-        """Close an object; only an EalError may be raised, because it is in use or already closed."""
+        """Close an object. If it is in use or already closed, only an EalError may be raised."""
         with contextlib.suppress(eal.EalError):
             self.closings[name]()
 
     def touch(self) -> None:
-        """Read and write through every view. A missing page would end the process."""
+        """Read and write through every view. An unmapped page would end the process with SIGSEGV."""
         for view in self.views.values():
             array = np.frombuffer(view, np.uint8) if isinstance(view, memoryview) else view
             array.reshape(-1)[:1] = array.reshape(-1)[-1:]
@@ -90,7 +90,7 @@ def host(prefix: str) -> Life:
 
 
 def guest(lab: Any, prefix: str) -> Life:
-    """On an emulated bus: with a monitor, and a watch of each form."""
+    """A guest on an emulated bus, with the hotplug monitor and a watch of each form."""
     made = eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root)
     heard = Heard()
     watch, other = made.watch(heard), made.watch()
@@ -121,31 +121,31 @@ GUEST_VIEWS = ["buf", "array", "burst", "pool"]
 
 @st.composite
 def orders(draw: st.DrawFn, closings: list[str], views: list[str]) -> list[str]:
-    """Generate orders in which each object is closed twice, each view dropped once, with a fork at some place."""
+    """Draw an order of steps for `live`: close each object twice, drop each view once, fork once."""
     words = [f"close {name}" for name in closings * 2] + [f"drop {name}" for name in views]
     return draw(st.permutations([*words, "fork"]))
 
 
 def held() -> tuple[int, int]:
-    """Return the number of descriptors and threads of this process."""
+    """Return the number of descriptors and of threads of this process."""
     return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
 
-def mapped(*of: str) -> list[str]:
+def mapped(*words: str) -> list[str]:
     """Return the mappings of files whose path contains one of these words."""
     lines = Path("/proc/self/maps").read_text().splitlines()
-    return [line for line in lines if any(word in line for word in of)]
+    return [line for line in lines if any(word in line for word in words)]
 
 
 def live(make: Callable[[], Life], words: list[str], files: tuple[str, ...]) -> None:
-    """Run one order in a process of its own: close and drop, then check for remaining mappings and descriptors."""
+    """Perform the steps in this process and check that no mapping, descriptor or thread is left."""
     warnings.simplefilter("ignore")
-    gc.freeze()  # freeze: earlier objects are not to be collected here
-    before, others = held(), mapped(*files)  # the lab's host is in this process, too
+    gc.freeze()  # do not collect objects that the parent created
+    before, others = held(), mapped(*files)  # the host side of the lab is also in this process
     play(make, words, files)
     gc.collect()
     assert mapped(*files) == others
-    until(lambda: held() == before)  # /proc shows a joined thread slightly longer
+    until(lambda: held() == before)  # a joined thread disappears from /proc with a delay
 
 
 def play(make: Callable[[], Life], words: list[str], files: tuple[str, ...]) -> None:
@@ -155,7 +155,7 @@ def play(make: Callable[[], Life], words: list[str], files: tuple[str, ...]) -> 
     for at, word in enumerate(words):
         if word == "fork":
             rest = words[at + 1 :]
-            in_child(partial(the_rest_in_a_child, life, rest, files))
+            in_child(partial(run_rest_in_child, life, rest, files))
         else:
             do(life, word)
         life.touch()
@@ -163,52 +163,31 @@ def play(make: Callable[[], Life], words: list[str], files: tuple[str, ...]) -> 
 
 
 def do(life: Life, word: str) -> None:
-    what, _, name = word.partition(" ")
-    (life.close if what == "close" else life.drop)(name)
+    verb, _, name = word.partition(" ")
+    (life.close if verb == "close" else life.drop)(name)
 
 
-def the_rest_in_a_child(life: Life, words: list[str], files: tuple[str, ...]) -> None:
-    """In a child, close everything inherited, which must not affect the parent, and drop its views."""
-    left = {path for path in Path("/dev/shm").iterdir() if any(word in path.name for word in files)}
+def run_rest_in_child(life: Life, words: list[str], files: tuple[str, ...]) -> None:
+    """Perform the remaining steps in a child: closing inherited objects removes no file of the parent."""
+    before = {path for path in Path("/dev/shm").iterdir() if any(word in path.name for word in files)}
     for word in words:
         do(life, word)
         life.touch()
-    assert left <= set(Path("/dev/shm").iterdir())
-
-
-def in_child(work: Callable[[], object]) -> None:
-    """Run a function in a forked child; fail with its traceback, or with the signal that ended it."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            os.write(writer, traceback.format_exc().encode()[-4000:])
-        finally:
-            os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        trace = pipe.read().decode()
-    _, status = os.waitpid(child, 0)
-    assert status == 0, trace or f"status {status:#x}"
+    assert before <= set(Path("/dev/shm").iterdir())
 
 
 LIVES = settings(
     max_examples=20,
     deadline=None,
     database=None,
-    phases=[Phase.generate],  # a failure prints its order, and each attempt is a process
+    phases=[Phase.generate],  # no shrinking: a failure prints its order, and each attempt is slow
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
 @LIVES
 @given(words=orders(HOST, HOST_VIEWS))
-def test_host_closes_in_any_order(words: list[str], runtime_dir: Path, prefix: str) -> None:
+def test_host_closed_in_any_order_leaves_nothing(words: list[str], runtime_dir: Path, prefix: str) -> None:
     in_child(lambda: live(lambda: host(prefix), words, (f".{prefix}.", str(runtime_dir))))
     assert [name for name in os.listdir("/dev/shm") if f".{prefix}." in name] == []
     assert list(runtime_dir.iterdir()) == []
@@ -226,7 +205,7 @@ def plugged(tmp_path: Path) -> Iterator[tuple[Lab, Metadata]]:
 
 @settings(LIVES, max_examples=10)
 @given(words=orders(GUEST, GUEST_VIEWS))
-def test_guest_closes_in_any_order(
+def test_guest_closed_in_any_order_leaves_nothing(
     words: list[str], runtime_dir: Path, prefix: str, plugged: tuple[Lab, Metadata]
 ) -> None:
     lab, vm0 = plugged

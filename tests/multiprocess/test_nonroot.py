@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Unprivileged users: everything works as nobody, in a runtime directory of its own."""
+"""An unprivileged user: everything works as user nobody in its own runtime directory, and in no other one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ import pytest
 import eal
 
 NOBODY = 65534
-# setpriv itself still opens files that only root may open; env does not.
+# setpriv can still open files that only root may open; env, which it executes, cannot.
 BECOME = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "/usr/bin/env"]
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("nonroot")]  # one copy of the packages for all tests
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("nonroot")]  # one worker, one copy of the packages
 
 FIND = """
 import os, stat, sys
@@ -38,22 +38,22 @@ print(os.path.basename(zone.segment.path).split(".")[:2], found.st_uid, oct(foun
 
 
 def interpreter() -> str:
-    """A Python of the same version that nobody may run; root's own may be in root's home."""
-    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    """Return a Python of the same version that user nobody may execute; root's may be in root's home."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
     for candidate in (os.path.realpath(sys.executable), "/usr/bin/python3"):
         ask = [*BECOME, candidate, "-Ic", "import sys; print('%d.%d' % sys.version_info[:2])"]
         done = subprocess.run(ask, cwd="/", capture_output=True, text=True)
-        if done.stdout.strip() == ours:
+        if done.stdout.strip() == version:
             return candidate
-    pytest.skip(f"no Python {ours} that a plain user may run")
+    pytest.skip(f"no Python {version} that user nobody may execute")
 
 
 def files_of(name: str, seen: set[str]) -> Iterator[tuple[Path, Path]]:
-    """Return the files of a distribution and its requirements, with their paths below site-packages."""
+    """Yield the files of a distribution and of its requirements, each with its path below site-packages."""
     seen.add(name)
     try:
         found = distribution(name)
-    except PackageNotFoundError:  # of another platform or version
+    except PackageNotFoundError:  # a requirement of another platform or version
         return
     for file in found.files or []:
         if ".." not in file.parts and "__pycache__" not in file.parts:
@@ -66,7 +66,7 @@ def files_of(name: str, seen: set[str]) -> Iterator[tuple[Path, Path]]:
 
 @pytest.fixture(scope="module")
 def packages() -> Iterator[Path]:
-    """A copy of the installed package and its requirements in a directory that every user may read."""
+    """Copy the installed package and its requirements to a directory that every user may read."""
     with tempfile.TemporaryDirectory(prefix="ivshmem-packages-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -78,7 +78,7 @@ def packages() -> Iterator[Path]:
 
 @dataclass
 class User:
-    """User nobody, with a home of its own and the environment of a login."""
+    """User nobody, with its own home and only the environment that a login sets."""
 
     python: str
     packages: Path
@@ -111,7 +111,7 @@ def nobody(packages: Path) -> Iterator[User]:
     shutil.rmtree(home)
 
 
-def test_session_runtime_directory_is_used(nobody: User, prefix: str) -> None:
+def test_runtime_directory_is_in_xdg_runtime_dir(nobody: User, prefix: str) -> None:
     session = nobody.folder("session")
     lines = nobody.says(FIND, prefix, XDG_RUNTIME_DIR=str(session))
     assert lines == [
@@ -121,13 +121,13 @@ def test_session_runtime_directory_is_used(nobody: User, prefix: str) -> None:
     assert list((session / "ivshmem").iterdir()) == []
 
 
-def test_without_a_session_a_private_directory_is_used(nobody: User, prefix: str) -> None:
+def test_runtime_directory_without_session_is_private_directory(nobody: User, prefix: str) -> None:
     lines = nobody.says(FIND, prefix)
     assert lines[0] == f"{NOBODY} primary {nobody.home}/ivshmem-{NOBODY} 0o700"
     assert list((nobody.home / f"ivshmem-{NOBODY}").iterdir()) == []
 
 
-def test_primary_and_secondary_share_objects(nobody: User, prefix: str) -> None:
+def test_primary_and_secondary_of_nobody_exchange_objects(nobody: User, prefix: str) -> None:
     script = """
     import subprocess, sys
     import eal
@@ -169,7 +169,7 @@ def test_unsafe_runtime_directory_raises_denied(
     assert list(folder.iterdir()) == []
 
 
-def test_unprivileged_user_cannot_change_the_owner_of_files(nobody: User, prefix: str) -> None:
+def test_segment_of_other_owner_raises_denied(nobody: User, prefix: str) -> None:
     script = """
     import sys, eal
     with eal.init(file_prefix=sys.argv[1], no_huge=True) as made:
@@ -183,16 +183,16 @@ def test_unprivileged_user_cannot_change_the_owner_of_files(nobody: User, prefix
     assert nobody.says(script, prefix) == ["Denied []", "Denied []", "0o666"]
 
 
-def test_users_with_the_same_prefix_are_separate(nobody: User, prefix: str, primary: eal.Eal) -> None:
-    mine = primary.memzone_reserve("zone", 64)
+def test_same_prefix_of_two_users_is_separate(nobody: User, prefix: str, primary: eal.Eal) -> None:
+    zone = primary.memzone_reserve("zone", 64)
     lines = nobody.says(FIND + "print(len(eal.memzones()))", prefix)
     assert lines[0].startswith(f"{NOBODY} primary ")
     assert lines[2] == "2"
-    assert os.path.exists(mine.segment.path)
-    assert primary.memzone_lookup("zone") is mine
+    assert os.path.exists(zone.segment.path)
+    assert primary.memzone_lookup("zone") is zone
 
 
-def test_next_start_removes_the_files_of_a_killed_process(nobody: User, prefix: str) -> None:
+def test_next_start_of_nobody_removes_files_of_killed_process(nobody: User, prefix: str) -> None:
     done = nobody.run(FIND + "os.kill(os.getpid(), 9)", prefix)
     assert done.returncode == -9
     left = [name for name in os.listdir("/dev/shm") if f".{prefix}." in name]

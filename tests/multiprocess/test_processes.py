@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Primary and secondaries: several processes of one file_prefix share the same objects."""
+"""Primary and secondaries: several processes of one file_prefix use the same objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import eal
 
 Peers = Callable[..., Any]
 
-# Common start of every script of this file.
+# The first lines of the scripts in this file.
 SECONDARY = """
 import sys
 import eal
@@ -23,7 +23,7 @@ made = eal.init(file_prefix=sys.argv[1], proc_type="secondary", no_huge=True)
 """
 
 
-def test_secondary_finds_the_primarys_objects(primary: eal.Eal, peer: Peers) -> None:
+def test_secondary_finds_objects_of_primary(primary: eal.Eal, peer: Peers) -> None:
     primary.array_reserve("image", (3, 4), ">f4").array()[:] = np.arange(12).reshape(3, 4)
     primary.memzone_reserve("plain", 100, group="other").buf[:5] = b"hello"
     ring = primary.ring_create("ring", 8, elem_size=12, flags=eal.RingFlag.MP_HTS_ENQ)
@@ -59,11 +59,11 @@ print([zone.name for zone in eal.memzones()], len(eal.segments()), made.epoch)
     assert pool.available == 50
 
 
-def test_primary_finds_a_secondarys_objects(primary: eal.Eal, peer: Peers) -> None:
+def test_primary_finds_objects_of_secondary(primary: eal.Eal, peer: Peers) -> None:
     other = peer(
         SECONDARY
         + """
-eal.memzone_reserve("zone", 100, group="theirs").buf[:3] = b"abc"
+eal.memzone_reserve("zone", 100, group="secondary").buf[:3] = b"abc"
 eal.ring_create("ring", 8).enqueue(5)
 pool = eal.mempool_create("pool", 16, 8)
 pool.get()
@@ -78,7 +78,7 @@ sys.stdin.readline()
     assert bytes(primary.memzone_lookup("zone").buf[:3]) == b"abc"
     assert primary.ring_lookup("ring").dequeue() == 5
     assert primary.mempool_lookup("pool").in_use == 1
-    assert sorted(s.group for s in primary.segments()) == ["default", "theirs"]
+    assert sorted(s.group for s in primary.segments()) == ["default", "secondary"]
     other.say()
     assert other.hear() == "closed"
     other.end()
@@ -88,7 +88,7 @@ sys.stdin.readline()
     assert [ring.name for ring in primary.rings()] == []
 
 
-def test_object_freed_by_one_process_is_gone_for_others(primary: eal.Eal, peer: Peers) -> None:
+def test_object_freed_by_one_process_is_not_found_by_another(primary: eal.Eal, peer: Peers) -> None:
     zone = primary.memzone_reserve("zone", 64)
     ring = primary.ring_create("ring", 8)
     peer(
@@ -109,7 +109,7 @@ eal.ring_create("ring", 8).enqueue(99)
     assert primary.ring_lookup("ring").dequeue() == 99
 
 
-def test_second_primary_raises_in_use_with_the_first_ones_pid(primary: eal.Eal, peer: Peers) -> None:
+def test_second_primary_raises_in_use_with_pid_of_first(primary: eal.Eal, peer: Peers) -> None:
     script = """
     import sys, eal
     for keywords in ({"proc_type": "primary"}, {"recover": True}):
@@ -128,26 +128,26 @@ def test_second_primary_raises_in_use_with_the_first_ones_pid(primary: eal.Eal, 
     primary.memzone_reserve("still alive", 64)
 
 
-def test_auto_is_secondary_while_a_primary_lives(primary: eal.Eal, peer: Peers) -> None:
+def test_auto_is_secondary_while_primary_is_alive(primary: eal.Eal, peer: Peers) -> None:
     script = "import sys, eal; print(eal.init(file_prefix=sys.argv[1], no_huge=True).proc_type)"
     assert peer(script).end() == "secondary\n"
     primary.close()
     assert peer(script).end() == "primary\n"
 
 
-def test_secondary_without_a_primary_raises_not_found(runtime_dir: Any, prefix: str) -> None:
+def test_secondary_without_primary_raises_not_found(runtime_dir: Any, prefix: str) -> None:
     with pytest.raises(eal.NotFound, match=f"file_prefix '{prefix}' has no primary; start one first"):
         eal.init(file_prefix=prefix, proc_type="secondary", no_huge=True)
 
 
-def test_second_eal_in_a_process_raises_in_use(primary: eal.Eal) -> None:
+def test_second_init_in_process_raises_in_use(primary: eal.Eal) -> None:
     with pytest.raises(eal.InUse, match=f"this process already has an open Eal.*{primary.file_prefix}"):
         eal.init(file_prefix="another", no_huge=True)
     assert eal.current() is primary
 
 
 @pytest.mark.parametrize("sync", ["MP|MC", "HTS", "RTS"])
-def test_many_processes_on_one_ring_lose_and_duplicate_nothing(primary: eal.Eal, peer: Peers, sync: str) -> None:
+def test_ring_of_many_processes_loses_and_duplicates_nothing(primary: eal.Eal, peer: Peers, sync: str) -> None:
     flags = {"MP|MC": 0, "HTS": 0x60, "RTS": 0x18}[sync]
     primary.ring_create("ring", 256, flags=flags)
     results = primary.array_reserve("results", (2, 20_000), "<u8").array()
@@ -192,15 +192,15 @@ print(n)
     assert sum(counts) == 20_000
     got = [results[number, :n] for number, n in enumerate(counts)]
     assert sorted(np.concatenate(got).tolist()) == list(range(20_000))
-    for values in got:  # elements of one producer arrived in order
+    for values in got:  # the elements of each producer are in order
         for lowest in (0, 10_000):
-            mine = values[(values >= lowest) & (values < lowest + 10_000)]
-            assert (np.diff(mine.astype(np.int64)) > 0).all()
+            part = values[(values >= lowest) & (values < lowest + 10_000)]
+            assert (np.diff(part.astype(np.int64)) > 0).all()
 
 
 @pytest.mark.parametrize("cache_size", [0, 8, 32])
-def test_objects_are_freed_in_another_process(primary: eal.Eal, peer: Peers, cache_size: int) -> None:
-    """Objects allocated in each process are freed in the other one."""
+def test_objects_allocated_in_one_process_are_freed_in_another(primary: eal.Eal, peer: Peers, cache_size: int) -> None:
+    """Allocate here and free there, then allocate there and free here."""
     pool = primary.mempool_create("pool", 128, 8, cache_size=cache_size)
     there = primary.ring_create("there", 64, elem_size=4)
     back = primary.ring_create("back", 64, elem_size=4)
@@ -232,22 +232,22 @@ for i in range(2000):
         assert there.enqueue(index)
         if i >= 20:
             assert back.wait(20)
-            came = back.dequeue()
-            assert isinstance(came, int)
-            assert numbers[came] == (i - 20) * 3
-            pool.put(came)
+            received = back.dequeue()
+            assert isinstance(received, int)
+            assert numbers[received] == (i - 20) * 3
+            pool.put(received)
     for i in range(1980, 2000):
         assert back.wait(20)
-        came = back.dequeue()
-        assert isinstance(came, int)
-        assert numbers[came] == i * 3
-        pool.put(came)
+        received = back.dequeue()
+        assert isinstance(received, int)
+        assert numbers[received] == i * 3
+        pool.put(received)
     other.end()
     assert (pool.available, pool.audit().ok) == (128, True)
     assert [p.dead for p in pool.audit().participants] == [False]  # the other process released its slot
 
 
-def test_two_processes_reserve_concurrently(primary: eal.Eal, peer: Peers) -> None:
+def test_concurrent_reservations_do_not_overlap(primary: eal.Eal, peer: Peers) -> None:
     script = (
         SECONDARY
         + """
@@ -272,7 +272,7 @@ for i in range(100):
     assert all(bytes(zone.buf) == zone.name[0].encode() * 5000 for zone in zones)
 
 
-def test_name_is_reserved_by_one_process_only(primary: eal.Eal, peer: Peers) -> None:
+def test_each_name_is_created_by_one_process(primary: eal.Eal, peer: Peers) -> None:
     script = (
         SECONDARY
         + """
@@ -297,7 +297,7 @@ print(won)
     assert len(primary.rings()) == 50
 
 
-def test_segment_is_relocated_if_its_address_is_in_use(primary: eal.Eal, peer: Peers) -> None:
+def test_segment_is_relocated_if_its_address_is_occupied(primary: eal.Eal, peer: Peers) -> None:
     zone = primary.memzone_reserve("zone", 64)
     zone.buf[:5] = b"hello"
     ring = primary.ring_create("ring", 8)
@@ -323,8 +323,8 @@ print(eal.ring_lookup("ring").dequeue(), eal.mempool_create("pool", 8, 8).get() 
     assert not primary.mempool_lookup("pool").memzone.relocated
 
 
-def test_incomplete_registry_change_is_not_visible(primary: eal.Eal, peer: Peers) -> None:
-    """The writer died after it had filled the other slot, before it stored the selector."""
+def test_unpublished_registry_change_is_not_visible(primary: eal.Eal, peer: Peers) -> None:
+    """The writer died after filling the unused table slot, before storing the selector."""
     primary.ring_create("ring", 8)
     registry = primary.directory.registry
     size = os.stat(registry).st_size
@@ -334,13 +334,13 @@ def test_incomplete_registry_change_is_not_visible(primary: eal.Eal, peer: Peers
         selector = int.from_bytes(file.read(8), "little")
         file.seek(4096 + (selector + 1 & 1) * room)
         file.write(b"\xa5" * 8192)
-    look = SECONDARY + "print([ring.name for ring in eal.rings()])"
-    assert peer(look).end() == "['ring']\n"
+    list_rings = SECONDARY + "print([ring.name for ring in eal.rings()])"
+    assert peer(list_rings).end() == "['ring']\n"
     primary.ring_create("next", 8)
-    assert peer(look).end() == "['next', 'ring']\n"
+    assert peer(list_rings).end() == "['next', 'ring']\n"
 
 
-def test_damaged_registry_raises_corrupt_with_the_reason(primary: eal.Eal, peer: Peers) -> None:
+def test_damaged_registry_raises_corrupt_with_reason(primary: eal.Eal, peer: Peers) -> None:
     with primary.directory.registry.open("r+b") as file:
         file.seek(16)
         file.write(b"\xff" * 8)
@@ -354,7 +354,7 @@ def test_damaged_registry_raises_corrupt_with_the_reason(primary: eal.Eal, peer:
     assert re.search("registry .*CRC", peer(script).end())
 
 
-def test_removed_segment_file_raises_not_found(primary: eal.Eal, peer: Peers) -> None:
+def test_missing_or_truncated_segment_file_is_named_in_error(primary: eal.Eal, peer: Peers) -> None:
     zone = primary.memzone_reserve("zone", 64)
     os.rename(zone.segment.path, zone.segment.path + ".away")
     script = (

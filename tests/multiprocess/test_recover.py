@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Recovery: incomplete ring operations of dead processes, and the events that a recovered host causes."""
+"""Recovery: rings with a reservation of a dead process, the epoch of metadata files, and `exist_ok`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ FLAGS = {"MT": 0, "RTS": RingFlag.MP_RTS_ENQ | RingFlag.MC_RTS_DEQ, "HTS": RingF
 OWNER_AT = {"producer": 80, "consumer": 88}
 END_AT = {"producer": 128, "consumer": 256}
 
-# A process with a ring of 1, 2, 3 that is inside an operation as a DPDK program would be: only the head has moved.
+# A process that stops in the middle of an operation, as a DPDK program can: it has moved the head and not the tail. The
+# ring has the elements 2, 3, 4.
 VICTIM = """
 import struct, sys
 import eal
-prefix, role, flags, half = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "half"
+prefix, role, flags = sys.argv[1], sys.argv[2], int(sys.argv[3])
 made = eal.init(file_prefix=prefix, no_huge=True)
 ring = eal.ring_create("ring", 64, flags=flags, exist_ok=True)
 for number in range(5):
@@ -35,10 +36,10 @@ for number in range(5):
 assert [ring.dequeue(), ring.dequeue()] == [0, 1]
 at = {"producer": 128, "consumer": 256}[role]
 buf = ring.memzone.buf
-if half and flags & 0x18:
+if flags & 0x18:  # RTS: the head word is position << 32 | count
     (head,) = struct.unpack_from("<Q", buf, at + 16)
     struct.pack_into("<Q", buf, at + 16, head + (20 << 32) + 1)
-elif half:
+else:
     (head,) = struct.unpack_from("<I", buf, at)
     struct.pack_into("<I", buf, at, head + 3)
 print("ready")
@@ -55,15 +56,15 @@ def drained(ring: eal.Ring) -> list[int]:
 
 
 def until(deadline: float, operate: Callable[[], Any]) -> None:
-    """Repeat the operation: if the dead process reserved everything, the side is empty at first, then stalled."""
+    """Repeat until the deadline: if the dead process reserved everything, the side is empty first and stalled later."""
     while time.monotonic() < deadline:
         operate()
 
 
 @pytest.fixture
-def half_moved(peer: Peers) -> Callable[..., Any]:
-    def start(role: str, flags: int = ST, half: str = "half") -> Any:
-        victim = peer(VICTIM, role, int(flags), half)
+def start_victim(peer: Peers) -> Callable[..., Any]:
+    def start(role: str, flags: int = ST) -> Any:
+        victim = peer(VICTIM, role, int(flags))
         victim.hear()
         return victim
 
@@ -71,23 +72,23 @@ def half_moved(peer: Peers) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("role", END_AT)
-def test_recover_rolls_back_operations_of_a_dead_owner(
-    runtime_dir: Path, prefix: str, half_moved: Callable[..., Any], role: str
+def test_recover_rolls_back_reservation_of_dead_owner(
+    runtime_dir: Path, prefix: str, start_victim: Callable[..., Any], role: str
 ) -> None:
-    half_moved(role).crash()
+    start_victim(role).crash()
     with init(prefix, recover=True):
         ring = eal.ring_lookup("ring")
         assert not ring.end(role).incomplete
-        assert drained(ring) == [2, 3, 4], "what was committed is there, once, and nothing else"
+        assert drained(ring) == [2, 3, 4], "exactly the published elements"
         assert ring.enqueue(5)
         assert ring.dequeue() == 5
         assert ring.end(role).owner == process.process_owner_word()
 
 
-def test_recovering_host_repairs_rings_that_it_never_looks_up(
-    runtime_dir: Path, prefix: str, half_moved: Callable[..., Any]
+def test_recover_rolls_back_rings_without_lookup(
+    runtime_dir: Path, prefix: str, start_victim: Callable[..., Any]
 ) -> None:
-    half_moved("producer").crash()
+    start_victim("producer").crash()
     with init(prefix, recover=True) as made:
         path, offset = made.memzone_lookup("RG_ring").segment.path, made.memzone_lookup("RG_ring").offset
         with open(path, "rb") as file:
@@ -96,16 +97,18 @@ def test_recovering_host_repairs_rings_that_it_never_looks_up(
 
 
 @pytest.mark.parametrize("role", END_AT)
-def test_attaching_secondary_rolls_back_too(primary: eal.Eal, half_moved: Callable[..., Any], role: str) -> None:
-    half_moved(role).crash()
+def test_lookup_rolls_back_reservation_of_dead_owner(
+    primary: eal.Eal, start_victim: Callable[..., Any], role: str
+) -> None:
+    start_victim(role).crash()
     ring = primary.ring_lookup("ring")
     assert drained(ring) == [2, 3, 4]
     assert ring.enqueue(5)
 
 
-def test_lookup_repairs_a_ring_that_is_already_attached(primary: eal.Eal, half_moved: Callable[..., Any]) -> None:
+def test_lookup_of_attached_ring_rolls_back_reservation(primary: eal.Eal, start_victim: Callable[..., Any]) -> None:
     ring = primary.ring_create("ring", 64, flags=ST)
-    half_moved("consumer").crash()
+    start_victim("consumer").crash()
     with pytest.raises(eal.Stalled):
         ring.dequeue()
     assert primary.ring_lookup("ring") is ring
@@ -114,10 +117,10 @@ def test_lookup_repairs_a_ring_that_is_already_attached(primary: eal.Eal, half_m
 
 @pytest.mark.parametrize("owner", ["alive", "another machine", "not recorded"])
 @pytest.mark.parametrize("role", END_AT)
-def test_side_with_a_possibly_live_owner_is_unchanged(
-    primary: eal.Eal, half_moved: Callable[..., Any], role: str, owner: str
+def test_reservation_of_possibly_live_owner_is_kept(
+    primary: eal.Eal, start_victim: Callable[..., Any], role: str, owner: str
 ) -> None:
-    victim = half_moved(role)
+    victim = start_victim(role)
     zone = primary.memzone_lookup("RG_ring")
     word = slice(OWNER_AT[role], OWNER_AT[role] + 8)
     if owner != "alive":
@@ -130,22 +133,22 @@ def test_side_with_a_possibly_live_owner_is_unchanged(
     assert bytes(zone.buf[end]) == before
     with pytest.raises(eal.Stalled):
         ring.enqueue(1) if role == "producer" else ring.dequeue()
-    assert bytes(zone.buf[end]) == before, "a reservation that nobody finished must not become elements"
+    assert bytes(zone.buf[end]) == before, "an unfinished reservation must not be published"
 
 
-def test_reused_process_id_counts_as_dead(primary: eal.Eal, half_moved: Callable[..., Any]) -> None:
-    half_moved("producer").crash()
+def test_reused_process_id_counts_as_dead(primary: eal.Eal, start_victim: Callable[..., Any]) -> None:
+    start_victim("producer").crash()
     zone = primary.memzone_lookup("RG_ring")
-    init_process = process.machine_id() << 32 | 1  # that process lives, but does not map the segment
+    init_process = process.machine_id() << 32 | 1  # alive, but does not map the segment
     zone.buf[80:88] = init_process.to_bytes(8, "little")
     assert drained(primary.ring_lookup("ring")) == [2, 3, 4]
 
 
-def test_moving_side_is_unchanged(primary: eal.Eal, half_moved: Callable[..., Any]) -> None:
-    """The recorded owner is dead, but a process without a recorded word uses the side."""
+def test_moving_side_with_dead_owner_is_kept(primary: eal.Eal, start_victim: Callable[..., Any]) -> None:
+    """The owner word names a dead process, but a process that does not record itself uses the side."""
     import threading
 
-    half_moved("producer").crash()
+    start_victim("producer").crash()
     zone = primary.memzone_lookup("RG_ring")
     stop = threading.Event()
 
@@ -167,10 +170,10 @@ def test_moving_side_is_unchanged(primary: eal.Eal, half_moved: Callable[..., An
 
 @pytest.mark.parametrize("sync", FLAGS)
 @pytest.mark.parametrize("role", END_AT)
-def test_incomplete_mt_side_raises_stalled_after_one_wait(
-    runtime_dir: Path, prefix: str, half_moved: Callable[..., Any], sync: str, role: str
+def test_multi_producer_side_raises_stalled_after_one_wait(
+    runtime_dir: Path, prefix: str, start_victim: Callable[..., Any], sync: str, role: str
 ) -> None:
-    half_moved(role, FLAGS[sync]).crash()
+    start_victim(role, FLAGS[sync]).crash()
     with init(prefix, recover=True):
         ring = eal.ring_lookup("ring")
         operate: Callable[[], Any] = (lambda: ring.enqueue(9)) if role == "producer" else ring.dequeue
@@ -190,7 +193,7 @@ def test_incomplete_mt_side_raises_stalled_after_one_wait(
         assert ring.dequeue() == 7
 
 
-def test_recover_raises_the_epoch_of_metadata_files(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_recover_raises_epoch_of_metadata_file(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     victim = peer(
         """
         import sys, eal, ivshmem
@@ -201,19 +204,19 @@ def test_recover_raises_the_epoch_of_metadata_files(runtime_dir: Path, prefix: s
         sys.stdin.readline()
         """
     )
-    first, told = map(int, victim.hear().split())
-    assert first == told
-    guests_view = open_metadata(runtime_dir / prefix / "metadata" / "vm0.md")
+    epoch, in_metadata = map(int, victim.hear().split())
+    assert epoch == in_metadata
+    guest_view = open_metadata(runtime_dir / prefix / "metadata" / "vm0.md")
     victim.crash()
     with init(prefix, recover=True) as made:
         metadata = ivshmem.metadata_lookup("vm0")
-        assert metadata.table.epoch == made.epoch > first
-        assert [entry.name for entry in guests_view.read().entries] == ["ring"]
-        assert guests_view.read().epoch == made.epoch
-        assert guests_view.read().segments[0].epoch == first, "a segment keeps its creator's"
+        assert metadata.table.epoch == made.epoch > epoch
+        assert [entry.name for entry in guest_view.read().entries] == ["ring"]
+        assert guest_view.read().epoch == made.epoch
+        assert guest_view.read().segments[0].epoch == epoch, "a segment keeps the epoch of its creator"
 
 
-def test_recover_continues_despite_a_damaged_metadata_file(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_damaged_metadata_file_does_not_prevent_recovery(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     victim = peer(
         """
         import sys, eal, ivshmem
@@ -231,7 +234,7 @@ def test_recover_continues_despite_a_damaged_metadata_file(runtime_dir: Path, pr
         assert ivshmem.metadata_lookup("vm1").table.epoch == made.epoch
 
 
-# --- start-up code of the application -----------------------------------------------------------------------
+# --- exist_ok in start-up code ----------------------------------------------------------------------------
 
 
 def make_all(**changed: Any) -> list[Any]:
@@ -246,14 +249,14 @@ def make_all(**changed: Any) -> list[Any]:
     ]
 
 
-def test_start_up_code_finds_existing_objects(primary: eal.Eal) -> None:
+def test_exist_ok_returns_existing_objects(primary: eal.Eal) -> None:
     made = make_all()
     assert all(found is there for found, there in zip(make_all(), made, strict=True))
 
 
 @pytest.mark.parametrize("changed", [{"group": "other"}, {"socket_id": 7}])
 @pytest.mark.parametrize("number", range(5))
-def test_exist_ok_in_another_group_or_node_raises_exists(primary: eal.Eal, changed: Any, number: int) -> None:
+def test_exist_ok_with_other_placement_raises_exists(primary: eal.Eal, changed: Any, number: int) -> None:
     make_all()
     make: list[Callable[[], Any]] = [
         lambda: eal.memzone_reserve("zone", 256, align=128, exist_ok=True, **{"group": "g", **changed}),
@@ -266,7 +269,7 @@ def test_exist_ok_in_another_group_or_node_raises_exists(primary: eal.Eal, chang
         make[number]()
 
 
-def test_exist_ok_with_another_align_or_flags_raises_exists(primary: eal.Eal) -> None:
+def test_exist_ok_with_other_align_or_flags_raises_exists(primary: eal.Eal) -> None:
     make_all()
     with pytest.raises(eal.Exists, match="exists with align 128, not 4096"):
         make_all(align=4096)

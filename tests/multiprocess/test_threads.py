@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Threads of one process: separate slots, concurrent use of rings and pools, and close during use."""
+"""Threads of one process: a participant slot each, concurrent use of rings and pools, close during use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Peers = Callable[..., Any]
 
 
 def slots(segment: eal.Segment) -> dict[int, int]:
-    """Return the thread id of each slot."""
+    """Return the thread id of each claimed slot."""
     return {p.slot: p.owner & 0xFFFFFFFF for p in segment.participants()}
 
 
@@ -26,7 +26,7 @@ def run_in_threads(n: int, work: Callable[[int], object]) -> list[Any]:
         return [done.result(60) for done in [pool.submit(work, number) for number in range(n)]]
 
 
-def test_each_thread_has_a_slot_and_releases_it(primary: eal.Eal) -> None:
+def test_each_thread_claims_and_releases_a_slot(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 512, 8, cache_size=8)
     together = threading.Barrier(6)
 
@@ -41,7 +41,7 @@ def test_each_thread_has_a_slot_and_releases_it(primary: eal.Eal) -> None:
             pass
         found = slots(pool.memzone.segment)
         assert len(found) == len(set(found.values())) == 5
-        assert threading.get_native_id() not in found.values()  # counting needs no slot
+        assert threading.get_native_id() not in found.values()  # `available` and `audit` claim no slot
         together.wait(30)
         results = [done.result() for done in running]
     assert {thread for thread, _ in results} == set(found.values())
@@ -52,15 +52,15 @@ def test_each_thread_has_a_slot_and_releases_it(primary: eal.Eal) -> None:
     assert list(slots(pool.memzone.segment).values()) == [threading.get_native_id()]
 
 
-def test_cache_of_an_ended_thread_is_available_to_others(primary: eal.Eal) -> None:
+def test_caches_of_ended_threads_are_flushed(primary: eal.Eal) -> None:
     n = 200
     pool = primary.mempool_create("p", n, 8, cache_size=32)
 
     def work(_: int) -> None:
-        mine = np.zeros(20, np.uint32)
+        indices = np.zeros(20, np.uint32)
         for _ in range(5):
-            if pool.get_bulk(mine):
-                pool.put_bulk(mine)
+            if pool.get_bulk(indices):
+                pool.put_bulk(indices)
 
     for _ in range(5):
         run_in_threads(4, work)
@@ -71,8 +71,8 @@ def test_cache_of_an_ended_thread_is_available_to_others(primary: eal.Eal) -> No
 
 
 @pytest.mark.parametrize("cache_size", [0, 8])
-def test_threads_without_a_slot_still_work(primary: eal.Eal, cache_size: int) -> None:
-    """64 threads have a slot; the others work without a cache."""
+def test_threads_without_slot_use_pool_without_cache(primary: eal.Eal, cache_size: int) -> None:
+    """64 threads have a slot; the others allocate and free without a cache."""
     threads = 70
     pool = primary.mempool_create("p", 4096, 8, cache_size=cache_size)
     ring = primary.ring_create("r", 128)
@@ -100,12 +100,12 @@ def test_threads_without_a_slot_still_work(primary: eal.Eal, cache_size: int) ->
     assert set(run_in_threads(threads, work)) == {64}
     assert sorted(ring.dequeue() for _ in range(threads)) == list(range(threads))  # type: ignore[type-var]
     assert (slots(pool.memzone.segment), pool.available, pool.audit().ok) == ({}, 4096, True)
-    everything = np.zeros(4096, np.uint32)
-    assert pool.get_bulk(everything) == 4096
+    all_objects = np.zeros(4096, np.uint32)
+    assert pool.get_bulk(all_objects) == 4096
 
 
 @pytest.mark.parametrize("flags", [0, 0x18, 0x60], ids=["MT", "RTS", "HTS"])
-def test_threads_on_one_ring_lose_and_duplicate_nothing(primary: eal.Eal, flags: int) -> None:
+def test_ring_of_many_threads_loses_and_duplicates_nothing(primary: eal.Eal, flags: int) -> None:
     ring = primary.ring_create("r", 64, flags=flags)
     total, stop = 4 * 3000, threading.Event()
 
@@ -133,7 +133,7 @@ def test_threads_on_one_ring_lose_and_duplicate_nothing(primary: eal.Eal, flags:
     assert sorted(got) == list(range(total))
 
 
-def test_threads_create_and_free_concurrently(primary: eal.Eal) -> None:
+def test_concurrent_create_and_free_leave_no_ring(primary: eal.Eal) -> None:
     def work(number: int) -> int:
         won = 0
         for i in range(60):
@@ -154,9 +154,9 @@ def test_threads_create_and_free_concurrently(primary: eal.Eal) -> None:
     assert len(primary.segments()) == 1
 
 
-def test_lookup_returns_the_same_handle_to_all_threads(primary: eal.Eal) -> None:
+def test_concurrent_lookups_return_the_same_handle(primary: eal.Eal) -> None:
     eal.ring_create("r", 8)
-    primary._objects._handles.clear()  # as in a process that has not looked it up
+    primary._objects._handles.clear()  # as in a process that has not attached the ring
     start = threading.Barrier(8)
 
     def work(_: int) -> eal.Ring:
@@ -171,11 +171,11 @@ import sys, threading, time
 import numpy as np
 import eal
 
-def life(number):
+def open_use_and_close(number):
     made = eal.init(["--no-pci"], file_prefix=sys.argv[1], no_huge=True, stall_timeout=5)
     ring = eal.ring_create("r", 32, flags=[0, 0x18, 0x60][number % 3])
     pool = eal.mempool_create("p", 64, 16, cache_size=8)
-    ends = []
+    outcomes = []
 
     def work():
         array, burst = np.zeros(5, np.uint32), ring.burst(3)
@@ -191,9 +191,9 @@ def life(number):
                 pool.available, ring.count, eal.memzones()
                 made.memzone_free(made.memzone_reserve(f"z{threading.get_ident()}", 64))
         except eal.Closed:
-            ends.append("closed")
+            outcomes.append("closed")
         except BaseException as error:
-            ends.append(repr(error))
+            outcomes.append(repr(error))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -202,15 +202,15 @@ def life(number):
     made.close()
     for thread in threads:
         thread.join()
-    assert ends == ["closed"] * 4, ends
+    assert outcomes == ["closed"] * 4, outcomes
 
 for number in range(50):
-    life(number)
+    open_use_and_close(number)
 print("survived")
 """
 
 
-def test_close_while_threads_work_never_crashes(peer: Peers) -> None:
+def test_close_during_use_raises_closed_in_all_threads(peer: Peers) -> None:
     other = peer(CLOSE_AMONG_THREADS)
     assert other.end(120) == "survived\n"
     assert other.error() == ""

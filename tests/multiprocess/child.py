@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Forked children of a test."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """Run a function in a forked child; fail with its traceback, or with the signal that ended the child."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:
+            os.write(writer, traceback.format_exc().encode()[-4000:])
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        trace = pipe.read().decode()
+    _, status = os.waitpid(child, 0)
+    assert status == 0, trace or f"status {status:#x}"
