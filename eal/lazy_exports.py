@@ -29,7 +29,7 @@ class _LazyExport:
 def export_lazily(package: str, homes: Mapping[str, str]) -> None:
     """Export names from a package: each is imported from its home module at first access.
 
-    `homes` maps each name to its module. Type checkers see the imports under TYPE_CHECKING that stand beside the call.
+    `homes` maps each name to its module. For type checkers, the package has the same imports under TYPE_CHECKING.
     """
 
     def list_names(module: ModuleType) -> list[str]:

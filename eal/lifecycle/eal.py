@@ -55,38 +55,38 @@ class Eal(MemzoneMethods, SegmentMethods, RingMethods, MempoolMethods):
 
     @property
     def epoch(self) -> int:
-        """Number that each new primary of the file_prefix raises. Raise Closed."""
+        """Return the epoch, which each new primary of the file_prefix raises. Raise Closed."""
         return self.registry_table.epoch
 
     @property
     def shares(self) -> list[Share]:
-        """Shares whose objects can be looked up."""
+        """Return the shares whose objects the lookups find."""
         return list(self._objects.zones.shares)
 
     @property
     def rejections(self) -> list[Rejection]:
-        """Devices that are not used, with the reason."""
+        """Return the devices that are not used, with the reasons."""
         return list(self.findings.rejections)
 
     @property
     def bar_access(self) -> Choice:
-        """How the file_prefix maps BARs: `.access` ("auto" before the first BAR), `.why` and `.fallbacks`."""
+        """Return how the file_prefix maps BARs: `.access` ("auto" before the first BAR), `.why` and `.fallbacks`."""
         return self._parts.bar_access.choice
 
     @property
     def closed(self) -> bool:
-        """Whether the Eal was closed, detached, or belongs to the parent of this forked process."""
+        """Return whether the Eal was closed, was detached, or belongs to the parent of this forked process."""
         return self._parts.membership.closed
 
     @property
     def registry_table(self) -> Table:
-        """Current segments and objects of the file_prefix. Raise Closed."""
+        """Return the current segments and objects of the file_prefix. Raise Closed."""
         self._objects.check_open()
         return self._parts.membership.registry.table
 
     @property
     def page_size(self) -> int:
-        """Page size in bytes of segments that are created without `page_size` and `huge_dir`. Raise Closed."""
+        """Return the page size in bytes of segments created without `page_size` and `huge_dir`. Raise Closed."""
         self._objects.check_open()
         return self._objects.heap.backend.page_size
 
@@ -94,9 +94,7 @@ class Eal(MemzoneMethods, SegmentMethods, RingMethods, MempoolMethods):
         """Report shares that come and go; see `eal.watch` (DPDK: rte_dev_event_callback_register)."""
         self._objects.check_open()
         if self.options.no_pci:
-            raise Invalid(
-                "watch: this Eal was started with --no-pci and reads no PCI devices; start it without --no-pci"
-            )
+            raise Invalid("watch() requires the PCI devices, which --no-pci excludes; call eal.init() without --no-pci")
         with self._close_lock:
             self._objects.check_open()
             monitor = self._parts.monitor.start(self._parts.prober, self._parts.bus)

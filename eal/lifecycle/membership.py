@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Membership of a file_prefix: how a process joins it as primary or secondary, and leaves it."""
+"""Membership of a file_prefix: join it as primary or secondary, hold its locks, and leave it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eal.metadata.records import Entry
 from eal.runtime.lock_file import Lock, LockFile
 from eal.runtime.prefix_dir import PrefixDir
 
-_JOIN_ATTEMPTS = 100  # a closing primary removes the directory; it does not happen this often in a row
+_JOIN_ATTEMPTS = 100  # each closing primary removes the directory, but not this often in a row
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Membership:
 
     @property
     def owns_files(self) -> bool:
-        """Whether leaving removes the files of the file_prefix: this is the primary and they are not kept."""
+        """Return whether the files are to be removed at the end: this is the primary, and they are not kept."""
         return self.is_primary and not self.registry.table.kept
 
     def check_open(self) -> None:
@@ -55,7 +55,7 @@ class Membership:
         return self.locks.holder(Lock.MEMBER) is None
 
     def find_in_registry(self, entries: Iterable[Entry]) -> tuple[Entry, str] | None:
-        """Return the first entry whose kind and name the registry has, and text for its holder; None without one."""
+        """Return the first entry whose kind and name are in the registry, and the text for its holder; else None."""
         self.check_open()
         for entry in entries if self.registry.table.entries else ():
             if self.registry.find(entry.kind, entry.name):
@@ -68,7 +68,7 @@ class Membership:
             self.registry.set_kept()
 
     def leave(self, resources: ExitStack, *, remove: bool) -> None:
-        """Close the resources of the Eal, remove the files of the file_prefix if `remove`, and release all locks."""
+        """Close the resources of the Eal, release all locks, and remove the files of the file_prefix if `remove`."""
         with self.locks.change():
             self.closed = True
             resources.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The parts of an Eal, created in the order in which they depend on each other, before the Eal itself."""
+"""The parts of an Eal, created in the order of their dependencies, before the Eal itself."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LazyMonitor:
 
 @dataclass(frozen=True)
 class Parts:
-    """What an Eal consists of. `resources` closes the parts that hold mappings, the last one first."""
+    """The parts of an Eal. `resources` closes the parts that hold mappings, in reverse order of their creation."""
 
     options: Options
     membership: Membership
@@ -93,7 +93,7 @@ class _EalObserver(ProbeObserver):
 def create_parts(options: Options) -> Parts:
     """Join the file_prefix, probe the PCI devices and allocate the requested memory.
 
-    Raise InUse, Invalid, NotFound, NoMemory, Denied or Corrupt; a new file_prefix leaves no files then.
+    Raise InUse, Invalid, NotFound, NoMemory, Denied or Corrupt. On failure, remove the files of a new file_prefix.
     """
     directory = PrefixDir(runtime_dir().absolute(), check_prefix(options.file_prefix))
     membership = join(directory, options.proc_type, recover=options.recover)
@@ -148,7 +148,7 @@ def _start(parts: Parts) -> None:
 
 
 def _run_on(lcores: list[int]) -> None:
-    """Restrict this process to the CPUs of -l. (DPDK pins one thread per lcore; here threads are the application's.)"""
+    """Restrict this process to these CPUs. DPDK pins one thread per lcore; here the application creates the threads."""
     try:
         os.sched_setaffinity(0, lcores)
     except OSError as error:
@@ -168,10 +168,7 @@ def _allocate_memory(options: Options, heap: Heap) -> None:
 
 @contextmanager
 def _garbage_collector_off() -> Iterator[None]:
-    """Switch the garbage collector off: probing creates thousands of live entries, which it would scan repeatedly.
-
-    This saves a third of the time of `eal.init` with many objects.
-    """
+    """Disable the garbage collector, which would scan thousands of new entries, for a third of the time of `init`."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Recovery of a file_prefix: a new primary raises the epoch in all metadata files, so guests know that it took over."""
+"""Recovery of a file_prefix: a new primary writes its epoch into the metadata files of the previous one."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class ObjectTable:
     """The objects that one Eal can use. Thread-safe.
 
     `heap` has the objects of the file_prefix, `zones` those of shares. `check_open` raises Closed once the Eal is
-    closed; `stall_timeout` is that of rings, in seconds.
+    closed; `stall_timeout` is the time limit of ring operations in seconds.
     """
 
     def __init__(self, heap: Heap, zones: ZoneTable, stall_timeout: float, check_open: Callable[[], None]) -> None:
@@ -63,16 +63,17 @@ class ObjectTable:
             yield entry, self.heap.segment(table.segments[entry.segment])
 
     def find(self, kind: Kind, name: str) -> Memzone | None:
-        """Return the zone of an object of the file_prefix, else of a share; None if there is none. Raise Stale."""
+        """Return the zone of an object of the file_prefix, else of a share; None without one. Raise Stale."""
         entry = self.heap.registry.find(kind, name)
         return self.zones.find_shared(kind, name) if entry is None else self._own_zone(entry)
 
     def find_existing(self, kind: Kind, name: str, exist_ok: bool) -> Memzone | None:
-        """Return the zone of an object to be created; None if its name is free. Raise Exists without `exist_ok`."""
+        """Return the zone of an existing object; None if the name is free. Raise Exists unless `exist_ok`."""
         zone = self.find(kind, name)
         if zone is not None and not exist_ok:
-            what = kind.name.lower()
-            raise Exists(f"{what} {name!r} already exists; choose another name, free it, or pass exist_ok=True")
+            raise Exists(
+                f"{kind.name.lower()} {name!r} already exists; choose another name, free it, or pass exist_ok=True"
+            )
         return zone
 
     def lookup(self, kind: Kind, name: str) -> Memzone:
@@ -80,9 +81,8 @@ class ObjectTable:
         self.check_open()
         if zone := self.find(kind, name):
             return zone
-        what = kind.name.lower()
         names = sorted(entry.name for entry, _ in self.entries() if entry.kind == kind)
-        raise NotFound(f"{what} {name!r} does not exist; {_existing(what, names)}")
+        raise NotFound(f"{kind.name.lower()} {name!r} does not exist; {_list_existing(kind, names)}")
 
     def _own_zone(self, entry: Entry) -> Memzone:
         return self.zones.issue(entry, self.heap.segment(self.heap.registry.table.segments[entry.segment]))
@@ -135,13 +135,13 @@ class ObjectTable:
         return handle
 
     def _repair(self, handle: Ring | Mempool) -> None:
-        """Roll back what a dead process of this machine has reserved and not published on an ST side of a ring."""
+        """Roll back a reservation that a dead process of this machine has not published on an ST side of a ring."""
         if isinstance(handle, Ring) and recovery.needs_repair(handle):
             with self.change():
                 recovery.repair(handle)
 
     def repair_rings(self) -> None:
-        """Roll back such operations on all rings of the file_prefix; a ring that cannot be attached is logged."""
+        """Roll back such reservations on all rings of the file_prefix; log each ring that fails validation."""
         for entry in self.heap.registry.table.entries:
             if entry.kind == Kind.RING:
                 try:
@@ -175,17 +175,17 @@ class ObjectTable:
 
     def free(self, entry: Entry, handle: Ring | Mempool | None = None) -> None:
         """Free an object and close its handle. Raise Denied, NotFound, or InUse while a metadata file lists it."""
-        what = f"{entry.kind.name.lower()} {entry.name!r}"
+        subject = f"{entry.kind.name.lower()} {entry.name!r}"
         with self.change():
             table = self.heap.registry.table
             if entry not in table.entries:
                 if self.zones.is_shared(entry.kind, entry.name):
-                    raise Denied(f"{what} belongs to the host of a share; only that host can free it")
-                raise NotFound(f"{what} was already freed")
+                    raise Denied(f"{subject} belongs to the host of a share; only that host can free it")
+                raise NotFound(f"{subject} was already freed")
             uuid = table.segments[entry.segment].uuid
             names = metadata_with(self.heap.directory, uuid, entry.offset, entry.length)
             if names:
-                raise InUse(f"{what} is listed in metadata {', '.join(map(repr, names))}; close the metadata first")
+                raise InUse(f"{subject} is listed in metadata {', '.join(map(repr, names))}; close the metadata first")
             if handle is not None:
                 handle.close()
             self.heap.release(entry)
@@ -201,8 +201,8 @@ class ObjectTable:
             segment.close()
 
 
-def _existing(what: str, names: list[str]) -> str:
+def _list_existing(kind: Kind, names: list[str]) -> str:
     if not names:
-        return f"no {what} exists"
+        return f"no {kind.name.lower()} exists"
     shown = ", ".join(map(repr, names[:10]))
-    return f"existing {what}s: {shown}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return f"existing {kind.name.lower()}s: {shown}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")

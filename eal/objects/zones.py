@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Zones: the Memzone objects that this process has issued, and the shares in which it finds objects of other hosts."""
+"""Zones: one Memzone per object in this process, and the shares that list the objects of other hosts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ZoneTable:
     def __init__(self) -> None:
         self.shares: list[Share] = []  # those of live hosts first
         self._zones: dict[tuple[Kind, str], Memzone] = {}
-        # Every Memzone that a caller may still hold, also one whose name now denotes another object.
+        # Every Memzone that callers may hold, including those whose name now denotes another object.
         self._issued: weakref.WeakKeyDictionary[Segment, weakref.WeakSet[Memzone]] = weakref.WeakKeyDictionary()
 
     def publish(self, shares: list[Share]) -> None:

@@ -233,7 +233,7 @@ def project() -> Tree:
     return Tree(ROOT)
 
 
-def test_packages_import_only_what_the_table_allows(project: Tree) -> None:
+def test_packages_import_only_allowed_packages(project: Tree) -> None:
     assert forbidden_imports(project) == []
 
 
