@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* fuzz.h: inputs for whatever reads shared memory: good images, damaged at fields that matter or anywhere, sealed again.
+/* fuzz.h: generate damaged images of shared memory, with and without valid CRCs, and run targets on them.
  *
- * An image is what lies in a BAR: a table file, a segment, a ring or a pool. A target says how a good one is made, where
- * its fields are, how a forger makes its CRCs right again, and what is done with it. What the target does with a damaged
- * image must neither crash nor hang, and whatever it accepts must hold what the target demands.
+ * An image is a table file, a segment, a ring or a mempool. A target defines how to create a valid image, the offsets
+ * of its fields, how to recompute its CRCs after damage, and the code under test. That code must neither crash nor hang,
+ * and each image that it accepts must pass the checks of the target.
  */
 #ifndef FUZZ_H
 #define FUZZ_H
@@ -20,15 +20,15 @@ struct fuzz_field {
 
 struct fuzz_target {
     const char *name;
-    const struct fuzz_field *fields; /* at these offsets from `fields_at` */
+    const struct fuzz_field *fields; /* offsets and sizes in the image */
     uint32_t n_fields;
-    uint32_t (*make)(unsigned char *image, uint64_t *seed); /* a good image; returns its length */
-    void (*seal)(unsigned char *image, uint32_t length);    /* makes the CRCs right */
-    bool (*use)(unsigned char *memory, uint32_t length);    /* whether it was accepted */
+    uint32_t (*make)(unsigned char *image, uint64_t *seed); /* writes a valid image; returns its length */
+    void (*seal)(unsigned char *image, uint32_t length);    /* recomputes the CRCs */
+    bool (*use)(unsigned char *memory, uint32_t length);    /* returns whether the image was accepted */
 };
 
-/* What lengths, counts and offsets go wrong at: ends of types, sign bits, and values that wrap where sizes are added
- * (4096, 384, 192, 96, 64 bytes) or multiplied (by 96, 64, 12 and so on). */
+/* Critical values of lengths, counts and offsets: limits of types, sign bits, and values that overflow when sizes
+ * (4096, 384, 192, 96, 64) are added or multiplied (by 96, 64, 12). */
 static const uint64_t fuzz_values[] = {
     0, 1, 2, 3, 7, 31, 32, 63, 64, 65, 96, 127, 128, 255, 384, 4095, 4096, 4097, 65535, 65536,
     0x7ffffffe, 0x7fffffff, 0x80000000, 0x80000001, 0xfffffffe, 0xffffffff, UINT64_C(0x100000000),
@@ -43,7 +43,7 @@ static unsigned char *fuzz_arena; /* FUZZ_MOST bytes with a guard page on either
 static struct {
     const char *target;
     uint64_t number;
-} volatile fuzz_now; /* for who dies */
+} volatile fuzz_now; /* for the signal handler */
 
 static void fuzz_died(int number)
 {
@@ -70,7 +70,7 @@ static inline void fuzz_set(unsigned char *image, const struct fuzz_field *field
         image[field->offset + i] = (unsigned char)(i < 8 ? value >> (8 * i) : value);
 }
 
-/* Puts an image flush with the guard page behind it, at a cache line, and has the target use it. */
+/* Copies an image to a cache line, with its end at the guard page, and runs the target. */
 static inline bool fuzz_use(const struct fuzz_target *t, const unsigned char *image, uint32_t length)
 {
     unsigned char *memory = fuzz_arena + FUZZ_MOST - (length + 63) / 64 * 64;
@@ -80,7 +80,7 @@ static inline bool fuzz_use(const struct fuzz_target *t, const unsigned char *im
     return t->use(memory, length);
 }
 
-/* One to four damages: a field gets a value that does harm, or its own and a little, or bytes anywhere are spoilt. */
+/* Applies one to four changes: a field gets a critical value or changes by at most 8, or random bytes change. */
 static inline void fuzz_damage(const struct fuzz_target *t, unsigned char *image, uint32_t *length, uint64_t *seed)
 {
     uint32_t choice = check_random(seed), times = 1 + (choice & 3);
@@ -103,7 +103,7 @@ static inline void fuzz_damage(const struct fuzz_target *t, unsigned char *image
         t->seal(image, *length);
 }
 
-/* Each field with each value, alone and sealed; then each pair of fields with the values that are near an end. */
+/* Sets each field to each critical value, with the old and a new CRC; then each pair of fields. */
 static inline void fuzz_each_field(const struct fuzz_target *t, uint64_t *seed)
 {
     static _Alignas(64) unsigned char good[FUZZ_MOST], image[FUZZ_MOST];
@@ -124,7 +124,7 @@ static inline void fuzz_each_field(const struct fuzz_target *t, uint64_t *seed)
         }
 }
 
-/* Returns how many of `inputs` damaged images were accepted. */
+/* Runs `inputs` randomly damaged images; returns how many were accepted. */
 static inline uint64_t fuzz_random(const struct fuzz_target *t, uint64_t inputs, uint64_t *seed)
 {
     static _Alignas(64) unsigned char good[FUZZ_MOST], image[FUZZ_MOST];
@@ -141,8 +141,8 @@ static inline uint64_t fuzz_random(const struct fuzz_target *t, uint64_t inputs,
     return accepted;
 }
 
-/* Another process writes over the image while it is used; it is whole again every so often. */
-static inline void fuzz_while_spoilt(const struct fuzz_target *t, uint64_t inputs, uint64_t *seed)
+/* Another process overwrites the image while the target uses it; every fourth run starts with a valid image. */
+static inline void fuzz_concurrently(const struct fuzz_target *t, uint64_t inputs, uint64_t *seed)
 {
     static _Alignas(64) unsigned char good[FUZZ_MOST];
     _Atomic uint64_t *count = (_Atomic uint64_t *)(void *)hostile_arena(sizeof(*count), false);

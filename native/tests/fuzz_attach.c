@@ -1,30 +1,26 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* fuzz_attach.c: damaged table files, segments, rings and pools, given to all that reads their headers.
+/* fuzz_attach.c: fuzz the validation of table files, segments, rings and mempools.
  *
- *   fuzz_attach [INPUTS [SEED]]      INPUTS: random images in all, 100,000 by default; more come before and after them
+ *   fuzz_attach [INPUTS [SEED]]      INPUTS: number of random images (default 100000), in addition to systematic ones
  *
- * Crashes, hangs (two minutes), and images that are accepted although they reach beyond themselves are faults. The seed
- * is printed; the same one gives the same inputs.
+ * Failures are crashes, hangs (two minutes), and accepted images whose content exceeds their length. The seed is
+ * printed; the same seed generates the same inputs.
  */
 #include "pvt/crc32c.h"
 #include "fuzz.h"
 #include "mempool.h"
 #include "pvt/name.h"
+#include "pvt/sizes.h"
 #include "ring.h"
 #include "segment.h"
 #include "table.h"
 
 #define STALL_NS 1000u
-typedef unsigned __int128 wide; /* in which no sum or product here can wrap */
+typedef unsigned __int128 wide; /* no sum or product below can overflow */
 
 #define FIELDS(name) name, sizeof(name) / sizeof(name[0])
 
-static bool power_of_two(uint64_t value)
-{
-    return value != 0 && (value & (value - 1)) == 0;
-}
-
-/* A CRC over the first two lines, with up to three holes. */
+/* Returns the CRC of the first two cache lines with the fields in `holes` set to 0. */
 static uint32_t identity(const unsigned char *image, const struct fuzz_field *holes, uint32_t n)
 {
     unsigned char bytes[128];
@@ -42,9 +38,9 @@ struct made {
     struct ivs_table_entry entries[3];
     char heap[64];
 };
-#define TABLE_AT 4096u /* the second change is in the first slot */
+#define TABLE_AT 4096u /* the second table of a file is in the first slot */
 #define TABLE_FILE (TABLE_AT + 2 * 704u)
-_Static_assert(sizeof(struct made) <= 704, "it fits a slot");
+_Static_assert(sizeof(struct made) <= 704, "a table fits a slot");
 
 #define IN_TABLE(field) {TABLE_AT + offsetof(struct made, field), sizeof(((struct made *)0)->field)}
 #define SEGMENT_FIELDS(i)                                                                                              \
@@ -99,7 +95,7 @@ static void table_seal(unsigned char *image, uint32_t length)
         return;
     f->crc = identity(image, holes, 2);
     uint64_t fixed = sizeof(t->head) + (uint64_t)t->head.n_segments * 96 + (uint64_t)t->head.n_entries * 96;
-    if (t->head.n_segments % 2 == 0 && fixed <= t->head.length) /* else what is behind the sum is never reached */
+    if (t->head.n_segments % 2 == 0 && fixed <= t->head.length) /* otherwise validation always stops at the sizes */
         t->head.heap = t->head.length - fixed;
     uint64_t bytes = t->head.length >= 4 && t->head.length <= 704 ? t->head.length : sizeof(*t);
     t->head.crc = 0;
@@ -113,7 +109,7 @@ static void check_table(const unsigned char *copy, uint64_t length)
     const struct ivs_table_entry *entries = (const struct ivs_table_entry *)(const void *)(segments + t->n_segments);
     CHECK((wide)sizeof(*t) + (wide)t->n_segments * 96 + (wide)t->n_entries * 96 + t->heap == length);
     for (uint32_t i = 0; i < t->n_segments; i++) {
-        CHECK(power_of_two(segments[i].size) && power_of_two(segments[i].page_size) && ivs_name_ok(segments[i].group));
+        CHECK(ivs_is_power_of_two(segments[i].size) && ivs_is_power_of_two(segments[i].page_size) && ivs_name_ok(segments[i].group));
         CHECK((wide)segments[i].path.offset + segments[i].path.length <= t->heap);
     }
     for (uint32_t i = 0; i < t->n_entries; i++) {
@@ -137,7 +133,7 @@ static bool table_use(unsigned char *memory, uint32_t length)
     if (fault != IVS_OK)
         return false;
     CHECK(info.size <= length && ivs_name_ok(info.name));
-    unsigned char *copy = malloc(ivs_table_room(info.size)); /* exactly, for AddressSanitizer */
+    unsigned char *copy = malloc(ivs_table_room(info.size)); /* the exact size, for AddressSanitizer */
     REQUIRE(copy != NULL);
     int64_t read = ivs_table_read(memory, info.size, copy);
     CHECK(read > -IVS_FAULT_COUNT && read <= (int64_t)ivs_table_room(info.size));
@@ -180,8 +176,8 @@ static bool segment_use(unsigned char *memory, uint32_t length)
     CHECK(fault >= 0 && fault < IVS_FAULT_COUNT);
     if (fault != IVS_OK)
         return false;
-    CHECK(power_of_two(info.size) && info.size <= length && info.size > IVS_HEADER_SIZE && ivs_name_ok(info.group));
-    CHECK(power_of_two(info.page_size) && info.page_size <= info.size);
+    CHECK(ivs_is_power_of_two(info.size) && info.size <= length && info.size > IVS_HEADER_SIZE && ivs_name_ok(info.group));
+    CHECK(ivs_is_power_of_two(info.page_size) && info.page_size <= info.size);
     int slot = ivs_participant_claim(memory, 5, 6);
     CHECK(slot >= -ENOSPC && slot < (int)IVS_PARTICIPANTS);
     for (int i = -1; i <= (int)IVS_PARTICIPANTS; i += 13)
@@ -234,7 +230,7 @@ static bool ring_use(unsigned char *memory, uint32_t length)
     CHECK(fault >= 0 && fault < IVS_FAULT_COUNT);
     if (fault != IVS_OK)
         return false;
-    CHECK(power_of_two(info.size) && info.capacity < info.size && info.elem_size > 0 && info.elem_size % 4 == 0);
+    CHECK(ivs_is_power_of_two(info.size) && info.capacity < info.size && info.elem_size > 0 && info.elem_size % 4 == 0);
     REQUIRE((wide)sizeof(struct ivs_ring_shared) + (wide)info.size * info.elem_size <= length);
     char text[64];
     unsigned char *objects = calloc(5, info.elem_size);
@@ -261,7 +257,7 @@ static const struct fuzz_field pool_fields[] = {
     FUZZ_FIELD(ivs_mempool_shared, private_size), FUZZ_FIELD(ivs_mempool_shared, mbuf_version),
     FUZZ_FIELD(ivs_mempool_shared, taken), FUZZ_FIELD(ivs_mempool_shared, returned),
     FUZZ_FIELD(ivs_mempool_shared, slots), {sizeof(struct ivs_mempool_shared), 8}, /* bitmap */
-    {256, 4}, {264, 8}, {272, 8}, {320, 4}, {324, 4}, /* the first cache: len, taken, returned, two indices */
+    {256, 4}, {264, 8}, {272, 8}, {320, 4}, {324, 4}, /* first cache: len, taken, returned, two indices */
 };
 
 static uint32_t pool_make(unsigned char *image, uint64_t *seed)
@@ -285,7 +281,7 @@ static void pool_seal(unsigned char *image, uint32_t length)
         ((struct ivs_mempool_shared *)(void *)image)->crc = identity(image, holes, 2);
 }
 
-static void work_pool(struct ivs_mempool *pool, uint32_t n)
+static void exercise_pool(struct ivs_mempool *pool, uint32_t n)
 {
     uint32_t objects[8];
     uint16_t *where = malloc((size_t)n * sizeof(*where));
@@ -318,12 +314,12 @@ static bool pool_use(unsigned char *memory, uint32_t length)
     struct ivs_mempool *pool = malloc(ivs_mempool_handle_size(info.cache_size));
     REQUIRE(pool != NULL);
     ivs_mempool_attach(pool, memory, &info);
-    work_pool(pool, info.n);
+    exercise_pool(pool, info.n);
     free(pool);
     return true;
 }
 
-/* ---- all of them ----------------------------------------------------------------------------------------------- */
+/* ---- main ------------------------------------------------------------------------------------------------------ */
 
 static const struct fuzz_target targets[] = {
     {"table", FIELDS(table_fields), table_make, table_seal, table_use},
@@ -345,7 +341,7 @@ int main(int argc, char **argv)
         fuzz_each_field(t, &seed);
         uint64_t accepted = fuzz_random(t, inputs / TARGETS, &seed);
         CHECK(inputs / TARGETS < 1000 || (accepted > inputs / TARGETS / 100 && accepted < inputs / TARGETS));
-        fuzz_while_spoilt(t, inputs / TARGETS / 4, &seed);
+        fuzz_concurrently(t, inputs / TARGETS / 4, &seed);
         printf("%s: %llu inputs, %llu of the random ones accepted\n", t->name, (unsigned long long)fuzz_now.number,
                (unsigned long long)accepted);
     }

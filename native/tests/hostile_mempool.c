@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* hostile_mempool.c: a pool is worked while somebody writes nonsense over its header, bitmap, caches and objects.
+/* hostile_mempool.c: operations on a mempool while its header, bitmap, caches and objects are overwritten.
  *
  *   hostile_mempool [SEED]      as hostile_ring
  */
@@ -13,10 +13,10 @@
 struct victim {
     struct pool_kit k;
     struct ivs_mempool *p[2]; /* with and without a slot */
-    uint32_t *held;           /* exactly MOST */
+    uint32_t *held;           /* MOST indices */
     uint32_t n_held;
-    uint16_t *where; /* exactly n */
-    size_t busy;     /* all but the objects */
+    uint16_t *where; /* n values */
+    size_t busy;     /* bytes before the objects: overwritten more often */
 };
 
 static void make(struct victim *v, uint64_t *seed)
@@ -65,7 +65,7 @@ static void put(struct victim *v, struct ivs_mempool *p, uint32_t n)
     v->n_held -= n;
 }
 
-/* Indices that lie in the pool itself, where they change at any moment. */
+/* Puts indices from an array inside the pool, which a peer may change at any time. */
 static void put_from_shared(struct victim *v, struct ivs_mempool *p, uint32_t n)
 {
     n = n < v->k.bytes / 4 ? n : (uint32_t)(v->k.bytes / 4);

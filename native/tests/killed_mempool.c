@@ -1,37 +1,37 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* killed_mempool.c: a pool one of whose participants is killed between any two instructions of an operation.
+/* killed_mempool.c: a participant is killed between any two instructions of an operation.
  *
- * All others go on: nothing they hold or may take changes, the audit finds each object at most once (free, in a cache,
- * or in the dead one's hand), no rightful put is refused, and who takes over the dead one's slot has what it had cached.
+ * The others continue: their objects do not change, the audit finds each object at most once (free, cached, or in use
+ * by the dead participant), no valid put is rejected, and the successor in the dead participant's slot adopts its cache.
  */
 #include "killed.h"
 #include "pool_kit.h"
 
-#define OBJECTS 150u /* some words of the bitmap, one of them not full */
+#define OBJECTS 150u /* three words of the bitmap, the last one partly used */
 #define CACHE 8u
 #define SURVIVOR 0
 #define VICTIM 1
-#define SURVIVORS_HAND 10u
-#define VICTIMS_HAND 20u
-#define MOST 32u /* more than any operation here takes */
+#define SURVIVOR_OBJECTS 10u
+#define VICTIM_OBJECTS 20u
+#define MOST 32u /* more than any operation below gets */
 
 struct scene {
     struct pool_kit pool;
     struct ivs_mempool *survivor;
     struct ivs_mempool *victim;
-    uint32_t mine[SURVIVORS_HAND];
-    uint32_t hand[VICTIMS_HAND]; /* the victim's: 40 and 41, then scattered */
+    uint32_t mine[SURVIVOR_OBJECTS]; /* used by the survivor */
+    uint32_t hand[VICTIM_OBJECTS]; /* used by the victim: 40 and 41, then scattered ones */
     const struct operation *operation;
-    uint16_t before[OBJECTS]; /* the audit, before the victim's operation */
+    uint16_t before[OBJECTS]; /* result of the audit before the victim's operation */
 };
 
 struct operation {
     const char *name;
     void (*work)(struct scene *s);
-    uint32_t loses; /* objects that can be in the dead one's hand in addition to those it held */
+    uint32_t loses; /* objects that the kill may leave in use, in addition to VICTIM_OBJECTS */
 };
 
-/* ---- what the victim does --------------------------------------------------------------------------------------- */
+/* ---- operations of the victim ------------------------------------------------------------------------------------ */
 
 static void get(struct scene *s, uint32_t n)
 {
@@ -44,21 +44,21 @@ static void get_4(struct scene *s) { get(s, 4); }
 static void get_6(struct scene *s) { get(s, 6); }
 static void get_30(struct scene *s) { get(s, 30); }
 static void put_1(struct scene *s) { (void)ivs_mempool_put_bulk(s->victim, s->hand + 5, 1); }
-static void put_2_in_a_row(struct scene *s) { (void)ivs_mempool_put_bulk(s->victim, s->hand, 2); }
+static void put_run_of_2(struct scene *s) { (void)ivs_mempool_put_bulk(s->victim, s->hand, 2); }
 static void put_11(struct scene *s) { (void)ivs_mempool_put_bulk(s->victim, s->hand + 2, 11); }
-static void put_all(struct scene *s) { (void)ivs_mempool_put_bulk(s->victim, s->hand, VICTIMS_HAND); }
+static void put_all(struct scene *s) { (void)ivs_mempool_put_bulk(s->victim, s->hand, VICTIM_OBJECTS); }
 static void leave(struct scene *s) { ivs_mempool_leave(s->victim); }
 static void join_again(struct scene *s) { ivs_mempool_join(s->victim, VICTIM); }
 
-/* With a cache of 8 that holds 5: a get of 1 or 4 comes out of it, 6 fills it first, 30 goes past it; a put of 1 or 2
- * goes into it, 11 empties it first, 20 goes past it. */
+/* The cache has size 8 and contains 5 objects. A get of 1 or 4 uses the cache, of 6 refills it, of 30 bypasses it. A
+ * put of 1 or 2 uses the cache, of 11 flushes it, of 20 bypasses it. */
 static const struct operation operations[] = {
     {"get 1", get_1, 1},
     {"get 4", get_4, 4},
     {"get 6", get_6, 6 + 2 * CACHE},
     {"get 30", get_30, 30},
     {"put 1", put_1, 0},
-    {"put 2 in a row", put_2_in_a_row, 0},
+    {"put run of 2", put_run_of_2, 0},
     {"put 11", put_11, CACHE},
     {"put 20", put_all, CACHE},
     {"leave", leave, CACHE},
@@ -71,32 +71,32 @@ static void operate(void *subject)
     s->operation->work(s);
 }
 
-/* ---- the stage --------------------------------------------------------------------------------------------------- */
+/* ---- set-up ------------------------------------------------------------------------------------------------------ */
 
-static void take_by_the_victim(struct scene *s)
+static void get_victim_objects(struct scene *s)
 {
     uint32_t all[OBJECTS], others[OBJECTS], n = 0, kept = 0;
-    REQUIRE(ivs_mempool_get_bulk(s->survivor, s->mine, SURVIVORS_HAND) == (int)SURVIVORS_HAND);
+    REQUIRE(ivs_mempool_get_bulk(s->survivor, s->mine, SURVIVOR_OBJECTS) == (int)SURVIVOR_OBJECTS);
     while (ivs_mempool_get_bulk(s->victim, all + n, 1) == 1)
         n++;
     for (uint32_t i = 0; i < n; i++) {
-        if (kept < VICTIMS_HAND && (all[i] == 40 || all[i] == 41 || (kept >= 2 && all[i] % 3 == 0)))
+        if (kept < VICTIM_OBJECTS && (all[i] == 40 || all[i] == 41 || (kept >= 2 && all[i] % 3 == 0)))
             s->hand[kept++] = all[i];
         else
             others[i - kept] = all[i];
     }
-    REQUIRE(kept == VICTIMS_HAND);
+    REQUIRE(kept == VICTIM_OBJECTS);
     REQUIRE(ivs_mempool_put_bulk(s->victim, others, n - kept) == (int)(n - kept));
 }
 
-/* The victim has taken and put back, and its cache, where there is one, holds 5. */
+/* Both participants use objects; the cache of the victim, if there is one, contains 5. */
 static void set_scene(struct scene *s)
 {
     memset(s->pool.memory, 0, s->pool.bytes);
     REQUIRE(ivs_mempool_create(s->pool.memory, s->pool.bytes, &s->pool.info) == 0);
     s->survivor = pool_attach(&s->pool, SURVIVOR);
     s->victim = pool_attach(&s->pool, VICTIM);
-    take_by_the_victim(s);
+    get_victim_objects(s);
     if (s->pool.info.cache_size != 0) {
         uint32_t some[MOST];
         while (s->victim->cached != 5) {
@@ -118,14 +118,14 @@ static void strike_scene(struct scene *s)
 
 static bool is_mine(const struct scene *s, uint32_t object)
 {
-    for (uint32_t i = 0; i < SURVIVORS_HAND; i++)
+    for (uint32_t i = 0; i < SURVIVOR_OBJECTS; i++)
         if (s->mine[i] == object)
             return true;
     return false;
 }
 
-/* Each object is in one place at most, and nothing of the survivor's has changed. Returns how many nobody has but the
- * survivor and the dead, and which. */
+/* Checks that each object is in at most one place, and that those of the survivor have not changed. Returns the number
+ * of objects that only the victim can have used, and writes them to `lost`. */
 static uint32_t audit(struct scene *s, uint32_t *lost)
 {
     uint16_t where[OBJECTS];
@@ -141,20 +141,20 @@ static uint32_t audit(struct scene *s, uint32_t *lost)
         else if (where[object] == IVS_HELD_BY_NOBODY_SEEN)
             lost[n++] = object;
     }
-    CHECK(n <= VICTIMS_HAND + s->operation->loses);
-    CHECK_EQ(ivs_mempool_available(s->survivor), OBJECTS - SURVIVORS_HAND - n);
+    CHECK(n <= VICTIM_OBJECTS + s->operation->loses);
+    CHECK_EQ(ivs_mempool_available(s->survivor), OBJECTS - SURVIVOR_OBJECTS - n);
     return n;
 }
 
-/* The survivor and who takes over the dead one's slot get, one after the other, all that is to be had: each once, and
- * none that is lost. Returns how many, all of which are in `taken`. */
-static uint32_t take_what_is_there(struct scene *s, struct ivs_mempool *heir, uint32_t *taken)
+/* Survivor and successor get all available objects in turn: each once, and none that the survivor uses. Returns their
+ * number and writes them to `taken`. */
+static uint32_t get_all(struct scene *s, struct ivs_mempool *successor, uint32_t *taken)
 {
     bool seen[OBJECTS] = {false};
     uint32_t n = 0;
     for (int i = 0; i < 2; i++) {
         uint32_t object;
-        while (ivs_mempool_get_bulk(i == 0 ? s->survivor : heir, &object, 1) == 1) {
+        while (ivs_mempool_get_bulk(i == 0 ? s->survivor : successor, &object, 1) == 1) {
             REQUIRE(object < OBJECTS);
             CHECK(!seen[object] && !is_mine(s, object));
             seen[object] = true;
@@ -174,21 +174,21 @@ static void survive(struct scene *s)
 {
     uint32_t lost[OBJECTS], taken[OBJECTS];
     uint32_t n_lost = audit(s, lost);
-    put_each(s->survivor, s->mine, SURVIVORS_HAND / 2); /* with the slot still the dead one's */
-    struct ivs_mempool *heir = pool_attach(&s->pool, VICTIM);
-    put_each(heir, s->mine + SURVIVORS_HAND / 2, SURVIVORS_HAND / 2);
-    memset(s->mine, 0xff, sizeof(s->mine)); /* are free now */
-    uint32_t n = take_what_is_there(s, heir, taken);
+    put_each(s->survivor, s->mine, SURVIVOR_OBJECTS / 2); /* before the slot is adopted */
+    struct ivs_mempool *successor = pool_attach(&s->pool, VICTIM);
+    put_each(successor, s->mine + SURVIVOR_OBJECTS / 2, SURVIVOR_OBJECTS / 2);
+    memset(s->mine, 0xff, sizeof(s->mine)); /* these objects are free now */
+    uint32_t n = get_all(s, successor, taken);
     CHECK_EQ(n, OBJECTS - n_lost);
     put_each(s->survivor, taken, n);
-    put_each(heir, lost, n_lost); /* as who has read the audit does */
-    ivs_mempool_leave(heir);
+    put_each(successor, lost, n_lost); /* as a caller does after an audit */
+    ivs_mempool_leave(successor);
     ivs_mempool_leave(s->survivor);
     CHECK_EQ(pool_free_bits(&s->pool), OBJECTS);
-    free(heir);
+    free(successor);
 }
 
-/* ---- each operation, with and without cache ---------------------------------------------------------------------- */
+/* ---- all operations, with and without cache ---------------------------------------------------------------------- */
 
 static void kill_at_each_point(struct scene *s)
 {

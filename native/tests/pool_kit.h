@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* pool_kit.h: mempools for tests: made, attached by as many handles as wanted. */
+/* pool_kit.h: create mempools and attach handles to them. */
 #ifndef POOL_KIT_H
 #define POOL_KIT_H
 
@@ -39,7 +39,7 @@ static inline void pool_free(struct pool_kit *k)
     k->memory = NULL;
 }
 
-/* A handle in memory of exactly its size. Without a slot if `slot` is negative. */
+/* Returns a handle in memory of its exact size (for sanitizers); without a slot if `slot` is negative. */
 static inline struct ivs_mempool *pool_attach(struct pool_kit *k, int slot)
 {
     struct ivs_mempool_info info;
@@ -58,7 +58,7 @@ static inline struct ivs_mempool_cache *pool_record(struct pool_kit *k, uint32_t
     return (struct ivs_mempool_cache *)(void *)(caches + (size_t)slot * k->memory->cache_stride);
 }
 
-/* Free objects in the bitmap alone. */
+/* Returns the number of free objects in the bitmap, not in caches. */
 static inline uint32_t pool_free_bits(struct pool_kit *k)
 {
     const uint64_t *words = (const uint64_t *)(const void *)((char *)k->memory + k->memory->bitmap_offset);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* stress_mempool.c: workers take, stamp, hand on and put back objects of one pool at once; free anywhere.
+/* stress_mempool.c: concurrent workers get, mark, pass on and put objects of one mempool.
  *
  *   stress_mempool CACHE_SIZE threads|processes [CYCLES]
  *
- * A worker writes its mark into each object it takes, which must be unmarked then and must still bear the mark when it
- * lets go. Half of the objects go through a ring to whoever takes them out there. At the end the audit must find each
- * object once.
+ * A worker writes its mark to each object that it gets. The object must have been unmarked, and must still have the
+ * mark when the worker puts it. Half of the objects are passed to other workers through a ring. At the end, the audit must
+ * find each object exactly once.
  */
 #include "crew.h"
 #include "pool_kit.h"
@@ -18,26 +18,26 @@
 
 struct object {
     _Atomic uint64_t mark; /* 0: in the pool; else worker + 1, or IN_RING */
-    uint64_t payload;      /* not atomic: that get and put order it is part of what is tested */
+    uint64_t payload;      /* not atomic: get and put must order its accesses (ThreadSanitizer) */
 };
 #define IN_RING UINT64_C(0xffffffff)
 
 struct stage {
     struct pool_kit pool;
     struct kit ring;
-    uint32_t cycles; /* of each worker */
+    uint32_t cycles; /* per worker */
 };
 
-/* The three ways of an object; `from` and `to` are marks. */
-static void change_hands(struct ivs_mempool *p, uint32_t index, uint64_t from, uint64_t to)
+/* Changes the mark of an object, which must be `from`. */
+static void change_mark(struct ivs_mempool *p, uint32_t index, uint64_t from, uint64_t to)
 {
     REQUIRE(index < OBJECTS);
     struct object *o = (struct object *)(void *)(p->objects + (size_t)index * p->elt_stride);
-    uint64_t was = from;
+    uint64_t mark = from;
     if (from == 0)
         o->payload = to;
-    CHECK(atomic_compare_exchange_strong_explicit(&o->mark, &was, to, memory_order_relaxed, memory_order_relaxed));
-    CHECK_EQ(was, from);
+    CHECK(atomic_compare_exchange_strong_explicit(&o->mark, &mark, to, memory_order_relaxed, memory_order_relaxed));
+    CHECK_EQ(mark, from);
 }
 
 static void get_some(struct ivs_mempool *p, uint64_t me, uint32_t n, uint32_t *held, uint32_t *n_held)
@@ -45,7 +45,7 @@ static void get_some(struct ivs_mempool *p, uint64_t me, uint32_t n, uint32_t *h
     int got = ivs_mempool_get_bulk(p, held + *n_held, n);
     REQUIRE(got == 0 || got == (int)n);
     for (int i = 0; i < got; i++)
-        change_hands(p, held[*n_held + (uint32_t)i], 0, me);
+        change_mark(p, held[*n_held + (uint32_t)i], 0, me);
     *n_held += (uint32_t)got;
 }
 
@@ -53,34 +53,34 @@ static void put_some(struct ivs_mempool *p, uint64_t me, uint32_t n, uint32_t *h
 {
     *n_held -= n;
     for (uint32_t i = 0; i < n; i++)
-        change_hands(p, held[*n_held + i], me, 0);
+        change_mark(p, held[*n_held + i], me, 0);
     CHECK_EQ(ivs_mempool_put_bulk(p, held + *n_held, n), n);
 }
 
-static void give_away(struct ivs_mempool *p, struct ivs_ring *r, uint64_t me, uint32_t n, uint32_t *held,
+static void enqueue_some(struct ivs_mempool *p, struct ivs_ring *r, uint64_t me, uint32_t n, uint32_t *held,
                       uint32_t *n_held)
 {
     *n_held -= n;
     for (uint32_t i = 0; i < n; i++)
-        change_hands(p, held[*n_held + i], me, IN_RING);
+        change_mark(p, held[*n_held + i], me, IN_RING);
     int done = ivs_ring_enqueue_burst(r, held + *n_held, 4, n, NULL);
-    REQUIRE(done == (int)n); /* the ring holds as many as there are objects */
+    REQUIRE(done == (int)n); /* the ring has room for all objects */
 }
 
-static void take_over(struct ivs_mempool *p, struct ivs_ring *r, uint64_t me, uint32_t n, uint32_t *held,
+static void dequeue_some(struct ivs_mempool *p, struct ivs_ring *r, uint64_t me, uint32_t n, uint32_t *held,
                       uint32_t *n_held)
 {
     int got = ivs_ring_dequeue_burst(r, held + *n_held, 4, n, NULL);
     REQUIRE(got >= 0);
     for (int i = 0; i < got; i++)
-        change_hands(p, held[*n_held + (uint32_t)i], IN_RING, me);
+        change_mark(p, held[*n_held + (uint32_t)i], IN_RING, me);
     *n_held += (uint32_t)got;
 }
 
 static void work(uint32_t number, void *shared)
 {
     struct stage *s = shared;
-    struct ivs_mempool *p = pool_attach(&s->pool, number == 0 ? -1 : (int)number); /* one without a slot */
+    struct ivs_mempool *p = pool_attach(&s->pool, number == 0 ? -1 : (int)number); /* worker 0 has no slot */
     struct ivs_ring r;
     struct ivs_ring_info info;
     uint32_t held[OBJECTS], n_held = 0;
@@ -93,19 +93,19 @@ static void work(uint32_t number, void *shared)
         if (choice == 0 && n_held + n <= OBJECTS)
             get_some(p, me, n, held, &n_held);
         else if (choice == 1 && n_held + n <= OBJECTS)
-            take_over(p, &r, me, n, held, &n_held);
+            dequeue_some(p, &r, me, n, held, &n_held);
         else if (choice == 2 && n <= n_held)
             put_some(p, me, n, held, &n_held);
         else if (choice == 3 && n <= n_held)
-            give_away(p, &r, me, n, held, &n_held);
+            enqueue_some(p, &r, me, n, held, &n_held);
     }
     put_some(p, me, n_held, held, &n_held);
     ivs_mempool_leave(p);
     free(p);
 }
 
-/* What is still in the ring goes back; then each object is found once, and the books agree. */
-static void settle(struct stage *s)
+/* Puts the objects that are still in the ring; then checks that each object is free and that the counters agree. */
+static void check_pool(struct stage *s)
 {
     struct ivs_mempool *p = pool_attach(&s->pool, -1);
     uint32_t object;
@@ -115,7 +115,7 @@ static void settle(struct stage *s)
     kit_attach(&s->ring, &s->ring.r);
     while (ivs_ring_dequeue_bulk(&s->ring.r, &object, 4, 1, NULL) == 1) {
         n_held = 1;
-        change_hands(p, object, IN_RING, 99);
+        change_mark(p, object, IN_RING, 99);
         put_some(p, 99, 1, &object, &n_held);
     }
     CHECK_EQ(ivs_mempool_audit(p, where), 0);
@@ -138,6 +138,6 @@ int main(int argc, char **argv)
     s->ring.memory = crew_memory(s->ring.bytes);
     REQUIRE(ivs_ring_create(s->ring.memory, s->ring.bytes, &s->ring.info) == 0);
     crew_run(argv[2], WORKERS, work, s);
-    settle(s);
+    check_pool(s);
     return check_result();
 }

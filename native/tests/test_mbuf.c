@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test_mbuf.c: packets in C: the rules in short, and headers full of random bytes, before and while packets are worked.
- * The pool's memory is exactly as large as it has to be, so that a sanitizer sees a step beyond it. */
+/* test_mbuf.c: chains, clones and reference counts; and hostile headers, changed before and during operations. The
+ * pool's memory has its exact size, so that a sanitizer detects accesses beyond it. */
 #include "mbuf.h"
 
 #include "pool_kit.h"
@@ -58,7 +58,7 @@ static bool reads(struct packets *k, uint32_t index, const char *text)
            ivs_mbuf_read(k->p, index, 0, length, found) == 0 && strcmp(found, text) == 0;
 }
 
-static void test_chains_and_clones(void)
+static void test_chain_clone_copy_linearize_free(void)
 {
     struct packets k;
     packets_make(&k);
@@ -68,7 +68,7 @@ static void test_chains_and_clones(void)
     REQUIRE(clone >= 0);
     CHECK(reads(&k, (uint32_t)clone, "one two"));
     CHECK_EQ(ivs_mbuf_free(k.p, head), 1);
-    CHECK_EQ(ivs_mempool_available(k.p), N - 4); /* the clone holds the buffers */
+    CHECK_EQ(ivs_mempool_available(k.p), N - 4); /* the clone keeps the buffers */
     CHECK_EQ(ivs_mbuf_linearize(k.p, (uint32_t)clone), 0);
     CHECK(reads(&k, (uint32_t)clone, "one two"));
     CHECK_EQ(ivs_mempool_available(k.p), N - 2);
@@ -82,7 +82,7 @@ static void test_chains_and_clones(void)
     packets_free(&k);
 }
 
-static void test_what_cannot_be_a_pool(void)
+static void test_create_invalid_info_returns_error(void)
 {
     struct packets k;
     packets_make(&k);
@@ -96,7 +96,7 @@ static void test_what_cannot_be_a_pool(void)
     CHECK_EQ(ivs_mbuf_pool_create(k.kit.memory, k.kit.bytes, &info), -EINVAL);
     info.private_size = PRIVATE;
     CHECK_EQ(ivs_mbuf_pool_create(k.kit.memory, k.kit.bytes - 1, &info), -ENOSPC);
-    k.kit.memory->mbuf_version = 2; /* seen by its CRC, and if that were right, by itself */
+    k.kit.memory->mbuf_version = 2; /* detected by the CRC; with a valid CRC, IVS_FAULT_VERSION */
     CHECK_EQ(ivs_mempool_check(k.kit.memory, k.kit.bytes, &info), IVS_FAULT_CRC);
     packets_free(&k);
 }
@@ -108,8 +108,8 @@ struct sharer {
     uint32_t packet;
 };
 
-/* Clones a packet of all and frees the clone; the last one of all to let go frees the packet. */
-static void *share(void *argument)
+/* Repeatedly clones the shared packet and frees the clone; the last thread to drop its reference frees the packet. */
+static void *clone_and_free(void *argument)
 {
     struct sharer *s = argument;
     for (uint32_t i = 0; i < ROUNDS / 10; i++) {
@@ -123,7 +123,7 @@ static void *share(void *argument)
     return NULL;
 }
 
-static void test_references_of_many_threads(void)
+static void test_concurrent_clones_keep_reference_counts(void)
 {
     struct packets k;
     pthread_t threads[THREADS];
@@ -134,7 +134,7 @@ static void test_references_of_many_threads(void)
     CHECK_EQ(ivs_mbuf_refcnt_update_all(k.p, packet, THREADS - 1), 0);
     for (int i = 0; i < THREADS; i++) {
         sharers[i] = (struct sharer){.p = pool_attach(&k.kit, i + 1), .packet = packet};
-        REQUIRE(pthread_create(&threads[i], NULL, share, &sharers[i]) == 0);
+        REQUIRE(pthread_create(&threads[i], NULL, clone_and_free, &sharers[i]) == 0);
     }
     for (int i = 0; i < THREADS; i++) {
         REQUIRE(pthread_join(threads[i], NULL) == 0);
@@ -160,7 +160,7 @@ static void wait_for(const _Atomic uint32_t *number, uint32_t value)
         sched_yield();
 }
 
-static void *free_too(void *argument)
+static void *free_in_step(void *argument)
 {
     struct pair *pair = argument;
     for (uint32_t round = 1; round <= ROUNDS / 20; round++) {
@@ -171,14 +171,14 @@ static void *free_too(void *argument)
     return NULL;
 }
 
-/* Two that drop the last two references at the same moment: one of them puts the mbuf back. */
-static void test_the_last_two_references(void)
+/* Two threads drop the last two references at the same time: exactly one of them puts the mbuf. */
+static void test_concurrent_last_drops_free_mbuf_once(void)
 {
     struct packets k;
     pthread_t thread;
     packets_make(&k);
     struct pair pair = {.p = pool_attach(&k.kit, 1)};
-    REQUIRE(pthread_create(&thread, NULL, free_too, &pair) == 0);
+    REQUIRE(pthread_create(&thread, NULL, free_in_step, &pair) == 0);
     for (uint32_t round = 1; round <= ROUNDS / 20; round++) {
         uint32_t packet = add_packet(&k, "x");
         CHECK_EQ(ivs_mbuf_refcnt_update(k.p, packet, 1), 2);
@@ -193,10 +193,10 @@ static void test_the_last_two_references(void)
     packets_free(&k);
 }
 
-/* ---- a hostile peer ---------------------------------------------------------------------------------------------- */
+/* ---- hostile peer ------------------------------------------------------------------------------------------------ */
 
-/* Fields that matter get values that matter; else any byte of a header changes. */
-static void spoil(const struct ivs_mempool *p, uint64_t *seed)
+/* Changes a field that operations depend on to a value near its limits, or any byte of a header. */
+static void corrupt(const struct ivs_mempool *p, uint64_t *seed)
 {
     struct ivs_mbuf *m = ivs_mbuf_at(p, check_random(seed) % N);
     uint32_t value = check_random(seed);
@@ -221,10 +221,10 @@ static void spoil(const struct ivs_mempool *p, uint64_t *seed)
     }
 }
 
-static void is_inside(const struct ivs_mempool *p, int64_t place, uint32_t length)
+static void check_place(const struct ivs_mempool *p, int64_t place, uint32_t length)
 {
     CHECK(place < 0 || (uint64_t)place + length <= (uint64_t)N * p->elt_stride);
-    if (place >= 0) /* a sanitizer sees where this goes */
+    if (place >= 0) /* a sanitizer checks the range */
         memset(p->objects + place, 0x5a, length);
 }
 
@@ -275,11 +275,11 @@ static int any_operation(struct ivs_mempool *p, uint64_t *seed)
         (void)ivs_mbuf_check(p, index, 1, &reason);
         return (int)ivs_mbuf_copy(p, index, length, UINT32_MAX);
     }
-    is_inside(p, result, length);
+    check_place(p, result, length);
     return result < 0 ? (int)result : 0;
 }
 
-static bool is_a_result(int result)
+static bool is_documented(int result)
 {
     switch (result) {
     case -EINVAL:
@@ -294,7 +294,7 @@ static bool is_a_result(int result)
     }
 }
 
-/* Frees what there is by hand, so that a run does not end with an empty pool. */
+/* Puts all mbufs, so that later operations can allocate again. */
 static void collect(struct ivs_mempool *p)
 {
     for (uint32_t index = 0; index < N; index++)
@@ -305,18 +305,18 @@ static void collect(struct ivs_mempool *p)
     ivs_mempool_flush(p);
 }
 
-static void work(struct ivs_mempool *p, uint64_t *seed, uint32_t rounds, bool spoiling)
+static void work(struct ivs_mempool *p, uint64_t *seed, uint32_t rounds, bool corrupting)
 {
     for (uint32_t i = 0; i < rounds; i++) {
-        if (spoiling && i % 2 == 0)
-            spoil(p, seed);
-        CHECK(is_a_result(any_operation(p, seed)));
+        if (corrupting && i % 2 == 0)
+            corrupt(p, seed);
+        CHECK(is_documented(any_operation(p, seed)));
         if (i % 512 == 0)
             collect(p);
     }
 }
 
-static void test_random_headers(void)
+static void test_random_headers_return_documented_errors(void)
 {
     struct packets k;
     uint64_t seed = 88172645463325252u;
@@ -335,12 +335,12 @@ static void *attack(void *argument)
     struct attacker *a = argument;
     uint64_t seed = 1234567;
     while (!atomic_load(&a->stop))
-        spoil(a->p, &seed);
+        corrupt(a->p, &seed);
     return NULL;
 }
 
-/* The same while another thread writes: what was checked must be what is used. */
-static void test_headers_that_change_meanwhile(void)
+/* Another thread changes headers at the same time: each field must be loaded only once. */
+static void test_concurrently_changed_headers_return_documented_errors(void)
 {
     struct packets k;
     uint64_t seed = 362436069u;
@@ -354,21 +354,21 @@ static void test_headers_that_change_meanwhile(void)
     packets_free(&k);
 }
 
-/* Headers are for one thread at a time: what an attacker does to them is a data race, and meant. */
+/* A header belongs to one thread at a time: the attacker causes intended data races. */
 #ifdef IVS_TSAN
-#define ATTACK_MEANWHILE 0
+#define ATTACK_CONCURRENTLY 0
 #else
-#define ATTACK_MEANWHILE 1
+#define ATTACK_CONCURRENTLY 1
 #endif
 
 int main(void)
 {
-    RUN(test_chains_and_clones);
-    RUN(test_what_cannot_be_a_pool);
-    RUN(test_references_of_many_threads);
-    RUN(test_the_last_two_references);
-    RUN(test_random_headers);
-    if (ATTACK_MEANWHILE)
-        RUN(test_headers_that_change_meanwhile);
+    RUN(test_chain_clone_copy_linearize_free);
+    RUN(test_create_invalid_info_returns_error);
+    RUN(test_concurrent_clones_keep_reference_counts);
+    RUN(test_concurrent_last_drops_free_mbuf_once);
+    RUN(test_random_headers_return_documented_errors);
+    if (ATTACK_CONCURRENTLY)
+        RUN(test_concurrently_changed_headers_return_documented_errors);
     return check_result();
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test_mempool.c: what one thread sees of a mempool, and what is left when a participant goes or dies. */
+/* test_mempool.c: get, put, caches and counts of a mempool, and the adoption of slots of dead participants. */
 #include "pool_kit.h"
 
-static void test_all_objects_once(void)
+static void test_get_returns_each_object_once(void)
 {
     static const uint32_t sizes[] = {1, 2, 63, 64, 65, 1000};
     for (uint32_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
@@ -32,7 +32,7 @@ static void test_all_objects_once(void)
     }
 }
 
-static void test_bulk_is_all_or_nothing(void)
+static void test_get_bulk_takes_all_or_none(void)
 {
     for (uint32_t cache = 0; cache <= 16; cache += 16) {
         struct pool_kit k;
@@ -54,9 +54,9 @@ static void test_bulk_is_all_or_nothing(void)
     }
 }
 
-/* DPDK's rule: a put that would fill the cache beyond one and a half times its size empties it first, and a get that
- * finds too few leaves cache_size objects behind. */
-static void test_flush_threshold(void)
+/* As in DPDK: a put that would exceed 1.5 * cache_size flushes the cache first; a get that refills the cache leaves
+ * cache_size objects in it. */
+static void test_put_above_flush_threshold_flushes_cache(void)
 {
     struct pool_kit k;
     uint32_t objects[64];
@@ -68,12 +68,12 @@ static void test_flush_threshold(void)
     CHECK_EQ(atomic_load(&record->len), 16);
     CHECK_EQ(pool_free_bits(&k), 200 - 8 - 16);
     CHECK_EQ(ivs_mempool_put_bulk(p, objects, 8), 8);
-    CHECK_EQ(atomic_load(&record->len), 24); /* the threshold, and not beyond it */
+    CHECK_EQ(atomic_load(&record->len), 24); /* equal to the threshold: not flushed */
     CHECK_EQ(ivs_mempool_get_bulk(p, objects, 20), 20);
     CHECK_EQ(atomic_load(&record->len), 4);
     CHECK_EQ(ivs_mempool_put_bulk(p, objects, 20), 20);
     CHECK_EQ(atomic_load(&record->len), 24);
-    CHECK_EQ(ivs_mempool_get_bulk(p, objects, 40), 40); /* more than a cache: all of it goes past the cache */
+    CHECK_EQ(ivs_mempool_get_bulk(p, objects, 40), 40); /* more than cache_size: bypasses the cache */
     CHECK_EQ(ivs_mempool_put_bulk(p, objects, 10), 10);
     CHECK_EQ(ivs_mempool_put_bulk(p, objects + 10, 14), 14);
     CHECK_EQ(atomic_load(&record->len), 24);
@@ -85,30 +85,33 @@ static void test_flush_threshold(void)
     pool_free(&k);
 }
 
-static void test_faulty_puts(void)
+static void test_invalid_put_returns_einval_and_fault(void)
 {
     for (uint32_t cache = 0; cache <= 16; cache += 16) {
         struct pool_kit k;
         uint32_t objects[4];
         pool_make(&k, 100, 8, cache);
         struct ivs_mempool *p = pool_attach(&k, 0);
-        uint32_t none = 0;
-        CHECK_EQ(ivs_mempool_put_bulk(p, &none, 1), -EINVAL); /* nothing is out */
+        uint32_t first = 0;
+        CHECK_EQ(ivs_mempool_put_bulk(p, &first, 1), -EINVAL); /* no object is in use */
+        CHECK_EQ(p->fault, IVS_FAULT_NOT_OUT);
         CHECK_EQ(ivs_mempool_get_bulk(p, objects, 3), 3);
         objects[3] = 100;
-        CHECK_EQ(ivs_mempool_put_bulk(p, objects, 4), -EINVAL); /* 100 is no object; and none was put back */
+        CHECK_EQ(ivs_mempool_put_bulk(p, objects, 4), -EINVAL); /* 4 objects, but 3 are in use: none is put */
+        CHECK_EQ(p->fault, IVS_FAULT_NOT_OUT);
         objects[3] = 0xffffffffu;
         CHECK_EQ(ivs_mempool_put_bulk(p, &objects[3], 1), -EINVAL);
+        CHECK_EQ(p->fault, IVS_FAULT_OBJECT);
         CHECK_EQ(ivs_mempool_available(p), 97);
         CHECK_EQ(ivs_mempool_put_bulk(p, objects, 3), 3);
-        CHECK_EQ(ivs_mempool_put_bulk(p, objects, 1), -EINVAL); /* more than are out */
+        CHECK_EQ(ivs_mempool_put_bulk(p, objects, 1), -EINVAL); /* more than are in use */
         CHECK_EQ(ivs_mempool_available(p), 100);
         free(p);
         pool_free(&k);
     }
 }
 
-static void test_double_put(void)
+static void test_double_put_without_cache_returns_ealready(void)
 {
     struct pool_kit k;
     uint32_t objects[3], twice[3];
@@ -117,7 +120,7 @@ static void test_double_put(void)
     CHECK_EQ(ivs_mempool_get_bulk(p, objects, 3), 3);
     CHECK_EQ(ivs_mempool_put_bulk(p, objects, 1), 1);
     CHECK_EQ(ivs_mempool_put_bulk(p, objects, 1), -EALREADY);
-    CHECK_EQ(ivs_mempool_out(p), 2); /* counted once */
+    CHECK_EQ(ivs_mempool_out(p), 2); /* the double put is not counted */
     twice[0] = twice[1] = objects[1];
     CHECK_EQ(ivs_mempool_put_bulk(p, twice, 2), -EALREADY);
     CHECK_EQ(ivs_mempool_available(p), 99);
@@ -128,8 +131,8 @@ static void test_double_put(void)
     pool_free(&k);
 }
 
-/* With a cache a double put is seen when the cache is emptied; the object is free once, and counted once. */
-static void test_double_put_in_a_cache(void)
+/* A double put into the cache is detected by the flush: the object is freed once and counted once. */
+static void test_double_put_into_cache_is_corrected_by_flush(void)
 {
     struct pool_kit k;
     uint32_t objects[8];
@@ -145,7 +148,7 @@ static void test_double_put_in_a_cache(void)
     pool_free(&k);
 }
 
-static void test_free_anywhere(void)
+static void test_put_by_other_participant_succeeds(void)
 {
     struct pool_kit k;
     uint32_t objects[50];
@@ -164,7 +167,7 @@ static void test_free_anywhere(void)
     pool_free(&k);
 }
 
-static void test_leave_gives_everything_back(void)
+static void test_leave_flushes_cache(void)
 {
     struct pool_kit k;
     uint32_t objects[20];
@@ -176,7 +179,7 @@ static void test_leave_gives_everything_back(void)
     ivs_mempool_leave(p);
     CHECK_EQ(pool_free_bits(&k), 100);
     CHECK_EQ(atomic_load(&pool_record(&k, 63)->len), 0);
-    CHECK_EQ(ivs_mempool_get_bulk(p, objects, 20), 20); /* works on, without a cache */
+    CHECK_EQ(ivs_mempool_get_bulk(p, objects, 20), 20); /* continues without a cache */
     CHECK_EQ(ivs_mempool_put_bulk(p, objects, 20), 20);
     ivs_mempool_leave(p);
     CHECK_EQ(ivs_mempool_available(p), 100);
@@ -184,33 +187,33 @@ static void test_leave_gives_everything_back(void)
     pool_free(&k);
 }
 
-/* A participant is gone without leaving; the next one takes its slot over with what stands in its cache. */
-static void test_slot_of_the_dead(void)
+/* A participant dies without ivs_mempool_leave; the next owner of its slot adopts its cache. */
+static void test_join_adopts_cache_of_dead_participant(void)
 {
     struct pool_kit k;
     uint32_t objects[20];
     pool_make(&k, 100, 8, 32);
-    struct ivs_mempool *dead = pool_attach(&k, 5), *heir, *other = pool_attach(&k, 6);
+    struct ivs_mempool *dead = pool_attach(&k, 5), *successor, *other = pool_attach(&k, 6);
     CHECK_EQ(ivs_mempool_get_bulk(dead, objects, 20), 20);
     CHECK_EQ(ivs_mempool_put_bulk(dead, objects, 15), 15);
-    uint32_t held = atomic_load(&pool_record(&k, 5)->len);
-    CHECK(held >= 15);
+    uint32_t recorded = atomic_load(&pool_record(&k, 5)->len);
+    CHECK(recorded >= 15);
     free(dead);
-    CHECK_EQ(ivs_mempool_available(other), 95); /* the dead one's cache counts */
+    CHECK_EQ(ivs_mempool_available(other), 95); /* includes the cache of the dead participant */
     CHECK_EQ(ivs_mempool_out(other), 5);
-    heir = pool_attach(&k, 5);
-    CHECK_EQ(heir->cached, held);
-    CHECK_EQ(ivs_mempool_put_bulk(heir, objects + 15, 5), 5);
+    successor = pool_attach(&k, 5);
+    CHECK_EQ(successor->cached, recorded);
+    CHECK_EQ(ivs_mempool_put_bulk(successor, objects + 15, 5), 5);
     CHECK_EQ(ivs_mempool_out(other), 0);
-    ivs_mempool_leave(heir);
+    ivs_mempool_leave(successor);
     CHECK_EQ(pool_free_bits(&k), 100);
-    free(heir);
+    free(successor);
     free(other);
     pool_free(&k);
 }
 
-/* What the record of the dead says is checked, entry by entry, before it is taken over. */
-static void test_spoiled_record(void)
+/* Each index in the record of a dead participant is validated before it is adopted. */
+static void test_join_drops_invalid_indices_of_record(void)
 {
     struct pool_kit k;
     pool_make(&k, 100, 8, 16);
@@ -219,21 +222,21 @@ static void test_spoiled_record(void)
     uint32_t object;
     CHECK_EQ(ivs_mempool_get_bulk(p, &object, 1), 1);
     atomic_store(&record->len, 0xffffffffu);
-    record->objects[0] = 100;        /* no object */
-    record->objects[1] = 0xfffffff0; /* none either */
-    record->objects[2] = object;     /* plausible: taken, and not free */
+    record->objects[0] = 100;        /* not less than n */
+    record->objects[1] = 0xfffffff0; /* not less than n */
+    record->objects[2] = object;     /* valid: in use */
     record->objects[3] = object ^ 1; /* free in the bitmap */
-    struct ivs_mempool *heir = pool_attach(&k, 9);
-    CHECK(heir->cached <= 24);
-    for (uint32_t i = 0; i < heir->cached; i++)
-        CHECK(heir->cache[i] < 100);
-    CHECK_EQ(heir->cache[0], object);
-    free(heir);
+    struct ivs_mempool *successor = pool_attach(&k, 9);
+    CHECK(successor->cached <= 24);
+    for (uint32_t i = 0; i < successor->cached; i++)
+        CHECK(successor->cache[i] < 100);
+    CHECK_EQ(successor->cache[0], object);
+    free(successor);
     free(p);
     pool_free(&k);
 }
 
-static void test_audit(void)
+static void test_audit_locates_each_object(void)
 {
     struct pool_kit k;
     uint32_t objects[20];
@@ -263,7 +266,7 @@ static void test_audit(void)
     pool_free(&k);
 }
 
-static void test_refuse(void)
+static void test_refuse_sets_result_of_operations(void)
 {
     struct pool_kit k;
     uint32_t object = 0;
@@ -278,8 +281,8 @@ static void test_refuse(void)
     pool_free(&k);
 }
 
-/* Bits beyond n, which only a scribbling peer sets, are never handed out. */
-static void test_bits_beyond_the_pool(void)
+/* A hostile peer sets bits at indices not less than n. */
+static void test_get_ignores_bits_beyond_n(void)
 {
     struct pool_kit k;
     uint32_t object;
@@ -295,8 +298,8 @@ static void test_bits_beyond_the_pool(void)
     pool_free(&k);
 }
 
-/* Random gets and puts by three participants and one without a slot, against a plain table of who holds what. */
-static void test_against_model(void)
+/* Random gets and puts by three participants and a handle without a slot, compared with a table of objects in use. */
+static void test_random_operations_match_model(void)
 {
     enum { N = 300, HANDLES = 4 };
     static uint32_t held[HANDLES][N];
@@ -310,23 +313,23 @@ static void test_against_model(void)
     for (int i = 0; i < HANDLES; i++)
         p[i] = pool_attach(&k, i - 1);
     for (uint32_t step = 0; step < 50000; step++) {
-        uint32_t who = check_random(&seed) % HANDLES, n = check_random(&seed) % 60;
-        uint32_t by = check_random(&seed) % HANDLES; /* another one may put back what `who` took */
+        uint32_t getter = check_random(&seed) % HANDLES, n = check_random(&seed) % 60;
+        uint32_t putter = check_random(&seed) % HANDLES;
         if (check_random(&seed) % 2) {
-            uint32_t *objects = held[who] + held_n[who];
-            int got = n <= N - held_n[who] ? ivs_mempool_get_bulk(p[who], objects, n) : 0;
+            uint32_t *objects = held[getter] + held_n[getter];
+            int got = n <= N - held_n[getter] ? ivs_mempool_get_bulk(p[getter], objects, n) : 0;
             CHECK(got == 0 || got == (int)n);
             for (int i = 0; i < got; i++) {
                 CHECK(objects[i] < N && !is_out[objects[i]]);
                 is_out[objects[i]] = true;
             }
-            held_n[who] += (uint32_t)got;
+            held_n[getter] += (uint32_t)got;
             out += (uint32_t)got;
-        } else if (n <= held_n[who]) {
-            held_n[who] -= n;
+        } else if (n <= held_n[getter]) {
+            held_n[getter] -= n;
             for (uint32_t i = 0; i < n; i++)
-                is_out[held[who][held_n[who] + i]] = false;
-            CHECK_EQ(ivs_mempool_put_bulk(p[by], held[who] + held_n[who], n), n);
+                is_out[held[getter][held_n[getter] + i]] = false;
+            CHECK_EQ(ivs_mempool_put_bulk(p[putter], held[getter] + held_n[getter], n), n);
             out -= n;
         }
         CHECK_EQ(ivs_mempool_available(p[0]), N - out);
@@ -339,19 +342,19 @@ static void test_against_model(void)
 
 int main(void)
 {
-    RUN(test_all_objects_once);
-    RUN(test_bulk_is_all_or_nothing);
-    RUN(test_flush_threshold);
-    RUN(test_faulty_puts);
-    RUN(test_double_put);
-    RUN(test_double_put_in_a_cache);
-    RUN(test_free_anywhere);
-    RUN(test_leave_gives_everything_back);
-    RUN(test_slot_of_the_dead);
-    RUN(test_spoiled_record);
-    RUN(test_audit);
-    RUN(test_refuse);
-    RUN(test_bits_beyond_the_pool);
-    RUN(test_against_model);
+    RUN(test_get_returns_each_object_once);
+    RUN(test_get_bulk_takes_all_or_none);
+    RUN(test_put_above_flush_threshold_flushes_cache);
+    RUN(test_invalid_put_returns_einval_and_fault);
+    RUN(test_double_put_without_cache_returns_ealready);
+    RUN(test_double_put_into_cache_is_corrected_by_flush);
+    RUN(test_put_by_other_participant_succeeds);
+    RUN(test_leave_flushes_cache);
+    RUN(test_join_adopts_cache_of_dead_participant);
+    RUN(test_join_drops_invalid_indices_of_record);
+    RUN(test_audit_locates_each_object);
+    RUN(test_refuse_sets_result_of_operations);
+    RUN(test_get_ignores_bits_beyond_n);
+    RUN(test_random_operations_match_model);
     return check_result();
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test_mempool_attach.c: what a pool may be made of, and that a damaged one is refused with the reason. */
+/* test_mempool_attach.c: plan and create a mempool; ivs_mempool_check rejects each kind of damage. */
 #include "pvt/crc32c.h"
 #include "pool_kit.h"
 
@@ -29,7 +29,7 @@ static int check(struct pool_kit *k)
         pool_free(&k);                                                                                                 \
     } while (0)
 
-static void test_each_fault(void)
+static void test_check_returns_fault_of_each_damage(void)
 {
     REFUSED(IVS_OK, (void)pool);
     REFUSED(IVS_FAULT_MAGIC, atomic_store(&pool->magic, IVS_RING_MAGIC));
@@ -48,7 +48,7 @@ static void test_each_fault(void)
     REFUSED(IVS_FAULT_GEOMETRY, pool->flags = 0x80000000u);
 }
 
-static void test_each_flipped_bit_of_the_identity(void)
+static void test_check_rejects_each_flipped_bit(void)
 {
     struct pool_kit k;
     pool_make(&k, 100, 72, 16);
@@ -62,7 +62,7 @@ static void test_each_flipped_bit_of_the_identity(void)
     pool_free(&k);
 }
 
-static void test_range(void)
+static void test_check_and_create_validate_memory_range(void)
 {
     struct pool_kit k;
     struct ivs_mempool_info info;
@@ -75,28 +75,32 @@ static void test_range(void)
     pool_free(&k);
 }
 
-static void test_plan(void)
+static void test_plan_returns_size_or_fault(void)
 {
     struct pool_kit k;
-    /* header 192, bitmap 2 words in a line, 64 caches of 64 + 24 * 4 bytes in whole lines, objects in whole lines */
+    /* header 192; bitmap: one line; 64 caches of 64 + 24 * 4 bytes, padded to lines; objects, padded to lines */
     CHECK_EQ(pool_plan(&k, 100, 72, 16, 0), 192 + 64 + 64 * 192 + 100 * 128);
     CHECK_EQ(k.info.elt_stride, 128);
     CHECK_EQ(pool_plan(&k, 100, 72, 16, IVS_MEMPOOL_NO_CACHE_ALIGN), 192 + 64 + 64 * 192 + 100 * 72);
     CHECK_EQ(pool_plan(&k, 0, 72, 0, 0), -EINVAL);
+    CHECK_EQ(ivs_mempool_info_fault(&k.info), IVS_FAULT_POOL_N);
     CHECK_EQ(pool_plan(&k, 0x80000000u, 72, 0, 0), -EINVAL);
     CHECK_EQ(pool_plan(&k, 100, 0, 0, 0), -EINVAL);
     CHECK_EQ(pool_plan(&k, 100, 0x40000001u, 0, 0), -EINVAL);
+    CHECK_EQ(ivs_mempool_info_fault(&k.info), IVS_FAULT_POOL_ELT_SIZE);
     CHECK_EQ(pool_plan(&k, 10000, 72, 513, 0), -EINVAL);
-    CHECK_EQ(pool_plan(&k, 100, 72, 68, 0), -EINVAL); /* one cache could hold more than there are */
+    CHECK_EQ(pool_plan(&k, 100, 72, 68, 0), -EINVAL); /* 1.5 * 68 exceeds n */
+    CHECK_EQ(ivs_mempool_info_fault(&k.info), IVS_FAULT_POOL_CACHE_SIZE);
     CHECK_EQ(pool_plan(&k, 100, 72, 16, 0x1), -EINVAL);
+    CHECK_EQ(ivs_mempool_info_fault(&k.info), IVS_FAULT_POOL_FLAGS);
     CHECK(pool_plan(&k, 0x7fffffffu, 0x40000000u, 512, 0) > (1ll << 60)); /* no overflow */
 }
 
 int main(void)
 {
-    RUN(test_each_fault);
-    RUN(test_each_flipped_bit_of_the_identity);
-    RUN(test_range);
-    RUN(test_plan);
+    RUN(test_check_returns_fault_of_each_damage);
+    RUN(test_check_rejects_each_flipped_bit);
+    RUN(test_check_and_create_validate_memory_range);
+    RUN(test_plan_returns_size_or_fault);
     return check_result();
 }

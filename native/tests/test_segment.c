@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test_segment.c: a segment's header, its participants, and the CRC that guards identities. */
+/* test_segment.c: header and participant slots of a segment; CRC-32C; fault texts. */
 #include <errno.h>
 
 #include "check.h"
@@ -27,18 +27,18 @@ static void seal(struct ivs_segment *s)
     s->crc = ivs_crc32c(0, bytes, sizeof(bytes));
 }
 
-static void test_crc32c(void)
+static void test_crc32c_of_known_data(void)
 {
     unsigned char zeros[32] = {0}, ones[32];
     memset(ones, 0xff, sizeof(ones));
-    /* the examples of RFC 3720, and the usual check value */
+    /* the examples of RFC 3720, and the usual check value of "123456789" */
     CHECK_EQ(ivs_crc32c(0, zeros, 32), 0x8a9136aau);
     CHECK_EQ(ivs_crc32c(0, ones, 32), 0x62a8ab43u);
     CHECK_EQ(ivs_crc32c(0, "123456789", 9), 0xe3069283u);
     CHECK_EQ(ivs_crc32c(ivs_crc32c(0, "1234", 4), "56789", 5), 0xe3069283u);
 }
 
-static void test_check(void)
+static void test_check_returns_identity(void)
 {
     struct ivs_segment_info info;
     unsigned char *segment = make();
@@ -64,7 +64,7 @@ static void test_check(void)
         free(memory);                                                                                                  \
     } while (0)
 
-static void test_each_fault(void)
+static void test_check_returns_fault_of_each_damage(void)
 {
     REFUSED(IVS_OK, (void)s);
     REFUSED(IVS_FAULT_MAGIC, atomic_store(&s->magic, 1));
@@ -79,7 +79,7 @@ static void test_each_fault(void)
     REFUSED(IVS_FAULT_NAME, s->group[0] = 0);
 }
 
-static void test_each_flipped_bit_of_the_identity(void)
+static void test_check_rejects_each_flipped_bit(void)
 {
     struct ivs_segment_info info;
     unsigned char *segment = make();
@@ -92,31 +92,31 @@ static void test_each_flipped_bit_of_the_identity(void)
     free(segment);
 }
 
-static void test_retired(void)
+static void test_retire_sets_flag(void)
 {
     struct ivs_segment_info info;
     unsigned char *segment = make();
     CHECK(!ivs_segment_retired(segment));
     ivs_segment_retire(segment);
     CHECK(ivs_segment_retired(segment));
-    CHECK_EQ(ivs_segment_check(segment, SIZE, &info), IVS_OK); /* still a segment */
+    CHECK_EQ(ivs_segment_check(segment, SIZE, &info), IVS_OK); /* the header remains valid */
     free(segment);
 }
 
-static void test_participants(void)
+static void test_slots_are_claimed_released_and_adopted(void)
 {
     unsigned char *segment = make();
     for (uint32_t i = 0; i < IVS_PARTICIPANTS; i++)
         CHECK_EQ(ivs_participant_claim(segment, 100 + i, 1000 + i), i);
     CHECK_EQ(ivs_participant_claim(segment, 7, 7), -ENOSPC);
-    CHECK_EQ(ivs_participant_release(segment, 5, 104), -EINVAL); /* not his */
+    CHECK_EQ(ivs_participant_release(segment, 5, 104), -EINVAL); /* owned by 105 */
     CHECK_EQ(ivs_participant_release(segment, 5, 105), 0);
     CHECK_EQ(ivs_participant_owner(segment, 5), 0);
     CHECK_EQ(ivs_participant_claim(segment, 7, 77), 5);
     CHECK_EQ(ivs_participant_owner(segment, 5), 7);
     CHECK_EQ(ivs_participant_process(segment, 5), 77);
     CHECK_EQ(ivs_participant_adopt(segment, 6, 106, 8, 88), 0);
-    CHECK_EQ(ivs_participant_adopt(segment, 6, 106, 9, 99), -EBUSY); /* another one was faster */
+    CHECK_EQ(ivs_participant_adopt(segment, 6, 106, 9, 99), -EBUSY); /* already adopted */
     CHECK_EQ(ivs_participant_owner(segment, 6), 8);
     CHECK_EQ(ivs_participant_adopt(segment, 64, 0, 9, 99), -EINVAL);
     CHECK_EQ(ivs_participant_adopt(segment, -1, 0, 9, 99), -EINVAL);
@@ -124,7 +124,7 @@ static void test_participants(void)
     free(segment);
 }
 
-static void test_guards(void)
+static void test_monitor_slot_has_heartbeat_and_acknowledgement(void)
 {
     const uint8_t uuid[16] = {0x78, 0x56, 0x34, 0x12, 0xff}, none[16] = {0};
     struct ivs_participant_info seen;
@@ -140,13 +140,13 @@ static void test_guards(void)
     CHECK_EQ(ivs_participant_acknowledge(segment, 0, 7, 3), 0);
     ivs_participant_read(segment, 0, &seen);
     CHECK(seen.owner == 7 && seen.process == 77 && seen.heartbeat == 2 && seen.ack == 3 && seen.share == 0x12345678);
-    /* not his, or no slot */
+    /* another owner, or an invalid slot */
     CHECK_EQ(ivs_participant_guard(segment, 0, 8, 1), -EINVAL);
     CHECK_EQ(ivs_participant_beat(segment, 0, 8), -EINVAL);
     CHECK_EQ(ivs_participant_acknowledge(segment, 0, 8, 4), -EINVAL);
     CHECK_EQ(ivs_participant_beat(segment, 64, 7), -EINVAL);
     CHECK_EQ(ivs_participant_beat(segment, -1, 7), -EINVAL);
-    /* who comes next is no guard */
+    /* the next owner starts without share, heartbeat and acknowledgement */
     CHECK_EQ(ivs_participant_adopt(segment, 0, 7, 9, 99), 0);
     ivs_participant_read(segment, 0, &seen);
     CHECK(seen.owner == 9 && seen.process == 99 && seen.heartbeat == 0 && seen.ack == 0 && seen.share == 0);
@@ -157,7 +157,7 @@ static void test_guards(void)
     free(segment);
 }
 
-static void test_fault_texts(void)
+static void test_fault_texts_are_distinct(void)
 {
     for (int fault = -1; fault <= IVS_FAULT_COUNT; fault++) {
         CHECK(ivs_fault_text(fault) != NULL);
@@ -170,13 +170,13 @@ static void test_fault_texts(void)
 
 int main(void)
 {
-    RUN(test_crc32c);
-    RUN(test_check);
-    RUN(test_each_fault);
-    RUN(test_each_flipped_bit_of_the_identity);
-    RUN(test_retired);
-    RUN(test_participants);
-    RUN(test_guards);
-    RUN(test_fault_texts);
+    RUN(test_crc32c_of_known_data);
+    RUN(test_check_returns_identity);
+    RUN(test_check_returns_fault_of_each_damage);
+    RUN(test_check_rejects_each_flipped_bit);
+    RUN(test_retire_sets_flag);
+    RUN(test_slots_are_claimed_released_and_adopted);
+    RUN(test_monitor_slot_has_heartbeat_and_acknowledgement);
+    RUN(test_fault_texts_are_distinct);
     return check_result();
 }

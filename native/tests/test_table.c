@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test_table.c: tables: published, read, and every damage to a file or a table refused. */
+/* test_table.c: publish and read tables; each kind of damage to a file or a table is rejected. */
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -47,7 +47,7 @@ static unsigned char *make_file(uint64_t magic)
     return file;
 }
 
-static void test_empty_file(void)
+static void test_new_file_contains_empty_table(void)
 {
     static unsigned char copy[SIZE];
     struct ivs_table_info info;
@@ -64,7 +64,7 @@ static void test_empty_file(void)
     free(file);
 }
 
-static void test_newer_version_keeps_its_name(void)
+static void test_check_newer_version_still_returns_name(void)
 {
     struct ivs_table_info info;
     unsigned char *file = make_file(IVS_METADATA_MAGIC);
@@ -75,7 +75,7 @@ static void test_newer_version_keeps_its_name(void)
     free(file);
 }
 
-static void test_publish_and_read(void)
+static void test_read_returns_last_published_table(void)
 {
     static unsigned char copy[SIZE];
     struct made t, *read = (struct made *)(void *)copy;
@@ -93,8 +93,8 @@ static void test_publish_and_read(void)
     free(file);
 }
 
-/* A half-written table in the slot that is not in force is never seen. */
-static void test_dead_writer(void)
+/* A writer died while it wrote to the slot that is not current. */
+static void test_read_ignores_incomplete_table(void)
 {
     static unsigned char copy[SIZE];
     struct made t;
@@ -107,7 +107,7 @@ static void test_dead_writer(void)
     free(file);
 }
 
-static void test_too_large(void)
+static void test_publish_too_large_table_returns_enospc(void)
 {
     static unsigned char table[SIZE];
     unsigned char *file = make_file(IVS_REGISTRY_MAGIC);
@@ -119,7 +119,7 @@ static void test_too_large(void)
     free(file);
 }
 
-static void refused(int fault, void (*damage)(struct made *))
+static void check_rejected(int fault, void (*damage)(struct made *))
 {
     static unsigned char copy[SIZE];
     struct made t;
@@ -129,7 +129,7 @@ static void refused(int fault, void (*damage)(struct made *))
     uint64_t before = ivs_table_selector(file);
     CHECK_EQ(ivs_table_publish(file, SIZE, &t, sizeof(t)), fault == IVS_OK ? 0 : -EINVAL);
     CHECK_EQ(ivs_table_selector(file), fault == IVS_OK ? before + 1 : before);
-    /* publish has completed the table: what it is refused for is the damage alone */
+    /* publish has set length, selector and CRC: only the damage remains */
     CHECK_EQ(ivs_table_check(&t, sizeof(t), t.head.selector), fault);
     CHECK(ivs_table_read(file, SIZE, copy) > 0);
     free(file);
@@ -159,32 +159,32 @@ DAMAGE(counts_huge, t->head.n_segments = 0xffffffffu)
 DAMAGE(heap, t->head.heap = 63)
 DAMAGE(heap_huge, t->head.heap = UINT64_MAX)
 
-static void test_each_fault(void)
+static void test_publish_rejects_each_damage(void)
 {
-    refused(IVS_OK, none);
-    refused(IVS_FAULT_SEGMENT, segment_size);
-    refused(IVS_FAULT_SEGMENT, segment_small);
-    refused(IVS_FAULT_SEGMENT, page_size);
-    refused(IVS_FAULT_NAME, group);
-    refused(IVS_FAULT_TABLE_SIZE, path);
-    refused(IVS_FAULT_NAME, name_empty);
-    refused(IVS_FAULT_ENTRY_KIND, kind_zero);
-    refused(IVS_FAULT_ENTRY_KIND, kind_four);
-    refused(IVS_FAULT_ENTRY_SEGMENT, entry_segment);
-    refused(IVS_FAULT_ENTRY_RANGE, entry_in_header);
-    refused(IVS_FAULT_ENTRY_RANGE, entry_beyond);
-    refused(IVS_FAULT_ENTRY_RANGE, entry_huge);
-    refused(IVS_FAULT_ENTRY_RANGE, entry_wraps);
-    refused(IVS_FAULT_ENTRY_RANGE, entry_nothing);
-    refused(IVS_FAULT_ENTRY_HEAP, dtype);
-    refused(IVS_FAULT_ENTRY_HEAP, shape);
-    refused(IVS_FAULT_TABLE_SIZE, counts);
-    refused(IVS_FAULT_TABLE_SIZE, counts_huge);
-    refused(IVS_FAULT_TABLE_SIZE, heap);
-    refused(IVS_FAULT_TABLE_SIZE, heap_huge);
+    check_rejected(IVS_OK, none);
+    check_rejected(IVS_FAULT_SEGMENT, segment_size);
+    check_rejected(IVS_FAULT_SEGMENT, segment_small);
+    check_rejected(IVS_FAULT_SEGMENT, page_size);
+    check_rejected(IVS_FAULT_NAME, group);
+    check_rejected(IVS_FAULT_TABLE_SIZE, path);
+    check_rejected(IVS_FAULT_NAME, name_empty);
+    check_rejected(IVS_FAULT_ENTRY_KIND, kind_zero);
+    check_rejected(IVS_FAULT_ENTRY_KIND, kind_four);
+    check_rejected(IVS_FAULT_ENTRY_SEGMENT, entry_segment);
+    check_rejected(IVS_FAULT_ENTRY_RANGE, entry_in_header);
+    check_rejected(IVS_FAULT_ENTRY_RANGE, entry_beyond);
+    check_rejected(IVS_FAULT_ENTRY_RANGE, entry_huge);
+    check_rejected(IVS_FAULT_ENTRY_RANGE, entry_wraps);
+    check_rejected(IVS_FAULT_ENTRY_RANGE, entry_nothing);
+    check_rejected(IVS_FAULT_ENTRY_HEAP, dtype);
+    check_rejected(IVS_FAULT_ENTRY_HEAP, shape);
+    check_rejected(IVS_FAULT_TABLE_SIZE, counts);
+    check_rejected(IVS_FAULT_TABLE_SIZE, counts_huge);
+    check_rejected(IVS_FAULT_TABLE_SIZE, heap);
+    check_rejected(IVS_FAULT_TABLE_SIZE, heap_huge);
 }
 
-static void test_each_flipped_bit(void)
+static void test_read_rejects_each_flipped_bit(void)
 {
     static unsigned char copy[SIZE];
     struct ivs_table_info info;
@@ -208,15 +208,15 @@ static void test_each_flipped_bit(void)
     free(file);
 }
 
-/* Pieces of the heap may overlap: without a limit a thousand entries could each claim a heap of megabytes. */
-static void test_long_pieces_of_the_heap(void)
+/* References to the heap may overlap: without a limit, many entries could each refer to a heap of megabytes. */
+static void test_publish_rejects_long_heap_references(void)
 {
     static unsigned char raw[32768];
     struct ivs_table *t = (struct ivs_table *)(void *)raw;
     struct ivs_table_segment *segment = (struct ivs_table_segment *)(void *)(t + 1);
     struct ivs_table_entry *entry = (struct ivs_table_entry *)(void *)(segment + 1);
     const struct {
-        struct ivs_heap_ref *piece;
+        struct ivs_heap_ref *ref;
         uint32_t most;
         uint32_t step;
         int fault;
@@ -230,18 +230,18 @@ static void test_long_pieces_of_the_heap(void)
     *entry = (struct ivs_table_entry){.name = "zone", .kind = IVS_KIND_MEMZONE, .offset = 4096, .length = 64};
     unsigned char *file = check_memory(2 * SIZE);
     for (uint32_t i = 0; i < 3; i++) {
-        cases[i].piece->length = cases[i].most;
+        cases[i].ref->length = cases[i].most;
         CHECK_EQ(ivs_table_publish(file, 2 * SIZE, raw, sizeof(raw)), 0);
-        cases[i].piece->length += cases[i].step;
+        cases[i].ref->length += cases[i].step;
         CHECK_EQ(ivs_table_publish(file, 2 * SIZE, raw, sizeof(raw)), -EINVAL);
         CHECK_EQ(ivs_table_check(raw, sizeof(raw), t->selector), cases[i].fault);
-        cases[i].piece->length = 0;
+        cases[i].ref->length = 0;
     }
     free(file);
 }
 
-/* Any number of bytes of a table, told by its head or by the mapping: refused unless it is all of them. */
-static void test_truncated(void)
+/* Every length except the real one, in the header or as an argument. */
+static void test_check_and_read_reject_wrong_length(void)
 {
     static unsigned char copy[SIZE];
     struct made t;
@@ -260,8 +260,8 @@ static void test_truncated(void)
     free(file);
 }
 
-/* Another process publishes as fast as it can: every table that is read is whole. */
-static void test_reader_beside_a_writer(void)
+/* Another process publishes continuously. */
+static void test_read_during_publish_returns_complete_tables(void)
 {
     enum { TABLES = 20000 };
     static unsigned char copy[SIZE];
@@ -296,7 +296,7 @@ static void test_reader_beside_a_writer(void)
     munmap(file, SIZE);
 }
 
-static void test_leaving(void)
+static void test_leaving_returns_announced_number(void)
 {
     unsigned char *file = make_file(IVS_METADATA_MAGIC);
     CHECK_EQ(ivs_table_leaving(file), 0);
@@ -307,16 +307,16 @@ static void test_leaving(void)
 
 int main(void)
 {
-    RUN(test_empty_file);
-    RUN(test_newer_version_keeps_its_name);
-    RUN(test_publish_and_read);
-    RUN(test_dead_writer);
-    RUN(test_too_large);
-    RUN(test_each_fault);
-    RUN(test_each_flipped_bit);
-    RUN(test_long_pieces_of_the_heap);
-    RUN(test_truncated);
-    RUN(test_reader_beside_a_writer);
-    RUN(test_leaving);
+    RUN(test_new_file_contains_empty_table);
+    RUN(test_check_newer_version_still_returns_name);
+    RUN(test_read_returns_last_published_table);
+    RUN(test_read_ignores_incomplete_table);
+    RUN(test_publish_too_large_table_returns_enospc);
+    RUN(test_publish_rejects_each_damage);
+    RUN(test_read_rejects_each_flipped_bit);
+    RUN(test_publish_rejects_long_heap_references);
+    RUN(test_check_and_read_reject_wrong_length);
+    RUN(test_read_during_publish_returns_complete_tables);
+    RUN(test_leaving_returns_announced_number);
     return check_result();
 }

@@ -73,7 +73,7 @@ def test_audit_without_rings_counts_queued_objects_as_in_hand(primary: eal.Eal, 
 
 def test_audit_with_ring_of_other_element_size_raises_invalid(primary: eal.Eal) -> None:
     pool, ring = primary.mempool_create("pool", 8, 8), primary.ring_create("numbers", 8)
-    with pytest.raises(eal.Invalid, match="'numbers' has elements of 8 bytes"):
+    with pytest.raises(eal.Invalid, match="'numbers': elem_size must be 4"):
         pool.audit(rings=[ring])
 
 
