@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Devices: the shared files that a VM is given, one ivshmem-plain device each."""
+"""Devices: the shared files of a VM, each the memory of an ivshmem-plain device."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from eal.metadata.table_file import TableFile
 
 @dataclass(frozen=True)
 class Device:
-    """One shared file as a VM gets it. `id` is what QEMU calls its memory backend, `size` in bytes (a power of two),
-    `socket_id` the NUMA node its pages are bound to (-1: any). `uuid` is the segment's or metadata's.
+    """A shared file of a VM.
+
+    `id` is QEMU's id of the memory backend, `uuid` that of the segment or metadata file. `size` is in bytes, a power of
+    two. `socket_id` is the NUMA node to which the pages are bound (-1: any).
     """
 
     id: str
@@ -30,14 +32,14 @@ class Device:
 
     @property
     def device_id(self) -> str:
-        """What QEMU calls the PCI device; `id` is its memory backend's."""
+        """QEMU's id of the PCI device."""
         return f"{self.id}-dev"
 
 
 def devices_of(file: TableFile, path: str, registry: Table) -> list[Device]:
-    """What a metadata takes: its segments, whose files the prefix's registry names, then the metadata itself.
+    """Return the devices of a metadata file: its segments, with paths from the prefix's registry, then the file itself.
 
-    Raises NotFound for a file that is gone: QEMU would make an empty one in its place.
+    Raise NotFound if a file does not exist: QEMU would create an empty one in its place.
     """
     info = file.info
     paths = {record.uuid: record.path for record in registry.segments}
@@ -45,23 +47,24 @@ def devices_of(file: TableFile, path: str, registry: Table) -> list[Device]:
     for record in file.read().segments:
         if record.uuid not in paths:
             raise NotFound(
-                f"metadata {info.name!r} needs segment {record.uuid}, which its prefix does not have any more"
+                f"metadata {info.name!r} needs segment {record.uuid}, which its file_prefix no longer has: create the "
+                "metadata again"
             )
         found.append(segment_device(info.uuid, replace(record, path=paths[record.uuid])))
     found.append(Device(id_of(info.uuid), info.uuid, path, info.size, readonly=True, is_metadata=True))
     for device in found:
         if not os.path.exists(device.path):
-            raise NotFound(f"{device.path}, which metadata {info.name!r} needs, is gone: was it removed by hand?")
+            raise NotFound(f"file {device.path} of metadata {info.name!r} does not exist: was it removed by hand?")
     return found
 
 
 def id_of(metadata: UUID) -> str:
-    """The id of a metadata's own device, with which those of its segments begin."""
+    """Return the id of a metadata file's device, which is also the prefix of its segments' ids."""
     return f"ivs-{metadata.hex[:12]}"
 
 
 def segment_device(metadata: UUID, record: SegmentRecord) -> Device:
-    """A segment, with its path, as a metadata gives it to a VM."""
+    """Return the device of a segment in a metadata file."""
     return Device(
         id=f"{id_of(metadata)}-{record.uuid.hex[:12]}",
         uuid=record.uuid,
@@ -73,10 +76,10 @@ def segment_device(metadata: UUID, record: SegmentRecord) -> Device:
 
 
 def merge(devices: Iterable[Device]) -> list[Device]:
-    """Each segment once, writable if it is so anywhere; in the order of their first appearance."""
+    """Return each segment once, in the order of first appearance, writable if any of its devices is."""
     merged: dict[UUID, Device] = {}
     for device in devices:
-        known = merged.setdefault(device.uuid, device)
-        if known.readonly and not device.readonly:
-            merged[device.uuid] = replace(known, readonly=False)
+        first = merged.setdefault(device.uuid, device)
+        if first.readonly and not device.readonly:
+            merged[device.uuid] = replace(first, readonly=False)
     return list(merged.values())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""libvirt: what goes into a domain's XML for a VM to get some devices."""
+"""libvirt: elements of a domain's XML for the devices of a VM."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ivshmem.vmm import qemu
 from ivshmem.vmm.device import Device
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
-SHMEM_FOLDER = PurePath("/dev/shm")  # where libvirt looks for what <shmem> names
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+SHMEM_DIR = PurePath("/dev/shm")  # the directory of the files of <shmem>
+_INVALID_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def is_shmem(device: Device) -> bool:
-    """Whether <shmem> can express a device: a writable file in /dev/shm of whole MiB, with pages on any node."""
+    """Return whether <shmem> can express a device: a writable file in /dev/shm, in MiB, on any NUMA node."""
     return (
-        PurePath(device.path).parent == SHMEM_FOLDER
+        PurePath(device.path).parent == SHMEM_DIR
         and not device.readonly
         and device.socket_id == SOCKET_ID_ANY
         and device.size % MIB == 0
@@ -30,14 +30,17 @@ def is_shmem(device: Device) -> bool:
 
 
 def domain_xml(devices: Sequence[Device], place: int = 0) -> str:
-    """Children of a <domain type='kvm'> (or qemu): <devices> with a <shmem> for each device that it can express, and
-    <qemu:commandline> with QEMU's own options for the others, whose bridge sits at `place` (see `qemu.vm_args`).
+    """Return children of a <domain type='kvm'> (or qemu).
 
-    Raises Invalid for a path that XML cannot carry.
+    <devices> has a <shmem> for each device that it can express; <qemu:commandline> has QEMU options for the others,
+    with their bridge at `place` (see `qemu.vm_args`). Raise Invalid for a path that XML cannot represent.
     """
     for device in devices:
-        if _NO_XML.search(device.path):
-            raise Invalid(f"{device.path!r} has characters that XML cannot carry: choose another file_prefix or folder")
+        if _INVALID_IN_XML.search(device.path):
+            raise Invalid(
+                f"path must not have characters that are invalid in XML, got {device.path!r}: choose another "
+                "file_prefix or directory"
+            )
     plain = [device for device in devices if is_shmem(device)]
     args = qemu.vm_args([device for device in devices if not is_shmem(device)], place=place)
     lines = []

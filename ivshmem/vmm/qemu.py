@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""QEMU command lines: from devices to a list of strings, and nothing else."""
+"""QEMU command lines: pure functions from devices to a list of options."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from eal.memory.socket_id import SOCKET_ID_ANY
 from ivshmem.vmm.device import Device
 
 PER_BUS = 31  # devices on a bridge: its slots 1 to 31
-# Slots of the root bus for bridges: high ones, because in the first free slots they would collide with addresses that
-# the user gives to other devices. Those of a q35's own devices, and of its USB at 0x1d, are not among them.
+# Slots of the root bus for bridges. They are high, because users assign low slots to other devices, and avoid the
+# slots of a q35's own devices (0x1f; USB at 0x1d).
 PLACES = (0x1C, 0x1B, *range(0x19, 0x0F, -1))
 PLUG_SLOT = 0x1A
 PLUG_BRIDGE = "ivs-plug"
-MOST_BRIDGES = 240  # PCI has 256 bus numbers, one a bridge; the VM's other bridges and root ports need some
+MAX_BRIDGES = 240  # PCI has 256 bus numbers, one per bridge; the VM's other bridges and root ports need the rest
 
 
 def quote(value: str) -> str:
-    """A value of one of QEMU's comma-separated options: a comma is written twice."""
+    """Return a value for QEMU's comma-separated options, with each comma doubled."""
     return value.replace(",", ",,")
 
 
 def backend_args(device: Device) -> list[str]:
-    """The memory backend of a device. QEMU maps the file that is there; `share=on` makes writes reach it."""
+    """Return the memory backend of a device. QEMU maps the existing file; with `share=on` writes reach the file."""
     options = [
         f"memory-backend-file,id={device.id}",
         f"size={device.size}",
@@ -41,15 +41,15 @@ def backend_args(device: Device) -> list[str]:
 
 
 def device_args(device: Device, where: str) -> list[str]:
-    """A device with its backend; `where` is a bus and an address on it, such as "bus=b,addr=1"."""
+    """Return a device with its backend; `where` is bus and address, such as "bus=b,addr=1"."""
     return [*backend_args(device), "-device", f"ivshmem-plain,id={device.device_id},memdev={device.id},{where}"]
 
 
 def vm_args(devices: Sequence[Device], plug: str | None = None, place: int = 0) -> list[str]:
-    """All devices of a VM, on bridges of their own; with `plug`, a size such as "1G", also a bridge whose window has
-    room for that much to be plugged into the running VM. `place` is a number of PLACES: where the first bridge sits.
+    """Return all devices of a VM, on bridges of their own. `place` is the index in PLACES of the first bridge's slot.
 
-    Raises Invalid for more devices than PCI has buses for, or a `plug` that is no size.
+    `plug`, a size such as "1G", adds a bridge with a window of this size for devices that are plugged into the running
+    VM. Raise Invalid for more devices than PCI bus numbers allow, or an invalid `plug`.
     """
     check_plug(plug)
     args = _placed_args(devices, place)
@@ -59,16 +59,18 @@ def vm_args(devices: Sequence[Device], plug: str | None = None, place: int = 0) 
 
 
 def _placed_args(devices: Sequence[Device], place: int) -> list[str]:
-    """Devices on a tree of bridges, numbered as a heap is: slot by slot, bus by bus stand first the bridges, which open
-    another bus each, and then the devices.
+    """Return the devices on a tree of bridges.
+
+    The slots of all buses are numbered consecutively, as in a binary heap: bridges, each with a new bus, use the first
+    slots, devices the following ones.
     """
     if not devices:
         return []
     bridges = max(1, -(-(len(devices) - 1) // (PER_BUS - 1)))
-    if bridges > MOST_BRIDGES:
+    if bridges > MAX_BRIDGES:
         raise Invalid(
-            f"{len(devices)} devices for one VM: they need {bridges} bridges, and PCI's 256 bus numbers leave room for "
-            f"{MOST_BRIDGES}, so for {MOST_BRIDGES * (PER_BUS - 1) + 1} devices; put more objects into one group"
+            f"number of devices of a VM must be at most {MAX_BRIDGES * (PER_BUS - 1) + 1} (PCI has bus numbers for "
+            f"{MAX_BRIDGES} bridges), got {len(devices)}: put more objects into one group"
         )
     names = [f"ivs-bus{place}", *(f"ivs-bus{place}-{number}" for number in range(1, bridges))]
     places = [f"addr={PLACES[place]:#x}"]
@@ -82,14 +84,16 @@ def _placed_args(devices: Sequence[Device], place: int) -> list[str]:
 
 
 def place_of(*metadata: UUID) -> int:
-    """Where the bridge of these metadata sits. One has a place of its own, in its uuid, so that the options of several
-    may follow each other (design note 25); those that are planned together take the first.
+    """Return the index in PLACES of the bridge for metadata files with these uuids.
+
+    The uuid of a single file selects the place, so that the options of several files can be concatenated (design note
+    0008). Files in one call of `ivshmem.qemu_args` use the first place.
     """
     return metadata[0].int % len(PLACES) if len(set(metadata)) == 1 else 0
 
 
 def _chassis(place: int, number: int) -> int:
-    """A chassis number, 1 to 254: above those that a user's own bridges start from, apart for different places."""
+    """Return a chassis number, 1 to 254, different for each place and above the first numbers, which users assign."""
     return (99 + place * (254 // len(PLACES)) + number) % 254 + 1
 
 
@@ -98,6 +102,6 @@ def _bridge_args(name: str, chassis: int, options: str) -> list[str]:
 
 
 def check_plug(plug: object) -> None:
-    """Raises Invalid for what is neither None nor a size such as "1G"."""
+    """Raise Invalid unless `plug` is None or a size such as "1G"."""
     if plug is not None and not (isinstance(plug, str) and re.fullmatch("[0-9]*[1-9][0-9]*[MG]", plug)):
-        raise Invalid(f"plug {plug!r}: a size such as '1G' or '256M'")
+        raise Invalid(f"plug must be a size such as '1G' or '256M', got {plug!r}")

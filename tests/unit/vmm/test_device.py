@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Devices: which files a VM is given for a metadata, and each one once."""
+"""Devices of metadata files, and of several metadata files together."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def metadata(primary: eal.Eal) -> ivshmem.Metadata:
     return made
 
 
-def test_segments_in_the_order_of_the_table_then_the_metadata(metadata: ivshmem.Metadata) -> None:
+def test_devices_are_segments_in_table_order_then_metadata_file(metadata: ivshmem.Metadata) -> None:
     plain, seen = eal.segments()
-    mine = metadata.uuid.hex[:12]
+    own = metadata.uuid.hex[:12]
     assert metadata.devices() == [
-        Device(f"ivs-{mine}-{plain.uuid.hex[:12]}", plain.uuid, plain.path, 2 << 20, readonly=False, socket_id=-1),
-        Device(f"ivs-{mine}-{seen.uuid.hex[:12]}", seen.uuid, seen.path, 8 << 20, readonly=True, socket_id=0),
-        Device(f"ivs-{mine}", metadata.uuid, metadata.path, 1 << 20, readonly=True, socket_id=-1, is_metadata=True),
+        Device(f"ivs-{own}-{plain.uuid.hex[:12]}", plain.uuid, plain.path, 2 << 20, readonly=False, socket_id=-1),
+        Device(f"ivs-{own}-{seen.uuid.hex[:12]}", seen.uuid, seen.path, 8 << 20, readonly=True, socket_id=0),
+        Device(f"ivs-{own}", metadata.uuid, metadata.path, 1 << 20, readonly=True, socket_id=-1, is_metadata=True),
     ]
 
 
-def test_each_file_is_what_its_device_says(metadata: ivshmem.Metadata) -> None:
+def test_device_files_have_size_and_uuid_of_device(metadata: ivshmem.Metadata) -> None:
     for device in metadata.devices():
         assert Path(device.path).stat().st_size == device.size
         assert device.size & (device.size - 1) == 0
@@ -45,11 +45,11 @@ def test_each_file_is_what_its_device_says(metadata: ivshmem.Metadata) -> None:
     assert open_metadata(Path(metadata.devices()[-1].path)).info.uuid == metadata.uuid
 
 
-def test_an_empty_metadata_is_one_device(primary: eal.Eal) -> None:
+def test_empty_metadata_has_one_device(primary: eal.Eal) -> None:
     assert [device.is_metadata for device in ivshmem.metadata_create("vm0").devices()] == [True]
 
 
-def test_a_segment_that_the_registry_does_not_know(metadata: ivshmem.Metadata, primary: eal.Eal) -> None:
+def test_segment_missing_in_registry_raises_not_found(metadata: ivshmem.Metadata, primary: eal.Eal) -> None:
     registry = primary.registry_table
     file = open_metadata(Path(metadata.path))
     assert devices_of(file, metadata.path, registry) == metadata.devices()
@@ -58,12 +58,12 @@ def test_a_segment_that_the_registry_does_not_know(metadata: ivshmem.Metadata, p
         devices_of(file, metadata.path, replace(registry, segments=registry.segments[:1]))
 
 
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_a_file_that_is_gone(metadata: ivshmem.Metadata, which: int) -> None:
-    path = metadata.devices()[which].path
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_missing_file_raises_not_found(metadata: ivshmem.Metadata, index: int) -> None:
+    path = metadata.devices()[index].path
     Path(path).rename(f"{path}.away")
     try:
-        with pytest.raises(eal.NotFound, match="is gone: was it removed by hand") as caught:
+        with pytest.raises(eal.NotFound, match="does not exist: was it removed by hand") as caught:
             metadata.devices()
         assert path in str(caught.value)
     finally:
@@ -71,14 +71,14 @@ def test_a_file_that_is_gone(metadata: ivshmem.Metadata, which: int) -> None:
     assert len(metadata.devices()) == 3
 
 
-# --- several metadata ---------------------------------------------------------------------------------------
+# --- merge --------------------------------------------------------------------------------------------------
 
 
 def device(name: str, uuid: int, *, readonly: bool = False) -> Device:
     return Device(name, UUID(int=uuid), f"/dev/shm/{uuid}", 4096, readonly)
 
 
-def test_merge_keeps_the_first_of_a_uuid_and_the_order() -> None:
+def test_merge_keeps_first_device_of_each_uuid_in_order() -> None:
     given = [device("a", 1), device("b", 2), device("c", 1), device("d", 3), device("e", 2)]
     assert merge(given) == [given[0], given[1], given[3]]
     assert merge(iter(given)) == merge(given)
@@ -89,12 +89,12 @@ def test_merge_keeps_the_first_of_a_uuid_and_the_order() -> None:
     ("given", "merged"),
     [([True, True], True), ([False, False], False), ([True, False], False), ([False, True], False), ([True] * 3, True)],
 )
-def test_merge_gives_the_segment_writable_if_any_wants_it_so(given: list[bool], merged: bool) -> None:
+def test_merge_is_writable_if_any_device_is(given: list[bool], merged: bool) -> None:
     devices = [device(f"d{number}", 1, readonly=readonly) for number, readonly in enumerate(given)]
     assert merge(devices) == [replace(devices[0], readonly=merged)]
 
 
-def test_merge_changes_nothing_that_it_was_given() -> None:
+def test_merge_does_not_change_its_argument() -> None:
     given = [device("a", 1, readonly=True), device("b", 1)]
     before = list(given)
     merge(given)

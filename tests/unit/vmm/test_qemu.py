@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""QEMU command lines as text: exact options, ids, quoting, bridges, and what is refused before QEMU sees it."""
+"""QEMU command lines as text: options, ids, quoting, bridges, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ivshmem.vmm import qemu
 from ivshmem.vmm.device import Device
 
 MIB = 1 << 20
-ID = re.compile(r"[A-Za-z][A-Za-z0-9\-._]*")  # what QEMU takes as an id
+ID = re.compile(r"[A-Za-z][A-Za-z0-9\-._]*")  # QEMU's syntax of an id
 
 
 def device(number: int = 0, **changes: Any) -> Device:
@@ -41,7 +41,7 @@ def devices(count: int) -> list[Device]:
 
 
 def options(args: list[str]) -> list[tuple[str, dict[str, str]]]:
-    """Pairs of an option and its value taken apart as QEMU does: at commas, two of which stand for one."""
+    """Return pairs of an option and its fields, parsed as by QEMU: split at commas, unless doubled."""
     assert len(args) % 2 == 0
     found = []
     for name, value in zip(args[::2], args[1::2], strict=True):
@@ -57,7 +57,7 @@ def ids_of(args: list[str]) -> list[str]:
 # --- one device ---------------------------------------------------------------------------------------------
 
 
-def test_a_device_in_full() -> None:
+def test_device_has_backend_and_frontend() -> None:
     assert qemu.device_args(device(7), "bus=b") == [
         "-object",
         "memory-backend-file,id=dev7,size=2097152,mem-path=/dev/shm/file7,share=on",
@@ -66,7 +66,7 @@ def test_a_device_in_full() -> None:
     ]
 
 
-def test_a_read_only_device_bound_to_a_node() -> None:
+def test_readonly_device_bound_to_numa_node() -> None:
     args = qemu.device_args(device(1, readonly=True, socket_id=3, path="/huge,1G/f", size=1 << 30), "bus=b,addr=0x1")
     assert args == [
         "-object",
@@ -79,23 +79,23 @@ def test_a_read_only_device_bound_to_a_node() -> None:
 @pytest.mark.parametrize(
     ("text", "quoted"), [("", ""), ("plain", "plain"), (",", ",,"), ("a,,b", "a,,,,b"), ("a=b c'\"\\", "a=b c'\"\\")]
 )
-def test_a_comma_is_written_twice(text: str, quoted: str) -> None:
+def test_quote_doubles_commas(text: str, quoted: str) -> None:
     assert qemu.quote(text) == quoted
 
 
 @given(path=st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), min_size=1))
-def test_any_path_comes_through(path: str) -> None:
+def test_path_survives_quoting(path: str) -> None:
     args = qemu.device_args(device(path=path), "bus=b")
     assert [option.get("mem-path") for _, option in options(args)] == [path, None]
     assert shlex.split(shlex.join(args)) == args
 
 
-# --- a metadata ---------------------------------------------------------------------------------------------
+# --- one metadata file --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def metadata(primary: eal.Eal) -> ivshmem.Metadata:
-    """Two writable segments and a read-only one."""
+    """Return metadata with two writable segments and a read-only one."""
     made = ivshmem.metadata_create("vm0")
     made.add_memzone(eal.memzone_reserve("zone", 64))
     made.add_ring(eal.ring_create("ring", 8, group="rings"))
@@ -103,11 +103,11 @@ def metadata(primary: eal.Eal) -> ivshmem.Metadata:
     return made
 
 
-def test_the_options_of_a_metadata(metadata: ivshmem.Metadata) -> None:
-    mine = metadata.uuid.hex[:12]
+def test_options_of_metadata_file_and_segments(metadata: ivshmem.Metadata) -> None:
+    own = metadata.uuid.hex[:12]
     expected = ["-device", "pci-bridge,id=ivs-bus0,chassis_nr=100,shpc=off,addr=0x1c"]
     for slot, (segment, more) in enumerate(zip(eal.segments(), ("", "", ",readonly=on"), strict=True), start=1):
-        name = f"ivs-{mine}-{segment.uuid.hex[:12]}"
+        name = f"ivs-{own}-{segment.uuid.hex[:12]}"
         expected += [
             "-object",
             f"memory-backend-file,id={name},size={segment.size},mem-path={segment.path},share=on{more}",
@@ -117,13 +117,13 @@ def test_the_options_of_a_metadata(metadata: ivshmem.Metadata) -> None:
     assert metadata.qemu_args() == [
         *expected,
         "-object",
-        f"memory-backend-file,id=ivs-{mine},size=1048576,mem-path={metadata.path},share=on,readonly=on",
+        f"memory-backend-file,id=ivs-{own},size=1048576,mem-path={metadata.path},share=on,readonly=on",
         "-device",
-        f"ivshmem-plain,id=ivs-{mine}-dev,memdev=ivs-{mine},bus=ivs-bus0,addr=0x4",
+        f"ivshmem-plain,id=ivs-{own}-dev,memdev=ivs-{own},bus=ivs-bus0,addr=0x4",
     ]
 
 
-def test_asking_changes_nothing(metadata: ivshmem.Metadata) -> None:
+def test_options_are_repeatable_and_change_no_file(metadata: ivshmem.Metadata) -> None:
     before = [Path(path).read_bytes() for path in (metadata.path, *(s.path for s in eal.segments()))]
     first = (
         metadata.qemu_args(),
@@ -143,14 +143,14 @@ def test_asking_changes_nothing(metadata: ivshmem.Metadata) -> None:
     assert [Path(path).read_bytes() for path in (metadata.path, *(s.path for s in eal.segments()))] == before
 
 
-def test_the_metadata_is_always_read_only(metadata: ivshmem.Metadata) -> None:
+def test_metadata_file_is_always_readonly(metadata: ivshmem.Metadata) -> None:
     backends = [option for name, option in options(metadata.qemu_args()) if name == "-object"]
     assert [backend.get("readonly") for backend in backends] == [None, None, "on", "on"]
     assert all(backend["share"] == "on" for backend in backends)
 
 
-def test_ids_of_several_metadata_for_one_vm(primary: eal.Eal) -> None:
-    """Their options may follow each other although they share segments."""
+def test_concatenated_options_have_unique_ids(primary: eal.Eal) -> None:
+    """The metadata files have segments in common."""
     zones = [eal.memzone_reserve(f"zone{n}", 64, group=f"group{n % 3}") for n in range(9)]
     made = [ivshmem.metadata_create(name) for name in ("vm0", "0,=", " ", "ü", "..")]
     for metadata in made:
@@ -168,18 +168,18 @@ def test_ids_of_several_metadata_for_one_vm(primary: eal.Eal) -> None:
 
 
 def assert_bridges_apart(args: list[str]) -> None:
-    """No two of them have an address or a chassis number in common, nor one that a user's own are likely to have."""
+    """Check that addresses and chassis numbers are unique, and not those that users usually assign."""
     bridges = [option for _, option in options(args) if option[""] == "pci-bridge"]
     addresses = [(option.get("bus"), int(option["addr"], 16)) for option in bridges]
     assert len(set(addresses)) == len(bridges)
     assert len({option["chassis_nr"] for option in bridges}) == len(bridges)
     assert all(0 < int(option["chassis_nr"]) < 256 for option in bridges)
-    # the upper half of the root bus, short of 0x1d to 0x1f: q35's own devices, and the VM harness's
+    # The upper half of the root bus, except 0x1d to 0x1f: devices of q35 and of the VM tests.
     assert all(0x10 <= slot <= 0x1C for bus, slot in addresses if bus is None)
 
 
-def test_each_metadata_has_a_place_of_its_own(primary: eal.Eal, peer: Callable[..., Any]) -> None:
-    """Twelve of them, of any prefix; and one that goes leaves its place to the next."""
+def test_twelve_metadata_files_have_different_bridge_slots(primary: eal.Eal, peer: Callable[..., Any]) -> None:
+    """They may belong to different prefixes. The slot of a closed one is used again."""
     made = [ivshmem.metadata_create(f"vm{number}") for number in range(6)]
     other = peer("""
         import json, sys, eal, ivshmem
@@ -220,14 +220,14 @@ def test_each_metadata_has_a_place_of_its_own(primary: eal.Eal, peer: Callable[.
     ]
 )
 def odd(request: pytest.FixtureRequest, runtime_dir: Path) -> Iterator[ivshmem.Metadata]:
-    """A metadata whose files have a path that trips over options or shells."""
+    """Return metadata whose files have a path with characters special to options or shells."""
     with eal.init(file_prefix=request.param, no_huge=True):
         metadata = ivshmem.metadata_create(request.param)
         metadata.add_memzone(eal.memzone_reserve("zone", 64))
         yield metadata
 
 
-def test_odd_paths_in_options(odd: ivshmem.Metadata) -> None:
+def test_special_characters_in_option_paths(odd: ivshmem.Metadata) -> None:
     args = odd.qemu_args()
     paths = [option["mem-path"] for name, option in options(args) if name == "-object"]
     assert paths == [eal.segments()[0].path, odd.path]
@@ -235,36 +235,36 @@ def test_odd_paths_in_options(odd: ivshmem.Metadata) -> None:
     assert all(ID.fullmatch(name) for name in ids_of(args))
 
 
-def test_odd_paths_in_a_shell(odd: ivshmem.Metadata) -> None:
+def test_special_characters_in_shell_command(odd: ivshmem.Metadata) -> None:
     assert shlex.split(odd.cmdline()) == odd.qemu_args()
     shell = ["sh", "-c", f"printf '%s\\n' {odd.cmdline()}"]
     assert subprocess.run(shell, capture_output=True, text=True, check=True).stdout.splitlines() == odd.qemu_args()
 
 
-# --- files that are gone ------------------------------------------------------------------------------------
+# --- missing files ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", [0, 1, 2, 3])
-def test_a_file_that_is_gone(metadata: ivshmem.Metadata, which: int) -> None:
-    """QEMU would make an empty one in its place."""
-    gone = Path(metadata.devices()[which].path)
-    gone.unlink()
-    for ask in (metadata.qemu_args, metadata.cmdline, metadata.devices, lambda: ivshmem.qemu_args(metadata)):
-        with pytest.raises(eal.NotFound, match=f"{re.escape(str(gone))}, which metadata 'vm0' needs, is gone"):
-            ask()
-    assert not gone.exists()
+@pytest.mark.parametrize("index", [0, 1, 2, 3])
+def test_missing_file_raises_not_found(metadata: ivshmem.Metadata, index: int) -> None:
+    """QEMU would create an empty file in its place."""
+    missing = Path(metadata.devices()[index].path)
+    missing.unlink()
+    for call in (metadata.qemu_args, metadata.cmdline, metadata.devices, lambda: ivshmem.qemu_args(metadata)):
+        with pytest.raises(eal.NotFound, match=f"file {re.escape(str(missing))} of metadata 'vm0' does not exist"):
+            call()
+    assert not missing.exists()
 
 
-def test_a_metadata_whose_eal_is_closed(metadata: ivshmem.Metadata, primary: eal.Eal) -> None:
+def test_options_after_close_of_eal_raise_closed(metadata: ivshmem.Metadata, primary: eal.Eal) -> None:
     primary.close()
     with pytest.raises(eal.Closed):
         metadata.qemu_args()
 
 
-# --- a whole VM ---------------------------------------------------------------------------------------------
+# --- several metadata files ---------------------------------------------------------------------------------
 
 
-def test_a_segment_of_two_metadata_comes_once(primary: eal.Eal) -> None:
+def test_common_segment_is_listed_once(primary: eal.Eal) -> None:
     zone, other = eal.memzone_reserve("zone", 64), eal.memzone_reserve("other", 64, group="other")
     first, second = ivshmem.metadata_create("vm0"), ivshmem.metadata_create("vm1")
     first.add_memzone(zone, readonly=True)
@@ -274,15 +274,15 @@ def test_a_segment_of_two_metadata_comes_once(primary: eal.Eal) -> None:
     assert [Path(backend["mem-path"]).name for backend in backends] == [
         Path(path).name for path in (zone.segment.path, other.segment.path, first.path, second.path)
     ]
-    # writable, if any of the two has it so
+    # Writable if one of the two metadata files shares it writable.
     assert [backend.get("readonly") for backend in backends] == [None, "on", "on", "on"]
 
 
-def test_the_same_metadata_twice_comes_once(metadata: ivshmem.Metadata) -> None:
+def test_same_metadata_twice_is_listed_once(metadata: ivshmem.Metadata) -> None:
     assert ivshmem.qemu_args(metadata, metadata) == ivshmem.qemu_args(metadata) == metadata.qemu_args()
 
 
-def test_no_metadata_is_no_options() -> None:
+def test_no_metadata_yields_no_options() -> None:
     assert ivshmem.qemu_args() == []
 
 
@@ -304,25 +304,26 @@ def test_devices_are_placed_on_bridges(count: int, bridges: int, place: int) -> 
     names = [name for name, _ in parsed]
     assert names.count("-object") == count
     assert len({option["id"] for _, option in parsed}) == len(parsed)
-    # a bridge before what is on it, a backend before its device
-    known: set[str] = set()
+    # A bridge precedes its devices, a backend its device.
+
+    defined: set[str] = set()
     for _, option in parsed:
-        assert {option.get("bus"), option.get("memdev")} <= known | {None}
-        known.add(option["id"])
+        assert {option.get("bus"), option.get("memdev")} <= defined | {None}
+        defined.add(option["id"])
 
 
-def test_more_devices_than_pci_has_buses_for() -> None:
-    error = "7202 devices for one VM: they need 241 bridges, and PCI's 256 bus numbers leave room for 240, so for 7201"
-    with pytest.raises(eal.Invalid, match=error):
+def test_more_devices_than_bus_numbers_raises_invalid() -> None:
+    error = "number of devices of a VM must be at most 7201 (PCI has bus numbers for 240 bridges), got 7202"
+    with pytest.raises(eal.Invalid, match=re.escape(error)):
         qemu.vm_args(devices(7202))
 
 
-def test_no_devices_need_no_bridge() -> None:
+def test_no_devices_yield_no_bridge() -> None:
     assert qemu.vm_args([]) == []
 
 
 @pytest.mark.parametrize("count", [0, 1, 100])
-def test_room_for_plugging(count: int) -> None:
+def test_plug_adds_bridge_with_window(count: int) -> None:
     args = options(qemu.vm_args(devices(count), "1G"))
     name, bridge = args[-1]
     assert name == "-device"
@@ -333,11 +334,26 @@ def test_room_for_plugging(count: int) -> None:
     assert len({option["id"] for _, option in args}) == len(args)
 
 
-NO_SIZES = ["", "G", "0G", "-1G", "1024", "1K", "1.5G", "1 G", "1G,id=x", "1_0G", "\uff11G", "1G\n", 1 << 30, b"1G"]
+INVALID_SIZES = [
+    "",
+    "G",
+    "0G",
+    "-1G",
+    "1024",
+    "1K",
+    "1.5G",
+    "1 G",
+    "1G,id=x",
+    "1_0G",
+    "\uff11G",
+    "1G\n",
+    1 << 30,
+    b"1G",
+]
 
 
-@pytest.mark.parametrize("plug", NO_SIZES)
-def test_room_that_is_no_size(plug: Any, primary: eal.Eal) -> None:
+@pytest.mark.parametrize("plug", INVALID_SIZES)
+def test_invalid_plug_size_raises_invalid(plug: Any, primary: eal.Eal) -> None:
     with pytest.raises(eal.Invalid, match="a size such as '1G' or '256M'") as caught:
         qemu.vm_args(devices(1), plug)
     assert repr(plug) in str(caught.value)
@@ -348,7 +364,7 @@ def test_room_that_is_no_size(plug: Any, primary: eal.Eal) -> None:
 # --- NUMA ---------------------------------------------------------------------------------------------------
 
 
-def test_a_bound_segment_says_where(primary: eal.Eal) -> None:
+def test_bound_segment_has_host_node(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     metadata.add_memzone(eal.memzone_reserve("zone", 64, socket_id=0, group="bound"))
     metadata.add_memzone(eal.memzone_reserve("free", 64, group="free"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""QEMU command lines as QEMU takes them: started for real, without a guest, and asked over QMP what it made of them."""
+"""QEMU accepts the command lines: a QEMU without a guest is started, and its devices are queried by QMP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.vm
 
 MIB = 1 << 20
 IVSHMEM = (0x1AF4, 0x1110)
-# A user's own devices: at fixed addresses all over the root bus, and one that QEMU places.
+# User-supplied devices at fixed addresses of the root bus, and one without an address.
 OTHERS = [
     *("-device", "virtio-rng-pci,id=low,addr=0x3"),
     *("-device", "virtio-rng-pci,id=middle,addr=0x10"),
@@ -33,7 +33,7 @@ LOW = [word for slot in range(1, 16) for word in ("-device", f"virtio-rng-pci,id
 
 
 class Qemu:
-    """A QEMU with no guest in it, and its QMP; a context manager that always ends it."""
+    """A QEMU without a guest, and its QMP connection. The context manager ends the process."""
 
     def __init__(self, args: Sequence[str], *, machine: str = "q35", boot: bool = False, shell: str = "") -> None:
         base = ["qemu-system-x86_64", "-machine", machine, "-accel", "tcg", "-nodefaults", "-no-user-config"]
@@ -46,7 +46,7 @@ class Qemu:
 
     def __enter__(self) -> Qemu:
         try:
-            self.ask("qmp_capabilities")
+            self.execute("qmp_capabilities")
         except BaseException:
             self.__exit__()
             raise
@@ -56,8 +56,8 @@ class Qemu:
         self._process.kill()
         self._process.communicate()
 
-    def ask(self, command: str, **arguments: Any) -> Any:
-        """What a command returns. Events are passed over."""
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """Execute a command and return its result; events are ignored."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin
         assert stdout
@@ -73,29 +73,34 @@ class Qemu:
         pytest.fail(f"QEMU ended with status {self._process.returncode}: {errors}")
 
     def memdevs(self) -> dict[str, dict[str, Any]]:
-        """Memory backends by id, without the machine's own."""
-        return {backend["id"]: backend for backend in self.ask("query-memdev") if backend["id"] != "pc.ram"}
+        """Return the memory backends by id, without that of the machine."""
+        return {backend["id"]: backend for backend in self.execute("query-memdev") if backend["id"] != "pc.ram"}
 
     def peripherals(self, kind: str) -> dict[str, str]:
-        """Path of each device of a kind by its id. query-pci lacks what is behind bridges that no firmware set up."""
-        there = self.ask("qom-list", path="/machine/peripheral")
-        return {one["name"]: f"/machine/peripheral/{one['name']}" for one in there if one["type"] == f"child<{kind}>"}
+        """Return the QOM paths of the devices of a type by id.
+
+        query-pci does not list devices behind bridges that the firmware has not set up.
+        """
+        children = self.execute("qom-list", path="/machine/peripheral")
+        return {
+            one["name"]: f"/machine/peripheral/{one['name']}" for one in children if one["type"] == f"child<{kind}>"
+        }
 
     def ivshmem(self) -> dict[str, int]:
-        """The bytes of memory behind each ivshmem device by its id."""
+        """Return the memory size in bytes of each ivshmem device by id."""
         sizes = {name: backend["size"] for name, backend in self.memdevs().items()}
         devices = self.peripherals("ivshmem-plain").items()
-        memdevs = {name: self.ask("qom-get", path=path, property="memdev") for name, path in devices}
+        memdevs = {name: self.execute("qom-get", path=path, property="memdev") for name, path in devices}
         return {name: sizes[memdev.removeprefix("/objects/")] for name, memdev in memdevs.items()}
 
     def root_slots(self) -> dict[str, int]:
-        """The slot of each device on the root bus by its id."""
-        (bus,) = self.ask("query-pci")
+        """Return the slot of each device on the root bus by id."""
+        (bus,) = self.execute("query-pci")
         return {device["qdev_id"]: device["slot"] for device in bus["devices"]}
 
 
 def bars_of(*metadata: ivshmem.Metadata) -> dict[str, int]:
-    """What QEMU should say of the devices of some metadata, each segment once."""
+    """Return the expected memory sizes of the devices of metadata files by id, each segment once."""
     merged = {device.uuid: device for one in reversed(metadata) for device in one.devices()}
     return {f"{device.id}-dev": device.size for device in merged.values()}
 
@@ -118,7 +123,7 @@ ODD = ["a,b=c", "share=off,size=1M", "two  blanks 'and' \"quotes\"", "$(id)`id`\
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_qemu_takes_odd_paths(runtime_dir: Path, name: str) -> None:
+def test_qemu_accepts_special_characters_in_paths(runtime_dir: Path, name: str) -> None:
     files: set[str] = set()
     with eal.init(file_prefix=name, no_huge=True):
         metadata = ivshmem.metadata_create(name)
@@ -128,12 +133,12 @@ def test_qemu_takes_odd_paths(runtime_dir: Path, name: str) -> None:
             assert qemu.ivshmem() == bars_of(metadata)
         with Qemu([], shell=metadata.cmdline()) as qemu:
             assert qemu.ivshmem() == bars_of(metadata)
-        # QEMU creates a file that it does not find
+        # QEMU would have created a file for a wrong path.
         assert {path.name for path in Path("/dev/shm").glob(f"{file_stem(runtime_dir)}.*")} == files
 
 
-def test_two_metadata_one_after_the_other(primary: eal.Eal) -> None:
-    """Options that were made apart, with a segment in common."""
+def test_concatenated_options_of_two_metadata_files(primary: eal.Eal) -> None:
+    """The options are created separately, and have a segment in common."""
     common = eal.memzone_reserve("common", 64)
     made = [ivshmem.metadata_create(name) for name in ("vm0", "vm1")]
     for number, metadata in enumerate(made):
@@ -148,19 +153,19 @@ def test_two_metadata_one_after_the_other(primary: eal.Eal) -> None:
         assert len(qemu.memdevs()) == 5
 
 
-def test_one_metadata_before_devices_with_fixed_addresses(primary: eal.Eal) -> None:
-    """However few its devices are: QEMU would place them where the user puts something later."""
+def test_metadata_before_devices_with_fixed_addresses(primary: eal.Eal) -> None:
+    """Without a bridge, QEMU would assign a low slot that a later option of the user needs."""
     with Qemu([*ivshmem.metadata_create("vm0").qemu_args(), "-usb", *LOW]) as qemu:
         assert [qemu.root_slots()[f"low{slot}"] for slot in range(1, 16)] == list(range(1, 16))
 
 
 @pytest.mark.parametrize("machine", ["q35", "pc"])
-def test_a_hundred_metadata_beside_devices_with_fixed_addresses(primary: eal.Eal, machine: str) -> None:
+def test_hundred_metadata_files_beside_devices_with_fixed_addresses(primary: eal.Eal, machine: str) -> None:
     made = [ivshmem.metadata_create(f"vm{number}", capacity=16 << 10) for number in range(100)]
     for number, metadata in enumerate(made):
         metadata.add_memzone(eal.memzone_reserve(f"zone{number}", 64, group=f"group{number}"))
     args = ivshmem.qemu_args(*made, plug="1G")
-    # The user's devices come first, or last, when every slot that QEMU chose by itself would be taken.
+    # User-supplied devices first, and last: then a slot that QEMU had assigned itself could already be in use.
     for command in ([*OTHERS, *args], [*args, *OTHERS]):
         with Qemu(command, machine=machine) as qemu:
             assert qemu.ivshmem() == bars_of(*made)
@@ -171,7 +176,7 @@ def test_a_hundred_metadata_beside_devices_with_fixed_addresses(primary: eal.Eal
 
 
 @pytest.mark.parametrize("machine", ["q35", "pc"])
-def test_a_thousand_zones_in_64_segments(primary: eal.Eal, machine: str) -> None:
+def test_thousand_zones_in_64_segments(primary: eal.Eal, machine: str) -> None:
     metadata = ivshmem.metadata_create("vm0")
     for number in range(1000):
         metadata.add_memzone(eal.memzone_reserve(f"zone{number}", 64, group=f"group{number % 64}"))
@@ -180,7 +185,7 @@ def test_a_thousand_zones_in_64_segments(primary: eal.Eal, machine: str) -> None
         assert len(qemu.ivshmem()) == 65
 
 
-def test_a_bound_segment(primary: eal.Eal) -> None:
+def test_bound_segment_has_host_node(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     metadata.add_memzone(eal.memzone_reserve("zone", 64, socket_id=0, group="bound"))
     with Qemu(metadata.qemu_args()) as qemu:
@@ -194,7 +199,7 @@ def test_a_bound_segment(primary: eal.Eal) -> None:
 
 @pytest.fixture(params=["q35", "pc"])
 def booted(request: pytest.FixtureRequest, primary: eal.Eal) -> Iterator[Qemu]:
-    """A QEMU whose firmware has laid out its PCI devices: one metadata, and room for 1 GiB more."""
+    """Return a QEMU whose firmware has set up the PCI devices: one metadata file, and a window of 1 GiB."""
     metadata = ivshmem.metadata_create("vm0")
     metadata.add_memzone(eal.memzone_reserve("zone", 64))
     with Qemu([*OTHERS, *ivshmem.qemu_args(metadata, plug="1G")], machine=request.param, boot=True) as qemu:
@@ -204,18 +209,18 @@ def booted(request: pytest.FixtureRequest, primary: eal.Eal) -> Iterator[Qemu]:
 def test_plug_reserves_a_window(booted: Qemu) -> None:
     deadline = time.monotonic() + 30
     while True:
-        (bus,) = booted.ask("query-pci")
+        (bus,) = booted.execute("query-pci")
         bridge = next(device for device in bus["devices"] if device["qdev_id"] == "ivs-plug")["pci_bridge"]["bus"]
         if width(bridge["prefetchable_range"]) == 1 << 30:
             break
         assert time.monotonic() < deadline, bridge
         time.sleep(0.1)
     assert width(bridge["memory_range"]) >= 4 * MIB
-    # what is there from the start has its place too
+    # The devices of the command line have addresses too.
     on_bridge = next(device for device in bus["devices"] if device["qdev_id"] == "ivs-bus0")["pci_bridge"]["devices"]
-    mine = [d for d in on_bridge if (d["id"]["vendor"], d["id"]["device"]) == IVSHMEM]
-    assert len(mine) == 2
-    assert all(region["address"] > 0 for device in mine for region in device["regions"])
+    own = [d for d in on_bridge if (d["id"]["vendor"], d["id"]["device"]) == IVSHMEM]
+    assert len(own) == 2
+    assert all(region["address"] > 0 for device in own for region in device["regions"])
 
 
 def width(window: dict[str, int]) -> int:
