@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A stand-in for a running QEMU: its QMP, its PCI bridges, and a guest that does what a test wants it to do."""
+"""FakeQemu: a simulated QEMU with QMP, PCI bridges and a guest whose behaviour a test selects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BASE = 1 << 32
 
 @dataclass
 class Bridge:
-    """`model` is QEMU's; `window` bytes of addresses."""
+    """A PCI bridge of QEMU's type `model` with a window of `window` bytes."""
 
     model: str = "pci-bridge"
     window: int = 1 << 30
@@ -29,7 +29,7 @@ class Bridge:
 
 @dataclass
 class Plugged:
-    """A device: where it sits, and the address that the guest gave to its memory (-1: none)."""
+    """A device: its bus and slot, and the addresses that the guest has assigned to its BARs (-1: none)."""
 
     memdev: str
     bus: str
@@ -38,27 +38,27 @@ class Plugged:
     bar2: int = -1
 
 
-class Refused(Exception):
-    """What QEMU answers a command with."""
+class CommandError(Exception):
+    """The error with which QEMU responds to a command."""
 
 
 @dataclass
 class FakeQemu:
-    """Serves QMP at `path` while it is in a `with`. What a test may set, at any time:
+    """Serves QMP at `path` as a context manager. A test may set these fields at any time:
 
-    silent        devices for which the guest does not do anything ("*" for all)
-    refuses       devices that the guest does not give up
-    lacks_room    devices whose memory the guest finds no room for
+    silent        devices to which the guest does not respond ("*" for all)
+    rejects       devices whose unplug the guest rejects
+    lacks_room    devices for whose memory the guest has no room
     dies_at       a command at which QEMU ends
-    running       what query-status says
-    busy          how often object-del finds the memory still in use
-    booting       how often query-pci shows bridges that no firmware has seen
+    running       the result of query-status
+    busy          number of object-del commands that fail because the memory is still in use
+    booting       number of query-pci commands that show bridges before the firmware has set them up
     """
 
     path: Path
     bridges: dict[str, Bridge] = field(default_factory=lambda: {"ivs-plug": Bridge()})
     silent: set[str] = field(default_factory=set)
-    refuses: set[str] = field(default_factory=set)
+    rejects: set[str] = field(default_factory=set)
     lacks_room: set[str] = field(default_factory=set)
     dies_at: str = ""
     running: bool = True
@@ -86,14 +86,14 @@ class FakeQemu:
         self._listener.close()
         self._thread.join(10)
 
-    def given(self) -> list[str]:
-        """The backends of its devices; no other objects are left over."""
+    def backends(self) -> list[str]:
+        """Return the backends of the devices, and check that no other backend exists."""
         used = [device.memdev for device in self.devices.values()]
         assert sorted(used) == sorted(self.objects), "a backend without a device"
         return used
 
     def cold(self, args: list[str]) -> None:
-        """Devices of its command line."""
+        """Add the devices of a QEMU command line."""
         for name, value in zip(args[::2], args[1::2], strict=True):
             kind, *rest = value.split(",")
             options = dict(part.split("=", 1) for part in rest)
@@ -132,7 +132,7 @@ class FakeQemu:
             result = getattr(self, "_" + command.replace("-", "_"))(
                 **{k.replace("-", "_"): v for k, v in arguments.items()}
             )
-        except Refused as error:
+        except CommandError as error:
             self._say(error={"class": "GenericError", "desc": str(error)}, **number)
         else:
             self._say(**{"return": {} if result is None else result}, **number)
@@ -163,24 +163,24 @@ class FakeQemu:
 
     def _object_add(self, id: str, **options: Any) -> None:
         if id in self.objects:
-            raise Refused(f"attempt to add duplicate property '{id}' to object (type 'container')")
+            raise CommandError(f"attempt to add duplicate property '{id}' to object (type 'container')")
         assert os.path.getsize(options["mem_path"]) >= options["size"]
         self.objects[id] = {"mem-path": options["mem_path"], "readonly": options["readonly"], "size": options["size"]}
 
     def _object_del(self, id: str) -> None:
         if self.busy or any(device.memdev == id for device in self.devices.values()):
             self.busy = max(0, self.busy - 1)
-            raise Refused(f"object '{id}' is in use, can not be deleted")
+            raise CommandError(f"object '{id}' is in use, can not be deleted")
         del self.objects[id]
 
     def _device_add(self, driver: str, id: str, memdev: str, bus: str, addr: str) -> None:
         assert driver == "ivshmem-plain"
         assert memdev in self.objects
         if not self.bridges[bus].hotplug:
-            raise Refused(f"Bus '{bus}' does not support hotplugging")
+            raise CommandError(f"Bus '{bus}' does not support hotplugging")
         slot = int(addr, 16)
         if id in self.devices or any((d.bus, d.slot) == (bus, slot) for d in self.devices.values()):
-            raise Refused(f"slot {slot} function 0 not available for ivshmem-plain, or Duplicate device ID '{id}'")
+            raise CommandError(f"slot {slot} function 0 not available for ivshmem-plain, or Duplicate device ID '{id}'")
         self.devices[id] = Plugged(memdev, bus, slot)
         if not {id, "*"} & self.silent:
             self._give_address(id, bus)
@@ -197,12 +197,12 @@ class FakeQemu:
 
     def _device_del(self, id: str) -> None:
         if id not in self.devices:
-            raise Refused(f"Device '{id}' not found")
+            raise CommandError(f"Device '{id}' not found")
 
     def _eject(self, id: str) -> None:
         if {id, "*"} & self.silent:
             return
-        if {id, "*"} & self.refuses:
+        if {id, "*"} & self.rejects:
             self._event("DEVICE_UNPLUG_GUEST_ERROR", id)
         else:
             del self.devices[id]
@@ -238,7 +238,7 @@ class FakeQemu:
 
 
 def _requests(client: socket.socket) -> Iterator[dict[str, Any]]:
-    """JSON objects one after the other, with or without anything between them."""
+    """Yield JSON objects that follow each other with or without white space."""
     text = ""
     while data := client.recv(65536):
         text = (text + data.decode()).lstrip()
@@ -246,6 +246,6 @@ def _requests(client: socket.socket) -> Iterator[dict[str, Any]]:
             try:
                 request, end = json.JSONDecoder().raw_decode(text)
             except ValueError:
-                break  # half of it is on its way
+                break  # the object is incomplete
             text = text[end:].lstrip()
             yield request

@@ -15,9 +15,9 @@ from uuid import UUID
 from eal.errors import Denied, Exists, NotFound
 from eal.pci.device import DEVICE, VENDOR
 from ivshmem.emulate.readonly_mount import open_readonly
-from ivshmem.hotplug.plug import to_remove
+from ivshmem.hotplug.plug import devices_to_remove
 from ivshmem.hotplug.running_vm import VmDevice
-from ivshmem.hotplug.unplug_handshake import announce, is_leaving, set_leaving
+from ivshmem.hotplug.unplug_handshake import announce_unplug, withdraw_announcement
 from ivshmem.scratch import Scratch
 from ivshmem.vmm.device import Device
 
@@ -127,8 +127,8 @@ class EmulatedBus:
         Call it again after an `add_*` that needed a new segment. It corresponds to `Metadata.plug` of a VM.
         """
         with metadata.shared() as share:
-            if is_leaving(share.file):  # the process that announced an unplug was killed during it
-                set_leaving(share.file, 0)
+            if share.file.leaving:  # the process that announced an unplug was killed during it
+                withdraw_announcement(share.file)
             return self.give(share.devices())
 
     def give(self, devices: Iterable[Device]) -> list[str]:
@@ -148,18 +148,18 @@ class EmulatedBus:
         Raises NotFound if the metadata file is not on the bus. It corresponds to `Metadata.unplug` of a VM.
         """
         with metadata.shared() as share:
-            mine, segments = to_remove(share, self._given())
-            if not mine and not segments:
+            own, segments = devices_to_remove(share, self._vm_devices())
+            if not own and not segments:
                 raise NotFound(f"metadata {share.name!r} is not plugged into the bus at {self.root}")
-            announce(share.file, share.segments(), share.vms.next_announcement(), timeout, force=force)
+            announce_unplug(share.file, share.segments(), share.vms.next_announcement(), timeout, force=force)
             try:
-                for one in (*mine, *segments):
+                for one in (*own, *segments):
                     self.remove(one.id)
             finally:
-                set_leaving(share.file, 0)
-        return [one.id for one in (*mine, *segments)]
+                withdraw_announcement(share.file)
+        return [one.id for one in (*own, *segments)]
 
-    def _given(self) -> list[VmDevice]:
+    def _vm_devices(self) -> list[VmDevice]:
         """Return the devices of the bus in the form in which QMP reports those of a VM."""
         return [VmDevice(address, one.id, one.path, one.readonly) for address, one in self._devices.items()]
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Hot plug: shares into and out of a running QEMU over QMP."""
+"""Hotplug of shares into a running QEMU by QMP."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Attached VMs: which running VMs a metadata was plugged into, remembered in a file of its prefix."""
+"""Attached VMs: the running VMs into which a metadata file was plugged, recorded in a file of its prefix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AttachedVm:
-    """A QEMU: its QMP socket, its process id (0 where this process cannot see it), and when it started."""
+    """A QEMU process: its QMP socket, its pid (0 if invisible to this process), and its start time."""
 
     qmp: str
     pid: int
@@ -31,12 +31,15 @@ class AttachedVm:
 
     @property
     def gone(self) -> bool:
+        """Whether the process has ended."""
         return self.pid != 0 and process.start_time(self.pid) != self.started
 
 
 class AttachedVms:
-    """The VMs of one metadata, and the number of its last unplug announcement. The file, one a prefix, is replaced
-    whole, and metadata that are gone are dropped with each change. Callers hold the prefix's CHANGE lock.
+    """The attached VMs of one metadata file, and the number of its last unplug announcement.
+
+    All metadata files of a prefix use one record file. Each change replaces the file, and drops the records of metadata
+    files that no longer exist. The caller holds the prefix's CHANGE lock.
     """
 
     def __init__(self, directory: PrefixDir, metadata: UUID) -> None:
@@ -44,52 +47,63 @@ class AttachedVms:
         self._path = directory.path / "vms"
         self._metadata = metadata
 
-    def known(self) -> list[AttachedVm]:
-        """Those that were not forgotten; QEMU may have ended since."""
-        return [AttachedVm(**vm) for vm in self._mine()["vms"]]
+    def read(self) -> list[AttachedVm]:
+        """Return the recorded VMs; some of their processes may have ended."""
+        return [AttachedVm(**vm) for vm in self._record()["vms"]]
 
-    def remember(self, vm: AttachedVm) -> None:
-        self._change(vms=[asdict(one) for one in (*(one for one in self.known() if one.qmp != vm.qmp), vm)])
+    def add(self, vm: AttachedVm) -> None:
+        """Record a VM, in place of one with the same QMP socket."""
+        others = [other for other in self.read() if other.qmp != vm.qmp]
+        self._change(vms=[asdict(one) for one in (*others, vm)])
 
-    def forget(self, qmp: str) -> None:
+    def remove(self, qmp: str) -> None:
+        """Remove the VM with this QMP socket, if it is recorded."""
         path = os.path.abspath(qmp)
-        if any(vm.qmp == path for vm in self.known()):
-            self._change(vms=[asdict(vm) for vm in self.known() if vm.qmp != path])
+        vms = self.read()
+        if any(vm.qmp == path for vm in vms):
+            self._change(vms=[asdict(vm) for vm in vms if vm.qmp != path])
+
+    def remove_ended(self) -> None:
+        """Remove the VMs whose process has ended."""
+        for vm in self.read():
+            if vm.gone:
+                log.info("the VM at %s has ended; its record was removed", vm.qmp)
+                self.remove(vm.qmp)
 
     def next_announcement(self) -> int:
-        """A number that no unplug of this metadata was announced by, never 0."""
-        number: int = (self._mine()["announced"] + 1) & 0xFFFF_FFFF or 1
+        """Return a number, never 0, that no earlier unplug of this metadata file used."""
+        number: int = (self._record()["announced"] + 1) & 0xFFFF_FFFF or 1
         self._change(announced=number)
         return number
 
-    def drop(self) -> None:
-        """All of this metadata, which is closed."""
-        known = self._read()
-        if known.pop(self._metadata.hex, None) is not None:
-            self._write(known)
+    def clear(self) -> None:
+        """Remove the record of this metadata file, which is being closed."""
+        records = self._read_file()
+        if records.pop(self._metadata.hex, None) is not None:
+            self._write_file(records)
 
-    def _mine(self) -> dict[str, Any]:
-        mine: dict[str, Any] = self._read().get(self._metadata.hex, {"announced": 0, "vms": []})
-        return mine
+    def _record(self) -> dict[str, Any]:
+        record: dict[str, Any] = self._read_file().get(self._metadata.hex, {"announced": 0, "vms": []})
+        return record
 
     def _change(self, **changes: Any) -> None:
-        known = self._read()
-        known[self._metadata.hex] = {**self._mine(), **changes}
-        there = {self._metadata.hex}
+        records = self._read_file()
+        records[self._metadata.hex] = {**self._record(), **changes}
+        existing = {self._metadata.hex}
         for name in self._directory.metadata_names():
             with suppress(OSError):
-                there.add(os.readlink(self._directory.metadata_link(name)).split(".")[-2])
-        self._write({uuid: one for uuid, one in known.items() if uuid in there})
+                existing.add(os.readlink(self._directory.metadata_link(name)).split(".")[-2])
+        self._write_file({uuid: record for uuid, record in records.items() if uuid in existing})
 
-    def _read(self) -> dict[str, Any]:
+    def _read_file(self) -> dict[str, Any]:
         try:
-            known: dict[str, Any] = json.loads(self._path.read_text())
+            records: dict[str, Any] = json.loads(self._path.read_text())
         except FileNotFoundError:
             return {}
         except ValueError:
-            log.warning("%s is damaged: plug the metadata of %r again", self._path, self._directory.prefix)
+            log.warning("%s is damaged: plug the metadata of file_prefix %r again", self._path, self._directory.prefix)
             return {}
-        return known
+        return records
 
-    def _write(self, known: dict[str, Any]) -> None:
-        atomic_file.write_text(self._path, json.dumps(known))
+    def _write_file(self, records: dict[str, Any]) -> None:
+        atomic_file.write_text(self._path, json.dumps(records))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Buses: where a running VM has room for more devices, as QEMU's query-pci tells it."""
+"""PCI windows: the buses of a running VM with room for plugged devices, from the result of QEMU's query-pci."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from eal.errors import NoMemory
-from eal.text.sizes import size_text
+from eal.text.sizes import align_up, size_text
 from ivshmem.vmm.device import Device
 from ivshmem.vmm.qemu import PLUG_BRIDGE
 
-# The slots that take a plugged device, by QEMU's name of the bridge. A PCI Express port has one.
+# The slots for plugged devices, by QEMU's model of the bridge. A PCI Express port has one slot.
 _SLOTS: dict[str, Sequence[int]] = {
     "pci-bridge": range(1, 32),
     "pcie-pci-bridge": range(1, 32),
@@ -20,100 +20,101 @@ _SLOTS: dict[str, Sequence[int]] = {
     "ioh3420": [0],
     "xio3130-downstream": [0],
 }
-_REMEDY = f'boot the VM with what ivshmem.qemu_args(..., plug="{{size}}") gives: a bridge {PLUG_BRIDGE!r} with a window'
+_WINDOW_KINDS = ("prefetchable", "memory")
+_REMEDY = f'boot the VM with ivshmem.qemu_args(..., plug="{{size}}"), which adds a bridge {PLUG_BRIDGE!r} with a window'
 
 
 class Window:
-    """A range of addresses that a bridge passes on, and what of it is free. `name` says which of the two it is."""
+    """An address range that a bridge forwards, and its free parts. `kind` is "prefetchable" or "memory"."""
 
-    def __init__(self, name: str, base: int, limit: int) -> None:
-        self.name = name
-        self.size = max(0, limit + 1 - base) if base else 0  # a base of 0: no firmware was here yet
+    def __init__(self, kind: str, base: int, limit: int) -> None:
+        self.kind = kind
+        self.size = max(0, limit + 1 - base) if base else 0  # base 0: the firmware has not set up the bridge
         self._free = [(base, base + self.size)] if self.size else []
 
-    def take(self, size: int) -> bool:
-        """The first range of this size and alignment, where Linux puts a BAR; False where there is none."""
+    def allocate(self, size: int) -> bool:
+        """Reserve the lowest free range for a BAR, as Linux does. Return False if there is none."""
         for start, end in self._free:
-            if (at := -(-start // size) * size) + size <= end:
-                self.use(at, size)
+            if (address := align_up(start, size)) + size <= end:
+                self.reserve(address, size)
                 return True
         return False
 
-    def use(self, at: int, size: int) -> None:
-        pieces = [piece for start, end in self._free for piece in ((start, min(end, at)), (max(start, at + size), end))]
+    def reserve(self, address: int, size: int) -> None:
+        """Remove a range from the free parts."""
+        pieces = [
+            piece
+            for start, end in self._free
+            for piece in ((start, min(end, address)), (max(start, address + size), end))
+        ]
         self._free = [(start, end) for start, end in pieces if start < end]
 
     @property
     def largest(self) -> int:
-        """Bytes of the largest BAR that fits, 0 for none."""
-        return max((_largest_in(start, end) for start, end in self._free), default=0)
+        """Size in bytes of the largest BAR that fits, 0 if none does."""
+        return max((_largest_bar(start, end) for start, end in self._free), default=0)
 
 
-def _largest_in(start: int, end: int) -> int:
+def _largest_bar(start: int, end: int) -> int:
     size = 1 << ((end - start).bit_length() - 1)
-    while -(-start // size) * size + size > end:
+    while align_up(start, size) + size > end:
         size >>= 1
     return size
 
 
 @dataclass
 class HotplugBus:
-    """A bus behind a bridge or port that takes plugged devices. `name` is QEMU's id of the bridge."""
+    """A bus behind a bridge or port that supports hotplug. `name` is QEMU's id of the bridge."""
 
     name: str
     slots: list[int]
     windows: list[Window]
 
-    def take(self, device: Device) -> int | None:
-        """A slot for a device and room for its memory, both gone then; None where one of them is lacking."""
-        if not self.slots or not any(window.take(device.size) for window in self.windows):
+    def allocate(self, device: Device) -> int | None:
+        """Allocate a slot and a window range for a device, and return the slot. None if there is no room."""
+        if not self.slots or not any(window.allocate(device.size) for window in self.windows):
             return None
         return self.slots.pop(0)
 
     def __str__(self) -> str:
         if not self.slots:
-            return f"{self.name!r} has no slot free"
+            return f"{self.name!r} has no free slot"
         window = max(self.windows, key=lambda window: window.size)
-        return (
-            f"{self.name!r} has a window of {size_text(window.size)}, of which {size_text(window.largest)} are free "
-            "in one piece"
-        )
+        return f"{self.name!r} has a window of {size_text(window.size)}, largest free BAR {size_text(window.largest)}"
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a device is to be plugged."""
+    """The bus and slot into which a device is plugged."""
 
     device: Device
     bus: str
     slot: int
 
 
-def firmware_was_here(pci: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether bridges have their numbers by now, or there is none. `pci` is what query-pci returns."""
+def is_firmware_done(pci: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the firmware has numbered the bridges, or there are none. `pci` is the result of query-pci."""
     bridges = [device for device in _devices(pci) if "pci_bridge" in device]
     return not bridges or any(bridge["pci_bridge"]["bus"]["secondary"] for bridge in bridges)
 
 
-def find_buses(pci: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> list[HotplugBus]:
-    """The buses that may take plugged devices, the one that was made for it first. `kinds` are the models of devices by
-    their id.
-    """
+def find_buses(pci: Sequence[Mapping[str, Any]], models: Mapping[str, str]) -> list[HotplugBus]:
+    """Return the buses that support hotplug, that of `ivshmem.qemu_args` first. `models`: QEMU's, by device id."""
     found = [
-        _bus(device["qdev_id"], device["pci_bridge"], _SLOTS[kinds[device["qdev_id"]]])
+        _bus(device["qdev_id"], device["pci_bridge"], _SLOTS[models[device["qdev_id"]]])
         for device in _devices(pci)
-        if "pci_bridge" in device and kinds.get(device["qdev_id"]) in _SLOTS
+        if "pci_bridge" in device and models.get(device["qdev_id"]) in _SLOTS
     ]
     return sorted(found, key=lambda bus: (bus.name != PLUG_BRIDGE, bus.name))
 
 
 def regions_of(pci: Sequence[Mapping[str, Any]], device_id: str) -> list[Mapping[str, Any]]:
-    """The BARs of a device; empty where it is not there, or its bus is not known yet."""
+    """Return the BARs of a device; none if the device is absent or its bus has no number yet."""
     return next((device["regions"] for device in _devices(pci) if device["qdev_id"] == device_id), [])
 
 
 def _devices(pci: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """All devices, those behind bridges too."""
+    """Yield all devices, also those behind bridges."""
     for bus in pci:
         for device in bus["devices"]:
             yield device
@@ -122,51 +123,52 @@ def _devices(pci: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
 
 
 def _bus(name: str, bridge: Mapping[str, Any], slots: Sequence[int]) -> HotplugBus:
-    there = bridge.get("devices", [])
-    ranges = {"prefetchable": bridge["bus"]["prefetchable_range"], "memory": bridge["bus"]["memory_range"]}
+    devices = bridge.get("devices", [])
+    ranges = {kind: bridge["bus"][f"{kind}_range"] for kind in _WINDOW_KINDS}
     windows = [Window(kind, one["base"], one["limit"]) for kind, one in ranges.items()]
-    for region in (region for device in there for region in _memory_of(device)):
+    for region in (region for device in devices for region in _memory_of(device)):
         for window in windows:
-            window.use(region["address"], region["size"])
-    taken = {device["slot"] for device in there}
-    return HotplugBus(name, [slot for slot in slots if slot not in taken], windows)
+            window.reserve(region["address"], region["size"])
+    used = {device["slot"] for device in devices}
+    return HotplugBus(name, [slot for slot in slots if slot not in used], windows)
 
 
 def _memory_of(device: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a device takes of its bus's windows; a bridge takes its own windows."""
+    """Return the address ranges that a device uses on its bus: its BARs, and the windows of a bridge."""
     ranges = [region for region in device["regions"] if region["type"] == "memory" and region["address"] > 0]
-    for one in (
-        device.get("pci_bridge", {}).get("bus", {}).get(f"{kind}_range") for kind in ("prefetchable", "memory")
-    ):
-        if one and one["base"] < one["limit"]:
-            ranges.append({"address": one["base"], "size": one["limit"] + 1 - one["base"]})
+    bridge = device.get("pci_bridge", {}).get("bus", {})
+    for window in (bridge.get(f"{kind}_range") for kind in _WINDOW_KINDS):
+        if window and window["base"] < window["limit"]:
+            ranges.append({"address": window["base"], "size": window["limit"] + 1 - window["base"]})
     return ranges
 
 
-def place(devices: Sequence[Device], buses: Sequence[HotplugBus], refused: Mapping[str, str]) -> list[Placement]:
-    """A place for each device, in their order, the large ones having had the first choice. `refused` are the buses that
-    QEMU did not let us use, and why.
+def place_devices(
+    devices: Sequence[Device], buses: Sequence[HotplugBus], rejecting: Mapping[str, str]
+) -> list[Placement]:
+    """Return a placement for each device, in the order of the devices; larger devices are placed first.
 
-    Raises NoMemory, saying what each bus lacks, before anything is plugged.
+    `rejecting` are the buses that QEMU rejects for hotplug, with the reason. Raise NoMemory, with the shortage of each
+    bus, before any device is plugged.
     """
-    places: dict[str, Placement] = {}
+    placements: dict[str, Placement] = {}
     for device in sorted(devices, key=lambda device: -device.size):
         for bus in buses:
-            slot = bus.take(device) if bus.name not in refused else None
+            slot = bus.allocate(device) if bus.name not in rejecting else None
             if slot is not None:
-                places[device.id] = Placement(device, bus.name, slot)
+                placements[device.id] = Placement(device, bus.name, slot)
                 break
         else:
-            raise no_room(devices, device, [refused.get(bus.name) or str(bus) for bus in buses])
-    return [places[device.id] for device in devices]
+            raise no_room(devices, device, [rejecting.get(bus.name) or str(bus) for bus in buses])
+    return [placements[device.id] for device in devices]
 
 
-def no_room(devices: Sequence[Device], device: Device, lacking: Sequence[str]) -> NoMemory:
-    """The error for a device that has no place, or was given no address by the guest."""
+def no_room(devices: Sequence[Device], device: Device, shortages: Sequence[str]) -> NoMemory:
+    """Return the error for one of the devices that has no placement, or that got no address from the guest."""
     total = sum(each.size for each in devices)
     plug = max(1 << 28, 1 << (2 * total - 1).bit_length())
-    what = "bridge " + ", bridge ".join(lacking) if lacking else "there is no bridge or port that takes plugged devices"
+    cause = "bridge " + ", bridge ".join(shortages) if shortages else "no bridge or port supports hotplug"
     return NoMemory(
         f"no room in the VM for {device.path} ({size_text(device.size)} of {size_text(total)} in {len(devices)} "
-        f"devices): {what}; " + _REMEDY.format(size=size_text(plug).replace(" ", "").removesuffix("iB"))
+        f"devices): {cause}; " + _REMEDY.format(size=size_text(plug).replace(" ", "").removesuffix("iB"))
     )

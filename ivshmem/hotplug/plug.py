@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Plugging: a metadata with its segments goes into a running VM, and comes out again.
+"""Hotplug of a share: plug a metadata file with its segments into a running VM, and unplug it.
 
-| state     | comes by            | then                                                              |
-|-----------|---------------------|-------------------------------------------------------------------|
-| outside   | unplug              | plug                                                              |
-| plugged   | plug                | plug (does the difference), unplug, `carry` of one more segment   |
-| announced | unplug has begun    | plugged again, if a guest does not let go and force is not given  |
-| leaving   | every guest let go  | outside, when QEMU has said that each device is gone              |
+| state        | entered by                             | next                                                      |
+|--------------|----------------------------------------|-----------------------------------------------------------|
+| unplugged    | QEMU's event for each device           | plugged by plug                                           |
+| plugged      | each device has an address             | plugged by a new segment; announced by unplug             |
+| announced    | unplug writes the announcement         | acknowledged; plugged if a guest does not respond         |
+| acknowledged | every guest process has detached, or   | unplugged; plugged if the guest kernel keeps a device     |
+|              | the unplug is forced                   |                                                           |
 
-Never: a device removed before it was announced, a segment published before each VM has it, a slot or an id used again
-before QEMU's event. All functions are called with the prefix's CHANGE lock held.
+Prohibited: remove a device before the announcement; publish a segment before each attached VM has it; reuse a slot or
+id before QEMU's event. The caller of each function holds the prefix's CHANGE lock.
 """
 
 from __future__ import annotations
@@ -31,169 +32,167 @@ from ivshmem.hotplug.qmp import Qmp
 from ivshmem.hotplug.running_vm import RunningVm, VmDevice
 from ivshmem.hotplug.share import HostShare
 from ivshmem.hotplug.stale_devices import StaleDevices
-from ivshmem.hotplug.unplug_handshake import announce, is_leaving, set_leaving
+from ivshmem.hotplug.unplug_handshake import announce_unplug, withdraw_announcement
 from ivshmem.vmm.device import Device, id_of, segment_device
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = 5.0  # seconds for a guest to let go, and again for its kernel to take or give a device
+TIMEOUT = 5.0  # seconds for the guest processes to acknowledge, and for the guest kernel to add or remove a device
 
 
-# --- in ---------------------------------------------------------------------------------------------------------
+# --- plug -------------------------------------------------------------------------------------------------------
 
 
-def plug(share: HostShare, qmp_path: str | os.PathLike[str], timeout: float = TIMEOUT) -> list[Placement]:
-    """Plugs what a VM lacks of a metadata; gives what was plugged and where. See `Metadata.plug`."""
+def plug_share(share: HostShare, qmp_path: str | os.PathLike[str], timeout: float = TIMEOUT) -> list[Placement]:
+    """Plug the missing devices of a share into a VM, and return where they were plugged. See `Metadata.plug`."""
     devices = share.devices()
     with Qmp(qmp_path) as qmp:
-        machine = RunningVm(qmp, timeout)
-        given = machine.given()
-        lacking = [device for device in devices if not _has(given, device)]
+        running_vm = RunningVm(qmp, timeout)
+        present = running_vm.devices()
+        missing = [device for device in devices if not _has(present, device)]
         vm = AttachedVm.of(qmp.path, qmp.pid)
-        known = vm in share.vms.known()
-        share.vms.remember(
-            vm
-        )  # first: one that is remembered in vain is forgotten, one that is forgotten lacks segments
+        was_attached = vm in share.vms.read()
+        # Recorded first: if this process is killed, a superfluous record is harmless, but a VM without a record would
+        # not get new segments.
+        share.vms.add(vm)
         try:
-            if is_leaving(share.file):  # whoever announced that was killed before the end
-                set_leaving(share.file, 0)
-            places = []
-            if lacking:
-                machine.check_running()
-                places = machine.plug(lacking)
+            if share.file.leaving:  # the process that announced an unplug was killed during it
+                withdraw_announcement(share.file)
+            placements = []
+            if missing:
+                running_vm.check_running()
+                placements = running_vm.plug(missing)
         except BaseException:
-            if not known:
-                share.vms.forget(qmp.path)
+            if not was_attached:
+                share.vms.remove(qmp.path)
             raise
-        _clear(share, machine, StaleDevices(share.directory, given, qmp.pid), timeout)
-        return places
-
-
-def _clear(share: HostShare, machine: RunningVm, wreck: StaleDevices, timeout: float) -> None:
-    """What an earlier life of the prefix left in the VM goes, now that its successor is there."""
-    try:
-        wreck.remove(machine, timeout)
-    except EalError as error:
-        log.warning("metadata %r is plugged, but what its dead host had plugged stays: %s", share.name, error)
+        stale = StaleDevices(share.directory, present, qmp.pid)
+        try:
+            stale.remove(running_vm, timeout)
+        except EalError as error:
+            log.warning("metadata %r is plugged, but stale devices remain in the VM: %s", share.name, error)
+        return placements
 
 
 @contextmanager
-def carry(share: HostShare, records: Sequence[SegmentRecord]) -> Iterator[None]:
-    """Gives more segments to each VM that has the metadata; then the caller may publish them. What was plugged is taken
-    back where the caller, or one of the VMs, fails.
+def plug_segments(share: HostShare, records: Sequence[SegmentRecord]) -> Iterator[None]:
+    """Plug new segments into each attached VM; the block then publishes them.
+
+    If a VM or the block raises, the segments are unplugged again.
     """
+    if not records:
+        yield
+        return
     paths = {record.uuid: record.path for record in share.registry.segments}
     devices = [segment_device(share.uuid, replace(record, path=paths[record.uuid])) for record in records]
-    with ExitStack() as undo:
-        for vm in share.vms.known():
-            if vm.gone:
-                log.info("metadata %r: the VM at %s is gone and forgotten", share.name, vm.qmp)
-                share.vms.forget(vm.qmp)
-            elif lacking := _carry_to(share, vm, devices):
-                undo.callback(_take_back, vm, lacking)
+    with ExitStack() as rollback:
+        share.vms.remove_ended()
+        for vm in share.vms.read():
+            if missing := _plug_missing(share, vm, devices):
+                rollback.callback(_unplug_devices, vm, missing)
         yield
-        undo.pop_all()
+        rollback.pop_all()
 
 
-def _carry_to(share: HostShare, vm: AttachedVm, devices: Sequence[Device]) -> list[Device]:
-    """The devices that the VM had to be given. Forgets one that does not have the metadata any more."""
+def _plug_missing(share: HostShare, vm: AttachedVm, devices: Sequence[Device]) -> list[Device]:
+    """Plug the missing ones of some devices into a VM and return them. Remove the record of a VM without the share."""
     with Qmp(vm.qmp) as qmp:
-        machine = RunningVm(qmp, TIMEOUT)
-        given = machine.given()
-        if not any(one.path == share.path for one in given):
-            share.vms.forget(vm.qmp)
+        running_vm = RunningVm(qmp, TIMEOUT)
+        present = running_vm.devices()
+        if not any(one.path == share.path for one in present):
+            share.vms.remove(vm.qmp)
             return []
-        lacking = [device for device in devices if not _has(given, device)]
-        if lacking:
-            machine.check_running()
-            machine.plug(lacking)
-        return lacking
+        missing = [device for device in devices if not _has(present, device)]
+        if missing:
+            running_vm.check_running()
+            running_vm.plug(missing)
+        return missing
 
 
-def take_back(share: HostShare, records: Sequence[SegmentRecord]) -> None:
-    """Takes segments that a metadata has no more out of the VMs that were given them. What does not go is logged."""
-    devices = [segment_device(share.uuid, record) for record in records]
-    for vm in share.vms.known():
-        if not vm.gone:
-            _take_back(vm, devices)
+def _has(present: Sequence[VmDevice], device: Device) -> bool:
+    """Return whether a VM has a file with the required access, no matter which host plugged it."""
+    return any(one.path == device.path and (device.readonly or not one.readonly) for one in present)
 
 
-def _take_back(vm: AttachedVm, devices: Sequence[Device]) -> None:
-    try:
-        with Qmp(vm.qmp) as qmp:
-            machine = RunningVm(qmp, TIMEOUT)
-            there = {one.backend for one in machine.given()}
-            machine.unplug([(device.device_id, device.id) for device in devices if device.id in there])
-    except EalError as error:
-        log.error("the VM at %s keeps %s: %s", vm.qmp, ", ".join(device.id for device in devices), error)
+# --- unplug -----------------------------------------------------------------------------------------------------
 
 
-def _has(given: list[VmDevice], device: Device) -> bool:
-    """Whether a VM has a file already, from whomever, and may write to it if it is to."""
-    return any(one.path == device.path and (device.readonly or not one.readonly) for one in given)
-
-
-# --- out --------------------------------------------------------------------------------------------------------
-
-
-def unplug(
+def unplug_share(
     share: HostShare, qmp_path: str | os.PathLike[str], timeout: float = TIMEOUT, *, force: bool = False
 ) -> list[VmDevice]:
-    """Takes a metadata out of a VM; gives what was removed. See `Metadata.unplug`."""
-    for vm in share.vms.known():
-        if vm.gone:
-            share.vms.forget(vm.qmp)
+    """Unplug a share from a VM, and return the removed devices. See `Metadata.unplug`."""
+    share.vms.remove_ended()
     with Qmp(qmp_path) as qmp:
-        machine = RunningVm(qmp, timeout)
-        mine, segments = to_remove(share, machine.given())
-        if not mine and not segments:
-            share.vms.forget(qmp.path)
-            raise NotFound(f"{machine.what} does not have metadata {share.name!r}")
+        running_vm = RunningVm(qmp, timeout)
+        metadata, segments = devices_to_remove(share, running_vm.devices())
+        if not metadata and not segments:
+            share.vms.remove(qmp.path)
+            raise NotFound(f"{running_vm.label} does not have metadata {share.name!r}")
         if not force:
-            machine.check_running()
-        announce(share.file, share.segments(), share.vms.next_announcement(), timeout, force=force)
+            running_vm.check_running()
+        announce_unplug(share.file, share.segments(), share.vms.next_announcement(), timeout, force=force)
         try:
-            for batch in (mine, segments):
-                machine.unplug([(one.id, one.backend) for one in batch])
+            for batch in (metadata, segments):
+                running_vm.unplug([(one.id, one.backend) for one in batch])
         finally:
-            set_leaving(share.file, 0)
-        share.vms.forget(qmp.path)
-        return [*mine, *segments]
+            withdraw_announcement(share.file)
+        share.vms.remove(qmp.path)
+        return [*metadata, *segments]
 
 
-def to_remove(share: HostShare, given: list[VmDevice]) -> tuple[list[VmDevice], list[VmDevice]]:
-    """What a VM has of a metadata and nobody else there needs: the metadata itself, and devices of segments. One of
-    these that another metadata brought is among them, if that has left it behind for this one.
+def unplug_segments(share: HostShare, records: Sequence[SegmentRecord]) -> None:
+    """Unplug segments that a share no longer contains from the attached VMs. Log the devices that remain."""
+    devices = [segment_device(share.uuid, record) for record in records]
+    for vm in share.vms.read():
+        if devices and not vm.gone:
+            _unplug_devices(vm, devices)
+
+
+def _unplug_devices(vm: AttachedVm, devices: Sequence[Device]) -> None:
+    try:
+        with Qmp(vm.qmp) as qmp:
+            running_vm = RunningVm(qmp, TIMEOUT)
+            present = {one.backend for one in running_vm.devices()}
+            running_vm.unplug([(device.device_id, device.id) for device in devices if device.id in present])
+    except EalError as error:
+        log.error("devices %s remain in the VM at %s: %s", ", ".join(device.id for device in devices), vm.qmp, error)
+
+
+def devices_to_remove(share: HostShare, present: Sequence[VmDevice]) -> tuple[list[VmDevice], list[VmDevice]]:
+    """Return the devices of a share's metadata file and of the segments that no other share of the VM needs.
+
+    A segment's device that was plugged for another share is included if only this share still needs it.
     """
-    own = id_of(share.uuid)
-    mine = [one for one in given if one.backend == own]
-    segments = [one for one in given if one.backend.startswith(f"{own}-")]
+    own_id = id_of(share.uuid)
+    metadata = [one for one in present if one.backend == own_id]
+    segments = [one for one in present if one.backend.startswith(f"{own_id}-")]
+    needs = _needs_of_other_shares(share, present)
+    if needs is None or not (metadata or segments):
+        return metadata, []
     paths = {record.path: record.uuid for record in share.segments() if record.path}
-    needs = _needs_of_others(given, share)
-    if needs is None or not (mine or segments):
-        return mine, []
-    segments += [one for one in given if one.backend.startswith("ivs-") and one.path in paths and one not in segments]
+    segments += [one for one in present if one.backend.startswith("ivs-") and one.path in paths and one not in segments]
     removed: list[VmDevice] = []
     for one in segments:
         uuid = paths.get(one.path)
-        others = [each for each in given if each.path == one.path and each is not one and each not in removed]
-        if uuid not in needs or any(needs[uuid] or not each.readonly for each in others):
+        others = [other for other in present if other.path == one.path and other is not one and other not in removed]
+        if uuid not in needs or any(needs[uuid] or not other.readonly for other in others):
             removed.append(one)
-    return mine, removed
+    return metadata, removed
 
 
-def _needs_of_others(given: list[VmDevice], share: HostShare) -> dict[UUID | None, bool] | None:
-    """The segments that other metadata of a VM need, and whether reading is enough for all of them; None where one of
-    those metadata cannot be read any more, so that anything may be needed.
+def _needs_of_other_shares(share: HostShare, present: Sequence[VmDevice]) -> dict[UUID | None, bool] | None:
+    """Return the segments that other shares of the VM need, and whether read-only access is sufficient for all of them.
+
+    None if the metadata file of another share is unreadable, so that its needs are unknown.
     """
     needs: dict[UUID | None, bool] = {}
-    for one in given:
+    for one in present:
         if not _is_metadata(one) or one.path == share.path:
             continue
         try:
             file = open_metadata(Path(one.path))
         except EalError as error:
-            log.warning("no segment of metadata %r is removed, for it may be another one's: %s", share.name, error)
+            log.warning("segments of metadata %r remain, because other metadata may need them: %s", share.name, error)
             return None
         for record in file.read().segments:
             needs[record.uuid] = needs.get(record.uuid, True) and record.readonly
@@ -201,6 +200,6 @@ def _needs_of_others(given: list[VmDevice], share: HostShare) -> dict[UUID | Non
     return needs
 
 
-def _is_metadata(one: VmDevice) -> bool:
-    """By the id that ours have: "ivs-" and 12 digits, without a segment's behind it."""
-    return one.backend.startswith("ivs-") and one.backend.count("-") == 1
+def _is_metadata(device: VmDevice) -> bool:
+    """Return whether a device is that of a metadata file: a segment's id has a second hyphen and more digits."""
+    return device.backend.startswith("ivs-") and device.backend.count("-") == 1

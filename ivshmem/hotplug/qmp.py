@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""QMP: questions, commands and events of a running QEMU, by the library qemu.qmp, without async."""
+"""QMP: commands to a running QEMU and events from it, synchronously, by the library qemu.qmp."""
 
 from __future__ import annotations
 
@@ -16,19 +16,29 @@ from qemu.qmp.error import QMPError
 
 from eal.errors import EalError, Invalid, NotFound, Stalled
 
-TIMEOUT = 5.0  # seconds for each answer; a QEMU that is stopped in a debugger gives none
-EVENTS = ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR")  # those that are kept until somebody asks
-_LOOK = 0.25  # seconds between two looks whether QEMU still lives, while an event is waited for
+TIMEOUT = 5.0  # seconds for each response; a QEMU that is stopped by a debugger does not respond
+EVENTS = ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR")  # queued until `Qmp.event` reads them
+_CHECK = 0.25  # seconds between two checks that QEMU still runs, while waiting for an event
 
-Answer = TypeVar("Answer")
+Response = TypeVar("Response")
+
+
+class CommandRejected(Invalid):
+    """QEMU rejected a command; `description` is the text of QEMU's error."""
+
+    def __init__(self, message: str, description: str) -> None:
+        super().__init__(message)
+        self.description = description
 
 
 class Qmp:
-    """A connection to the QMP socket (a UNIX socket) of one QEMU, which serves one client at a time: so connect late
-    and close early. It has an event loop of its own; from a coroutine, call it in another thread.
+    """A connection to the QMP socket (a UNIX socket) of a QEMU; a context manager.
 
-    Raises NotFound where nobody listens or QEMU ends, Stalled where it gives no answer, Invalid where it refuses a
-    command. A context manager.
+    QEMU serves one client at a time, so connect late and close early. The connection has an event loop of its own: from
+    a coroutine, call it in another thread.
+
+    Raise NotFound if no process listens or QEMU ends, Stalled if it does not respond, CommandRejected if it rejects a
+    command.
     """
 
     def __init__(self, path: str | os.PathLike[str], timeout: float | None = None) -> None:
@@ -39,11 +49,11 @@ class Qmp:
             self._socket.connect(self.path)
         except OSError as error:
             self._socket.close()
-            raise NotFound(f"no QEMU answers at the QMP socket {self.path!r}: {error.strerror or error}") from None
-        self.pid = _peer(self._socket)
+            raise NotFound(f"no QEMU listens at the QMP socket {self.path!r}: {error.strerror or error}") from None
+        self.pid = _peer_pid(self._socket)
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("ivshmem")
-        self._client.logger.disabled = True  # what it would log is raised
+        self._client.logger.disabled = True  # its errors are raised
         self._events = EventListener(EVENTS)
         self._client.register_listener(self._events)
         try:
@@ -53,48 +63,49 @@ class Qmp:
             raise
 
     def execute(self, command: str, **arguments: Any) -> Any:
-        """What a command returns."""
+        """Execute a command and return its result."""
         return self._run(self._client.execute(command, arguments or None), command)
 
     def event(self, deadline: float) -> tuple[str, dict[str, Any]] | None:
-        """Name and data of the next event of EVENTS that came since the connection was made; None where none comes
-        until `deadline`, a time of `time.monotonic`.
+        """Return name and data of the next event of EVENTS since the connection was opened.
+
+        Return None if no event arrives before `deadline`, a time of `time.monotonic`.
         """
         while True:
             left = deadline - time.monotonic()
             try:
                 message = self._loop.run_until_complete(
-                    asyncio.wait_for(self._events.get(), max(0.001, min(left, _LOOK)))
+                    asyncio.wait_for(self._events.get(), max(0.001, min(left, _CHECK)))
                 )
             except TimeoutError:
                 if left <= 0:
                     return None
-                self.execute("query-status")  # raises where QEMU ended: no event tells that
+                self.execute("query-status")  # raises if QEMU has ended, for which there is no event
             else:
                 data: dict[str, Any] = message.get("data", {})  # type: ignore[assignment]
                 return str(message["event"]), data
 
-    def _run(self, work: Coroutine[Any, Any, Answer], command: str = "the greeting") -> Answer:
+    def _run(self, work: Coroutine[Any, Any, Response], command: str = "the greeting") -> Response:
         try:
             return self._loop.run_until_complete(asyncio.wait_for(work, self.timeout))
         except ExecuteError as error:
-            raise Invalid(f"QEMU at {self.path!r} refused {command}: {error}") from error
+            raise CommandRejected(f"QEMU at {self.path!r} rejected {command}: {error}", str(error)) from error
         except TimeoutError:
             raise Stalled(
-                f"QEMU at {self.path!r} gave no answer to {command} in {self.timeout:g} s: another client may hold the "
-                "socket"
+                f"QEMU at {self.path!r} did not respond to {command} within {self.timeout:g} s: another client may "
+                "use the socket"
             ) from None
         except (QMPError, OSError, EOFError) as error:
-            raise NotFound(f"QEMU at {self.path!r} closed the connection: it ended ({error})") from error
+            raise NotFound(f"QEMU at {self.path!r} closed the connection: it has ended ({error})") from error
 
     def close(self) -> None:
-        """May be called twice."""
+        """Close the connection. May be called twice."""
         if self._loop.is_closed():
             return
         try:
             self._run(self._client.disconnect())
         except EalError:
-            pass  # it was gone already
+            pass  # QEMU has closed the connection
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
         self._socket.close()
@@ -106,8 +117,8 @@ class Qmp:
         self.close()
 
 
-def _peer(connected: socket.socket) -> int:
-    """The process at the other end."""
+def _peer_pid(connected: socket.socket) -> int:
+    """Return the pid of the process that listens, 0 if it is in another pid namespace."""
     credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid: int = struct.unpack("3i", credentials)[0]
     return pid

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""RunningVm: a running QEMU, the shared files that it has, and one more of them or one less."""
+"""Running VM: list, plug and unplug the ivshmem devices of a QEMU by QMP."""
 
 from __future__ import annotations
 
@@ -7,22 +7,33 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
-from eal.errors import EalError, InUse, Invalid, NoMemory, Stalled
-from ivshmem.hotplug.pci_windows import Placement, find_buses, firmware_was_here, no_room, place, regions_of
-from ivshmem.hotplug.qmp import Qmp
+from eal.errors import EalError, InUse, NoMemory, Stalled
+from ivshmem.hotplug.pci_windows import Placement, find_buses, is_firmware_done, no_room, place_devices, regions_of
+from ivshmem.hotplug.qmp import CommandRejected, Qmp
 from ivshmem.vmm.device import Device
 
 log = logging.getLogger(__name__)
 
-_POLL = 0.02  # seconds between two looks at what the guest has done
-_SETTLED = 0.2  # seconds after which a BAR without an address, beside one with an address, stays without
+_POLL = 0.02  # seconds between two queries of the guest's progress
+_SETTLED = 0.2  # seconds after which a BAR without an address stays without one, if the device's other BAR has one
+
+
+class _QemuText(Enum):
+    """Conditions that QEMU reports only by the text of a GenericError, and the part of that text to search for."""
+
+    NO_HOTPLUG = "hotplug"  # device_add: "Bus 'b' does not support hotplugging"
+    BACKEND_IN_USE = "in use"  # object-del: "object 'o' is in use, can not be deleted"
+
+    def matches(self, error: CommandRejected) -> bool:
+        return self.value in error.description
 
 
 @dataclass(frozen=True)
 class VmDevice:
-    """A shared file that a VM has: QEMU's id of the device ("" where it has none) and of its memory backend."""
+    """An ivshmem device of a VM: QEMU's id of the device ("" if it has none), id and file of its memory backend."""
 
     id: str
     backend: str
@@ -31,74 +42,74 @@ class VmDevice:
 
 
 class RunningVm:
-    """A QEMU at the other end of a QMP connection. `timeout`: seconds that its guest has for each thing it must do."""
+    """The VM of a QMP connection. `timeout`: seconds that the guest has for each operation."""
 
     def __init__(self, qmp: Qmp, timeout: float) -> None:
         self._qmp = qmp
         self._timeout = timeout
-        self.what = f"the VM at {qmp.path!r}"
+        self.label = f"the VM at {qmp.path!r}"
 
-    def given(self) -> list[VmDevice]:
-        """The shared files it has now, those of others among them."""
+    def devices(self) -> list[VmDevice]:
+        """Return the ivshmem devices, including user-supplied ones."""
         found = []
         for folder in ("/machine/peripheral", "/machine/peripheral-anon"):
-            for one in self._children(folder):
-                if one["type"] == "child<ivshmem-plain>":
-                    backend = self._get(f"{folder}/{one['name']}", "memdev")
-                    name = one["name"] if folder == "/machine/peripheral" else ""
-                    path, readonly = self._get(backend, "mem-path"), self._get(backend, "readonly")
+            for child in self._children(folder):
+                if child["type"] == "child<ivshmem-plain>":
+                    backend = self._property(f"{folder}/{child['name']}", "memdev")
+                    name = child["name"] if folder == "/machine/peripheral" else ""
+                    path, readonly = self._property(backend, "mem-path"), self._property(backend, "readonly")
                     found.append(VmDevice(name, backend.removeprefix("/objects/"), path, readonly))
         return found
 
     def check_running(self) -> None:
-        """Raises InUse for a VM that is paused: its guest would not notice anything."""
+        """Raise InUse if the VM is paused, because its guest could not respond."""
         status = self._qmp.execute("query-status")
         if not status["running"]:
-            raise InUse(f"{self.what} does not run (it is {status['status']}): continue it first")
+            raise InUse(f"{self.label} is not running (state: {status['status']}); resume it first")
 
-    # --- plugging -----------------------------------------------------------------------------------------
+    # --- plug ---------------------------------------------------------------------------------------------
 
     def plug(self, devices: Sequence[Device]) -> list[Placement]:
-        """Plugs devices, and last the metadata, if it is one of them; says where. The guest has given all an address.
+        """Plug devices, a metadata file last, wait until the guest has assigned addresses, and return the placements.
 
-        Raises NoMemory where the VM has no room, Stalled where its guest does not answer, Invalid where QEMU refuses.
-        The VM is as it was then, or the message says what it still has.
+        Raise NoMemory if the VM has no room, Stalled if its guest does not respond, Invalid if QEMU rejects a command.
+        The VM is then unchanged, or the message names the devices that remain.
         """
-        refused: dict[str, str] = {}
+        rejecting: dict[str, str] = {}
         while True:
-            places = self._place(devices, refused)
+            placements = self._place(devices, rejecting)
             try:
-                self._plug(places)
-                return places
-            except _RefusedError as error:
-                refused[error.bus] = f"{error.bus!r} is refused by QEMU ({error})"
+                self._plug(placements)
+                return placements
+            except _BusRejected as error:
+                rejecting[error.bus] = f"{error.bus!r} is rejected by QEMU ({error})"
 
-    def _place(self, devices: Sequence[Device], refused: dict[str, str]) -> list[Placement]:
+    def _place(self, devices: Sequence[Device], rejecting: dict[str, str]) -> list[Placement]:
         deadline = time.monotonic() + self._timeout
-        while not firmware_was_here(pci := self._qmp.execute("query-pci")):
+        while not is_firmware_done(pci := self._qmp.execute("query-pci")):
             if time.monotonic() > deadline:
-                raise Stalled(f"{self.what} has not set up its PCI bridges yet: wait until it has booted")
+                raise Stalled(f"{self.label}: the firmware has not set up PCI bridges yet; wait until it has booted")
             time.sleep(_POLL)
-        kinds = {one["name"]: one["type"][len("child<") : -1] for one in self._children("/machine/peripheral")}
-        return place(devices, find_buses(pci, kinds), refused)
+        models = {one["name"]: one["type"][len("child<") : -1] for one in self._children("/machine/peripheral")}
+        return place_devices(devices, find_buses(pci, models), rejecting)
 
-    def _plug(self, places: Sequence[Placement]) -> None:
-        added: list[Placement] = []
+    def _plug(self, placements: Sequence[Placement]) -> None:
+        plugged: list[Placement] = []
         try:
             for is_metadata in (False, True):
-                batch = [one for one in places if one.device.is_metadata == is_metadata]
+                batch = [one for one in placements if one.device.is_metadata == is_metadata]
                 for one in batch:
                     self._add(one)
-                    added.append(one)
+                    plugged.append(one)
                 self._await_addresses(batch)
         except BaseException as error:
-            self._take_back(added, error)
+            self._roll_back(plugged, error)
             raise
 
-    def _add(self, one: Placement) -> None:
-        device = one.device
+    def _add(self, placement: Placement) -> None:
+        device = placement.device
         if device.id in (child["name"] for child in self._children("/objects")):
-            self._qmp.execute("object-del", id=device.id)  # its device went after its unplug was given up
+            self._qmp.execute("object-del", id=device.id)  # QEMU removed the device after an unplug had timed out
         self._qmp.execute("object-add", **_backend(device))
         try:
             self._qmp.execute(
@@ -106,56 +117,55 @@ class RunningVm:
                 driver="ivshmem-plain",
                 id=device.device_id,
                 memdev=device.id,
-                bus=one.bus,
-                addr=f"{one.slot:x}",
+                bus=placement.bus,
+                addr=f"{placement.slot:x}",
             )
-        except EalError as error:
-            if isinstance(error, Invalid):
-                self._qmp.execute("object-del", id=device.id)
-                if "hotplug" in str(error):
-                    raise _RefusedError(one.bus, str(error.__cause__)) from error
+        except CommandRejected as error:
+            self._qmp.execute("object-del", id=device.id)
+            if _QemuText.NO_HOTPLUG.matches(error):
+                raise _BusRejected(placement.bus, error.description) from error
             raise
 
-    def _await_addresses(self, places: Iterable[Placement]) -> None:
-        """Waits until the guest has given each BAR an address."""
-        waiting = {one.device.id: one for one in places}
+    def _await_addresses(self, placements: Iterable[Placement]) -> None:
+        """Wait until the guest has assigned an address to each BAR."""
+        waiting = {one.device.id: one for one in placements}
         start = time.monotonic()
-        since: dict[str, float] = {}  # when a device was first seen with one BAR that has an address
+        partial_since: dict[str, float] = {}  # time at which only one BAR of a device was seen with an address
         while True:
             pci = self._qmp.execute("query-pci")
             now = time.monotonic()
             for one in list(waiting.values()):
-                set_up = [region["address"] > 0 for region in regions_of(pci, one.device.device_id)]
-                if set_up and all(set_up):
+                assigned = [region["address"] > 0 for region in regions_of(pci, one.device.device_id)]
+                if assigned and all(assigned):
                     del waiting[one.device.id]
-                elif any(set_up) and now - since.setdefault(one.device.id, now) > _SETTLED:
-                    lacking = f"{one.bus!r} has a window that is too small: the guest found no room there for its BAR"
-                    raise no_room([place.device for place in waiting.values()], one.device, [lacking])
+                elif any(assigned) and now - partial_since.setdefault(one.device.id, now) > _SETTLED:
+                    shortage = f"{one.bus!r} has a window that is too small: the guest found no room in it for the BAR"
+                    raise no_room([other.device for other in waiting.values()], one.device, [shortage])
             if not waiting:
                 return
             if now - start > self._timeout:
-                names = ", ".join(one.device.path for one in waiting.values())
+                paths = ", ".join(one.device.path for one in waiting.values())
                 raise Stalled(
-                    f"{self.what}: its guest did not answer for {self._timeout:g} s, so {names} got no address: has it "
-                    "booted, and does its kernel support PCI hot plug?"
+                    f"{self.label}: the guest did not respond within {self._timeout:g} s and assigned no address to "
+                    f"{paths}; wait until it has booted, and check that its kernel supports PCI hotplug"
                 )
             time.sleep(_POLL)
 
-    def _take_back(self, added: Sequence[Placement], error: BaseException) -> None:
-        """What was plugged before an error, the metadata first."""
+    def _roll_back(self, plugged: Sequence[Placement], error: BaseException) -> None:
+        """Unplug devices that were plugged before an error, in reverse order."""
         try:
-            self.unplug([(one.device.device_id, one.device.id) for one in reversed(added)])
+            self.unplug([(one.device.device_id, one.device.id) for one in reversed(plugged)])
         except EalError as second:
-            log.error("%s could not be put back as it was: %s", self.what, second)
+            log.error("%s: rollback of a failed plug is incomplete: %s", self.label, second)
             if isinstance(error, EalError):
-                error.args = (f"{error}; and not all could be taken back: {second}",)
+                error.args = (f"{error}; rollback is incomplete: {second}",)
 
-    # --- unplugging ---------------------------------------------------------------------------------------
+    # --- unplug -------------------------------------------------------------------------------------------
 
     def unplug(self, devices: Sequence[tuple[str, str]]) -> None:
-        """Removes devices, given as their own id and their backend's, and waits until QEMU says that they are gone.
+        """Unplug devices, given as (device id, backend id), and wait for QEMU's event of each.
 
-        Raises InUse where the guest refuses, Stalled where it does not answer: QEMU then removes them when it does.
+        Raise InUse if the guest rejects an unplug; Stalled if it does not respond: QEMU then removes the device later.
         """
         waiting = dict(devices)
         deadline = time.monotonic() + self._timeout
@@ -165,48 +175,48 @@ class RunningVm:
             event = self._qmp.event(deadline)
             if event is None:
                 raise Stalled(
-                    f"{self.what}: its guest did not answer for {self._timeout:g} s, so it still has "
-                    f"{', '.join(waiting)}; QEMU removes them as soon as it does"
+                    f"{self.label}: the guest did not respond within {self._timeout:g} s and still has "
+                    f"{', '.join(waiting)}; QEMU removes them when it responds"
                 )
             kind, data = event
             name = data.get("device", "")
             if name not in waiting:
                 continue
             if kind == "DEVICE_UNPLUG_GUEST_ERROR":
-                raise InUse(f"{self.what}: its guest refuses to give {name} up")
+                raise InUse(f"{self.label}: the guest rejected the unplug of {name}")
             self._delete_backend(waiting.pop(name), deadline)
 
     def _delete_backend(self, name: str, deadline: float) -> None:
-        """QEMU lets go of the memory a moment after it has said that the device is gone."""
+        """Delete a memory backend; QEMU releases it shortly after the event of its device."""
         while True:
             try:
                 self._qmp.execute("object-del", id=name)
                 return
-            except Invalid as error:
-                if "in use" not in str(error) or time.monotonic() > deadline:
+            except CommandRejected as error:
+                if not _QemuText.BACKEND_IN_USE.matches(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(_POLL)
 
-    # --- asking -------------------------------------------------------------------------------------------
+    # --- QOM ----------------------------------------------------------------------------------------------
 
     def _children(self, path: str) -> list[dict[str, str]]:
         found: list[dict[str, str]] = self._qmp.execute("qom-list", path=path)
         return found
 
-    def _get(self, path: str, name: str) -> Any:
+    def _property(self, path: str, name: str) -> Any:
         return self._qmp.execute("qom-get", path=path, property=name)
 
 
-class _RefusedError(NoMemory):
-    """QEMU does not let devices be plugged into a bus."""
+class _BusRejected(NoMemory):
+    """QEMU does not support hotplug into a bus."""
 
-    def __init__(self, bus: str, reason: str) -> None:
-        super().__init__(reason)
+    def __init__(self, bus: str, description: str) -> None:
+        super().__init__(description)
         self.bus = bus
 
 
 def _backend(device: Device) -> dict[str, Any]:
-    """What object-add takes: the same as `ivshmem.vmm.qemu.backend_args`."""
+    """Return the arguments of object-add that correspond to `ivshmem.vmm.qemu.backend_args`."""
     backend: dict[str, Any] = {
         "qom-type": "memory-backend-file",
         "id": device.id,

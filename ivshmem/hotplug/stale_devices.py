@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""StaleMetadata devices: what a VM has still of a host app that died and was started afresh. Their files are gone."""
+"""Stale devices: the ivshmem devices that a VM still has from a host application that died and was restarted."""
 
 from __future__ import annotations
 
@@ -19,95 +19,101 @@ from eal.metadata.records import SegmentRecord
 from eal.metadata.table_file import TableFile
 from eal.runtime.prefix_dir import PrefixDir
 from ivshmem.hotplug.running_vm import RunningVm, VmDevice
-from ivshmem.hotplug.unplug_handshake import await_letting_go, set_leaving
+from ivshmem.hotplug.unplug_handshake import await_acknowledgements, set_announcement
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class StaleMetadata:
-    """A metadata of an earlier life as a VM has it: its device, its file, and the devices of its segments."""
+class StaleShare:
+    """A stale share of a VM: the device and file of its metadata, and the devices of its segments."""
 
-    metadata: VmDevice
+    device: VmDevice
     file: TableFile
     segments: list[tuple[SegmentRecord, VmDevice]]
 
 
 class StaleDevices:
-    """What a VM, whose QEMU is process `pid`, has of a prefix though nobody serves it any more.
+    """The devices of a prefix whose files were removed, among the devices `present` in the VM of QEMU process `pid`.
 
-    The files have no names, so that they are opened where the kernel shows what QEMU has open.
+    The files have no names any more; they are opened by the descriptors of the QEMU process in /proc.
     """
 
-    def __init__(self, directory: PrefixDir, given: Sequence[VmDevice], pid: int) -> None:
-        gone = [one for one in given if _is_of(directory, one) and not os.path.exists(one.path)]
-        self._metadata = [one for one in gone if one.path.endswith(".md")]
-        self._segments = [one for one in gone if one.path.endswith(".seg")]
-        self._open = _open_files(pid, [one.path for one in gone]) if self._metadata else {}
+    def __init__(self, directory: PrefixDir, present: Sequence[VmDevice], pid: int) -> None:
+        stale = [one for one in present if _is_of(directory, one) and not os.path.exists(one.path)]
+        self._metadata = [one for one in stale if one.path.endswith(".md")]
+        self._segments = [one for one in stale if one.path.endswith(".seg")]
+        self._descriptors = _deleted_files(pid, [one.path for one in stale]) if self._metadata else {}
 
-    def abandoned(self) -> list[StaleMetadata]:
-        """The metadata all of whose segments are gone too. One that cannot be read stays, with a warning."""
+    def shares(self) -> list[StaleShare]:
+        """Return the shares whose segments are all stale too. Log a share whose metadata file is unreadable."""
         found = []
-        for one in self._metadata:
+        for device in self._metadata:
             try:
-                file = open_metadata(Path(self._open.get(one.path, one.path)), writable=True)
+                file = open_metadata(Path(self._descriptors.get(device.path, device.path)), writable=True)
             except EalError as error:
-                log.warning("device %s stays in the VM, though nobody serves it any more: %s", one.id, error)
+                log.warning("stale device %s remains in the VM: %s", device.id, error)
                 continue
             records = file.read().segments
             segments = [(record, each) for record in records for each in self._segments if record.uuid.hex in each.path]
             if {record.uuid for record in records} == {record.uuid for record, _ in segments}:
-                found.append(StaleMetadata(one, file, segments))
+                found.append(StaleShare(device, file, segments))
         return found
 
-    def remove(self, machine: RunningVm, timeout: float) -> None:
-        """Takes it out of the VM, announced as any unplug is. Who does not let go in time does not keep it there."""
-        found = self.abandoned()
-        for one in found:
-            try:
-                self._announce(one, timeout)
-            except EalError as error:
-                log.warning("%s; nobody serves it any more, so it goes all the same", error)
-        metadata = [one.metadata for one in found]
-        segments = {device: None for one in found for _, device in one.segments}  # each once
-        for batch in (metadata, segments):
-            machine.unplug([(device.id, device.backend) for device in batch])
-        for one in found:
-            log.info("metadata %r of an earlier life was taken out of %s", one.file.info.name, machine.what)
-            one.file.mapping.release()
+    def remove(self, running_vm: RunningVm, timeout: float) -> None:
+        """Announce the unplug of the stale shares, and unplug them, even if a guest process does not acknowledge.
 
-    def _announce(self, one: StaleMetadata, timeout: float) -> None:
-        number = secrets.randbelow(0xFFFF_FFFF) + 1  # nobody knows those of the dead
-        set_leaving(one.file, number)
-        with ExitStack() as undo:
-            segments = [self._open_segment(record, device) for record, device in one.segments if not record.readonly]
+        `timeout` is in seconds. Raise as `RunningVm.unplug`.
+        """
+        shares = self.shares()
+        for share in shares:
+            try:
+                self._announce(share, timeout)
+            except EalError as error:
+                log.warning("%s; unplugging nevertheless, because the share is stale", error)
+        metadata = [share.device for share in shares]
+        segments = {device: None for share in shares for _, device in share.segments}  # without duplicates
+        for batch in (metadata, segments):
+            running_vm.unplug([(device.id, device.backend) for device in batch])
+        for share in shares:
+            log.info("stale metadata %r was unplugged from %s", share.file.info.name, running_vm.label)
+            share.file.mapping.release()
+
+    def _announce(self, share: StaleShare, timeout: float) -> None:
+        number = secrets.randbelow(0xFFFF_FFFF) + 1  # the record of used numbers died with the host
+        set_announcement(share.file, number)
+        with ExitStack() as stack:
+            segments = [self._open_segment(record, one) for record, one in share.segments if not record.readonly]
             for segment in segments:
-                undo.callback(segment.close)
-            await_letting_go(one.file, segments, number, timeout)
+                stack.callback(segment.close)
+            await_acknowledgements(share.file, segments, number, timeout)
 
     def _open_segment(self, record: SegmentRecord, device: VmDevice) -> Segment:
-        path = self._open[device.path]
+        path = self._descriptors[device.path]
         with open(path, "r+b", buffering=0) as file:
             return Segment(record, Mapping(file.fileno(), record.size, label=path), path, socket_id=record.socket_id)
 
 
-def _is_of(directory: PrefixDir, one: VmDevice) -> bool:
+def _is_of(directory: PrefixDir, device: VmDevice) -> bool:
+    """Return whether a device was created by this project for a prefix."""
     stem = directory.file_name("", "")[:-1]
-    return one.backend.startswith("ivs-") and os.path.basename(one.path).replace("map%5F", "map_").startswith(stem)
+    name = os.path.basename(device.path).replace("map%5F", "map_")
+    return device.backend.startswith("ivs-") and name.startswith(stem)
 
 
-def _open_files(pid: int, paths: Sequence[str]) -> dict[str, str]:
-    """Under which names the kernel shows files that a process has open though they were removed, by their paths. Empty
-    where this process may not look.
+def _deleted_files(pid: int, paths: Sequence[str]) -> dict[str, str]:
+    """Return the /proc paths of deleted files that a process has open, by their former paths.
+
+    Empty if this process may not read the descriptors.
     """
     found = {}
     by_name = {os.path.basename(path): path for path in paths}
-    folder = f"/proc/{pid}/fd"
+    directory = f"/proc/{pid}/fd"
     try:
-        for number in os.listdir(folder):
-            name, _, deleted = os.path.basename(os.readlink(f"{folder}/{number}")).rpartition(" ")
+        for number in os.listdir(directory):
+            name, _, deleted = os.path.basename(os.readlink(f"{directory}/{number}")).rpartition(" ")
             if deleted == "(deleted)" and name in by_name:
-                found[by_name[name]] = f"{folder}/{number}"
+                found[by_name[name]] = f"{directory}/{number}"
     except OSError as error:
-        log.debug("%s: %s", folder, error)
+        log.debug("%s: %s", directory, error)
     return found

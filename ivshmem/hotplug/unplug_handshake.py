@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Leaving: an unplug is announced in a metadata, and every guest process lets go of it."""
+"""Unplug handshake: announce an unplug in a metadata file, and wait until every guest process has acknowledged it.
+
+The guest side is `eal.probe.unplug_ack`: a hotplug monitor detaches the share, then acknowledges.
+"""
 
 from __future__ import annotations
 
@@ -18,90 +21,94 @@ from eal.metadata.table_file import TableFile
 
 log = logging.getLogger(__name__)
 
-_POLL = 0.01  # seconds between two looks at the guards' slots
-_SILENT = 2.0  # seconds without a heartbeat after which a guard's process is taken for dead
-_UNHEARD = 1.0  # seconds for guests that have no segment in which to answer
+_POLL = 0.01  # seconds between two reads of the monitor slots
+_SILENT = 2.0  # seconds without a heartbeat after which a monitor's process is considered dead
+_NO_SLOTS = 1.0  # seconds for guests that cannot acknowledge, because no segment is writable for them
 
 
-def set_leaving(file: TableFile, number: int) -> None:
-    """Announces an unplug; 0 takes the announcement back."""
+def set_announcement(file: TableFile, number: int) -> None:
+    """Announce an unplug by a number that is not 0."""
     lib.ivs_table_set_leaving(file.mapping.pointer(), number)
 
 
-def is_leaving(file: TableFile) -> bool:
-    return bool(lib.ivs_table_leaving(file.mapping.pointer()))
+def withdraw_announcement(file: TableFile) -> None:
+    """Withdraw the announcement of an unplug that is complete or was given up. Guests then attach again."""
+    lib.ivs_table_set_leaving(file.mapping.pointer(), 0)
 
 
-def announce(
+def announce_unplug(
     file: TableFile, segments: Sequence[SegmentRecord], number: int, timeout: float, *, force: bool = False
 ) -> None:
-    """Tells every guest process to let go, by announcement `number`, and waits. `segments` are those of the metadata,
-    with paths. Takes the announcement back and raises what `await_guards` does; with `force` it stands all the same.
+    """Announce an unplug, and wait until every guest process has acknowledged it.
+
+    `segments` are those of the metadata file, with paths. `timeout` is in seconds.
+
+    Raise as `await_acknowledgements` and withdraw the announcement; with `force`, log the error and leave the
+    announcement in place.
     """
-    set_leaving(file, number)
+    set_announcement(file, number)
     try:
-        await_guards(file, [one for one in segments if not one.readonly and one.path], number, timeout)
+        _await_guests(file, [one for one in segments if not one.readonly and one.path], number, timeout)
     except EalError as error:
         if force:
-            log.warning("%s; going on all the same", error)
+            log.warning("%s; continuing because of force", error)
             return
-        set_leaving(file, 0)
+        withdraw_announcement(file)
         raise
 
 
-def await_guards(file: TableFile, records: Sequence[SegmentRecord], number: int, timeout: float) -> None:
-    """Waits until every guest process has let go for announcement `number`. `records`, with paths, are the segments
-    that a guest may write.
-
-    Raises Stalled after `timeout` seconds, naming who did not.
-    """
+def _await_guests(file: TableFile, records: Sequence[SegmentRecord], number: int, timeout: float) -> None:
+    """Wait for the acknowledgements in the segments to which guests can write; without any, wait a fixed time."""
     if not records:
-        time.sleep(_UNHEARD)
+        time.sleep(_NO_SLOTS)
         return
-    with ExitStack() as undo:
+    with ExitStack() as stack:
         segments = [open_segment(record) for record in records]
         for segment in segments:
-            undo.callback(segment.close)
-        await_letting_go(file, segments, number, timeout)
+            stack.callback(segment.close)
+        await_acknowledgements(file, segments, number, timeout)
 
 
-def await_letting_go(file: TableFile, segments: Sequence[Segment], number: int, timeout: float) -> None:
-    """As `await_guards`, of segments that are mapped."""
-    watch = _Watch(segments, share_word(file.info.uuid), number)
+def await_acknowledgements(file: TableFile, segments: Sequence[Segment], number: int, timeout: float) -> None:
+    """Wait until every live guest process has acknowledged announcement `number` in one of the mapped segments.
+
+    Raise Stalled after `timeout` seconds, with the processes that have not acknowledged.
+    """
+    monitors = _Monitors(segments, share_word(file.info.uuid), number)
     deadline = time.monotonic() + timeout
-    while left := watch.left():
+    while attached := monitors.attached():
         if time.monotonic() > deadline:
             raise Stalled(
-                f"metadata {file.info.name!r} was not let go of within {timeout:g} s by {', '.join(left)}: end "
-                "them, or unplug with force, and they will see the memory of whatever is plugged next"
+                f"metadata {file.info.name!r}: unplug not acknowledged within {timeout:g} s by {', '.join(attached)}; "
+                "stop them or use force (they may then see the next device plugged at that address)"
             )
         time.sleep(_POLL)
 
 
-class _Watch:
-    """The guards of a metadata, and when the heart of each has beaten last."""
+class _Monitors:
+    """The hotplug monitors of a share, and the time of the last heartbeat of each."""
 
     def __init__(self, segments: Sequence[Segment], word: int, number: int) -> None:
         self._segments = segments
         self._word = word
         self._number = number
-        self._beats: dict[tuple[int, int, int], tuple[int, float]] = {}
+        self._heartbeats: dict[tuple[int, int, int], tuple[int, float]] = {}
 
-    def left(self) -> list[str]:
-        """Those who hold the metadata still."""
+    def attached(self) -> list[str]:
+        """Return the live processes that have not acknowledged the announcement, as text."""
         return [
-            f"{process.format_owner(guard.owner, guard.process)} (slot {guard.slot})"
+            f"{process.format_owner(monitor.owner, monitor.process)} (slot {monitor.slot})"
             for index, segment in enumerate(self._segments)
-            for guard in segment.participants()
-            if guard.share == self._word and guard.ack != self._number and not guard.dead
-            if not self._silent(index, guard)
+            for monitor in segment.participants()
+            if monitor.share == self._word and monitor.ack != self._number and not monitor.dead
+            if not self._is_silent(index, monitor)
         ]
 
-    def _silent(self, index: int, guard: Participant) -> bool:
+    def _is_silent(self, index: int, monitor: Participant) -> bool:
         now = time.monotonic()
-        who = (index, guard.slot, guard.owner)
-        beat, since = self._beats.get(who, (-1, now))
-        if beat != guard.heartbeat:
-            self._beats[who] = (guard.heartbeat, now)
+        key = (index, monitor.slot, monitor.owner)
+        heartbeat, since = self._heartbeats.get(key, (-1, now))
+        if heartbeat != monitor.heartbeat:
+            self._heartbeats[key] = (monitor.heartbeat, now)
             return False
         return now - since > _SILENT

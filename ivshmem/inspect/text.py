@@ -81,7 +81,7 @@ def use_text(one: dict[str, Any]) -> str:
     if "capacity" in one:
         unfinished = any(one[role]["half_moved"] for role in ("producer", "consumer"))
         return f"{one['count']}/{one['capacity']}" + (" unfinished" if unfinished else "")
-    return f"{one['in_use']}/{one['n']} in use" if "elt_size" in one else ""
+    return f"{one['in_use']}/{one['n']} used" if "elt_size" in one else ""
 
 
 def _headtail_text(headtail: dict[str, Any]) -> str:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Metadata files: create, fill, check and dump."""
+"""Metadata files of the host: create, find, fill, dump; the exposure of VMs to other zones."""

@@ -17,7 +17,7 @@ from eal.text.sizes import MIB, is_power_of_two
 from ivshmem.metadata.metadata import Metadata
 from ivshmem.metadata.names import claim_name, names_lock, new_uuid
 
-CAPACITY = MIB  # bytes of a metadata file: two tables, of some 5,000 objects each
+CAPACITY = MIB  # bytes of a metadata file: two tables of about 5,000 objects each
 
 
 def metadata_create(
@@ -28,14 +28,16 @@ def metadata_create(
     user: str | int | None = None,
     group: str | int | None = None,
 ) -> Metadata:
-    """Makes an empty metadata of the process's Eal (DPDK: rte_ivshmem_metadata_create).
+    """Create an empty metadata file of this process's Eal (DPDK: rte_ivshmem_metadata_create).
 
-    `capacity` is the size of its file in bytes (a power of two); `mode`, `user` and `group` say who may open it. Names
-    are unique in a runtime directory, whatever the file_prefix: raises Exists for one that is taken, saying by whom.
+    `name` is unique among all prefixes of the runtime directory. `capacity` is the size of the file in bytes, a power
+    of two. `mode`, `user` and `group` are the permissions and the owner of the file.
+
+    Raise Exists, with its owner, if the name is in use; NoMemory if /dev/shm is full.
     """
     check_name(name, "metadata")
     if not isinstance(capacity, int) or not 16384 <= capacity < 1 << 47 or not is_power_of_two(capacity):
-        raise Invalid(f"metadata {name!r}: capacity {capacity!r}: a power of two from 16384 to 2**46 bytes")
+        raise Invalid(f"metadata {name!r}: capacity must be a power of two from 16384 to 2**46 bytes, got {capacity!r}")
     segment_file.check_mode(mode, f"metadata {name!r}")
     owner = current()
     with owner.lock(), names_lock(owner.directory.root):
@@ -50,13 +52,13 @@ def metadata_create(
 
 
 def metadata_lookup(name: str) -> Metadata:
-    """A metadata that this prefix has already, after `recover` or in a secondary. Raises NotFound or Corrupt."""
+    """Return an existing metadata file of this prefix, after `recover` or in a secondary. Raise NotFound or Corrupt."""
     check_name(name, "metadata")
     owner = current()
     link = owner.directory.metadata_link(name)
     if not link.is_symlink():
-        known = ", ".join(map(repr, owner.directory.metadata_names())) or "none"
-        raise NotFound(f"file_prefix {owner.file_prefix!r} has no metadata {name!r}; there are: {known}")
+        existing = ", ".join(map(repr, owner.directory.metadata_names())) or "none"
+        raise NotFound(f"file_prefix {owner.file_prefix!r} has no metadata {name!r}; existing: {existing}")
     for child in owner.children():
         if isinstance(child, Metadata) and child.name == name:
             return child

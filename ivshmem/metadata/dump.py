@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Dumps: tables as text for people and as data for programs."""
+"""Dumps of metadata files, as text and as data for `--json`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from eal.metadata.records import Table, table_as_json
 from eal.metadata.table_file import TableFile
 from eal.text.sizes import size_text
 
-_USE = ("count", "capacity", "available", "n", "fault")  # of what an inspection tells of an object
+_USE_KEYS = ("count", "capacity", "available", "n", "fault")  # of an object in an inspection
 
 
 def _uses(state: dict[str, Any] | None) -> dict[tuple[str, str], dict[str, Any]]:
-    """How full each object is, by kind and name, from an inspection of the metadata."""
+    """Return the use of each object by kind and name, from an inspection of the metadata file."""
     objects = (one for segment in (state or {}).get("segments", ()) for one in segment["objects"])
-    return {(one["kind"], one["name"]): {key: one[key] for key in _USE if one.get(key) is not None} for one in objects}
+    return {
+        (one["kind"], one["name"]): {key: one[key] for key in _USE_KEYS if one.get(key) is not None} for one in objects
+    }
 
 
 def table_json(file: TableFile, path: str, state: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A metadata as data: what `ivshmem dump --json` prints. `state` is what an inspection of it came to."""
+    """Return a metadata file as data, as printed by `ivshmem dump --json`. `state` is an inspection of the file."""
     table = file.read()
     uses = _uses(state)
     data = table_as_json(table)
@@ -36,7 +38,7 @@ def table_json(file: TableFile, path: str, state: dict[str, Any] | None = None) 
 
 
 def dump_table(file: TableFile, path: str, out: TextIO, state: dict[str, Any] | None = None) -> None:
-    """Writes a metadata as text. `state` is what an inspection of it came to: then with how full things are."""
+    """Write a metadata file as text, with the use of each object if `state`, an inspection of the file, is given."""
     table = file.read()
     out.write(f"metadata {file.info.name!r}, version {file.info.version}, epoch {table.epoch}\n")
     out.write(f"  uuid {file.info.uuid}\n  file {path}, {size_text(file.info.size)}\n")

@@ -25,7 +25,7 @@ from ivshmem.vmm.device import Device, devices_of
 
 @dataclass(frozen=True)
 class FoundMetadata:
-    """A metadata found by its name: its prefix, its file's path, and the file, open."""
+    """A mapped metadata file, its path and its prefix."""
 
     directory: PrefixDir
     path: str
@@ -36,51 +36,54 @@ class FoundMetadata:
         return self.file.info.uuid
 
     def devices(self) -> list[Device]:
-        """The files that a VM has to be given. Raises NotFound where one is gone."""
-        return devices_of(self.file, self.path, self._registry())
+        """Return the files that a VM needs, the metadata file last. Raise NotFound if one does not exist."""
+        return devices_of(self.file, self.path, _registry_table(self.directory))
 
     def exposure(self) -> list[Exposed]:
-        """What a VM reaches beyond it, segment by segment. Raises NotFound where the prefix's registry is gone."""
-        return exposure_of(self.file.read(), self._registry())
+        """Return, for each segment, the zones and the free space that a VM can reach beyond the metadata.
 
-    def _registry(self) -> Table:
-        table = cleanup.last_table(self.directory)
-        if table is None:
-            raise NotFound(f"file_prefix {self.directory.prefix!r}, which made it, has no registry that can be read")
-        return table
+        Raise NotFound if the prefix has no readable registry.
+        """
+        return exposure_of(self.file.read(), _registry_table(self.directory))
+
+
+def _registry_table(directory: PrefixDir) -> Table:
+    table = cleanup.last_table(directory)
+    if table is None:
+        raise NotFound(f"file_prefix {directory.prefix!r} has no readable registry: run its host application again")
+    return table
 
 
 def find_metadata(root: Path, name: str, prefix: str | None = None) -> FoundMetadata:
-    """The metadata of that name, which is unique in a runtime directory. Raises NotFound or Corrupt."""
-    known = list(_all_metadata(root, prefix))
-    for directory, there in known:
-        if there == name:
+    """Return the metadata file of a name, optionally of one prefix only. Raise NotFound or Corrupt."""
+    existing = list(_all_metadata(root, prefix))
+    for directory, other in existing:
+        if other == name:
             link = directory.metadata_link(name)
             return FoundMetadata(directory, os.readlink(link), open_metadata(link))
-    names = ", ".join(repr(there) for _, there in known) or "none"
-    of = f" of file_prefix {prefix!r}" if prefix is not None else ""
-    raise NotFound(f"there is no metadata {name!r}{of} in {root}; there are: {names}")
+    names = ", ".join(repr(other) for _, other in existing) or "none"
+    where = f"file_prefix {prefix!r} in {root}" if prefix is not None else str(root)
+    raise NotFound(f"no metadata {name!r} in {where}; existing: {names}")
 
 
 @contextmanager
 def locked_share(root: Path, name: str, prefix: str | None = None) -> Iterator[HostShare]:
-    """A metadata of that name to be plugged or unplugged, with its prefix's CHANGE lock. Raises as `find_metadata`. Not
-    for the prefix of this process's own Eal.
+    """Hold the CHANGE lock of a metadata file's prefix in the block, which gets the file as a share to plug and unplug.
+
+    Do not call it for the prefix of this process's own Eal: use `Metadata.shared`. Raise as `find_metadata`.
     """
     found = find_metadata(root, name, prefix)
     lock = LockFile(found.directory.lock)
     try:
         with lock.change():
-            table = cleanup.last_table(found.directory)
-            if table is None:
-                raise NotFound(f"file_prefix {found.directory.prefix!r}, which made it, has no registry to be read")
-            yield HostShare(found.directory, open_metadata(Path(found.path), writable=True), found.path, table)
+            registry = _registry_table(found.directory)
+            yield HostShare(found.directory, open_metadata(Path(found.path), writable=True), found.path, registry)
     finally:
         lock.close()
 
 
 def metadata_names(root: Path, prefix: str | None = None) -> list[str]:
-    """The names of all metadata of a runtime directory, or of one prefix in it."""
+    """Return the names of all metadata files of a runtime directory, or of one prefix."""
     return [name for _, name in _all_metadata(root, prefix)]
 
 

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Metadata: what a VM is told of the memory it is given, made and filled on the host."""
+"""Metadata: a table of the objects that a host shares with VMs, in a file that each of these VMs gets as a device."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import warnings
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
-from uuid import UUID
+from typing import TextIO
 
 from eal.errors import Closed, Exists, Invalid, InvalidType
 from eal.lifecycle.eal import Eal
@@ -20,241 +18,170 @@ from eal.mempool.mempool import Mempool
 from eal.metadata.records import Entry, Kind, SegmentRecord, Table
 from eal.metadata.table_file import TableFile
 from eal.ring.ring import Ring
-from eal.text.sizes import MIB
 from ivshmem.hotplug.attached_vms import AttachedVms
+from ivshmem.hotplug.plug import plug_segments, plug_share, unplug_segments, unplug_share
+from ivshmem.hotplug.share import HostShare
 from ivshmem.metadata.dump import dump_table
-from ivshmem.metadata.exposure import Exposed, ExposedZone, ExposureWarning, complaint, exposure_of
+from ivshmem.metadata.exposure import Exposed, ExposureCheck, exposure_of
 from ivshmem.metadata.names import remove_files
 from ivshmem.vmm import libvirt, qemu
 from ivshmem.vmm.device import Device, devices_of, merge
 
-if TYPE_CHECKING:
-    from ivshmem.hotplug.share import HostShare
-
-CAPACITY = MIB  # bytes of a metadata file: two tables, of some 5,000 objects each
-
 
 class Metadata:
-    """A metadata, of one VM or one purpose (DPDK: rte_ivshmem_metadata_*). Made by `metadata_create`.
+    """The metadata of one VM or one purpose (DPDK: struct rte_ivshmem_metadata); created by `metadata_create`.
 
-    Every `add_*` either takes effect whole or raises and leaves the metadata as it was. It is taken away when it, or
-    its Eal, is closed.
+    Every `add_*` either succeeds completely or raises and changes nothing. The file is removed when the metadata or
+    its Eal is closed.
     """
 
     def __init__(self, owner: Eal, path: Path, link: Path, file: TableFile) -> None:
         self.name = file.info.name
         self.uuid = file.info.uuid
         self.path = str(path)
+        self.isolated = False  # True: an `add_*` that exposes zones outside the metadata raises Invalid
         self._link = link
         self._file: TableFile | None = file
         self._owner = owner
-        self.isolated = False  # whether an `add_*` that exposes what is not in it is refused
-        self._told: set[tuple[UUID, ExposedZone]] = set()  # of whose exposure somebody was warned
+        self._exposure_check = ExposureCheck()
         owner.adopt(self)
 
-    # --- adding -------------------------------------------------------------------------------------------
+    # --- add objects --------------------------------------------------------------------------------------
 
     def add_memzone(self, zone: Memzone, *, readonly: bool = False) -> None:
-        """Adds a zone; `readonly`: the VM gets its segment read-only (rte_ivshmem_metadata_add_memzone).
+        """Add a memzone; with `readonly` the VM gets its segment read-only (DPDK: rte_ivshmem_metadata_add_memzone).
 
-        Raises Exists for one that is there already, Invalid where it overlaps another one, is not in a segment of this
-        Eal, or its segment is shared the other way already; NoMemory where the metadata is full. Warns by an
-        ExposureWarning, once for each, of zones that are not in the metadata and the VM can reach with this one; where
-        the metadata is `isolated` that is Invalid.
+        Raise Exists if the metadata already has the object; Invalid if it overlaps another object of the metadata, is
+        not in a segment of this Eal, or its segment is already shared with the other access; NoMemory if the file is
+        full. Warn with ExposureWarning, once per zone, if the VM can now reach zones that are not in the metadata;
+        raise Invalid instead if the metadata is `isolated`.
         """
-        self._add([self._entry_of(zone, Memzone)], readonly)
+        self._add([_zone_and_entry(zone, (Memzone,), f"metadata {self.name!r}")], readonly)
 
     def add_ring(self, ring: Ring, *, readonly: bool = False) -> None:
-        """Adds a ring; `readonly`: the VM may look at it, its enqueue and dequeue raise Denied. Raises and warns as
-        `add_memzone` (rte_ivshmem_metadata_add_ring).
+        """Add a ring; with `readonly` the VM can inspect it, and its enqueue and dequeue raise Denied.
+
+        Raise and warn as `add_memzone` (DPDK: rte_ivshmem_metadata_add_ring).
         """
-        self._add([self._entry_of(ring, Ring)], readonly)
+        self._add([_zone_and_entry(ring, (Ring,), f"metadata {self.name!r}")], readonly)
 
     def add_mempool(self, pool: Mempool, *, readonly: bool = False) -> None:
-        """Adds a pool; `readonly`: the VM may read its objects, its get and put raise Denied. Raises and warns as
-        `add_memzone` (rte_ivshmem_metadata_add_mempool).
+        """Add a mempool; with `readonly` the VM can read its objects, and its get and put raise Denied.
+
+        Raise and warn as `add_memzone` (DPDK: rte_ivshmem_metadata_add_mempool).
         """
-        self._add([self._entry_of(pool, Mempool)], readonly)
+        self._add([_zone_and_entry(pool, (Mempool,), f"metadata {self.name!r}")], readonly)
 
     def add(self, *objects: Memzone | Ring | Mempool, readonly: bool = False) -> None:
-        """Adds zones, rings and pools in one step: all of them or, if it raises, none. Raises and warns as
-        `add_memzone`, but not of zones that are among them.
+        """Add memzones, rings and mempools in one step: all of them or, if it raises, none.
+
+        Raise and warn as `add_memzone`, but do not warn of the exposure of zones that are added in the same call.
         """
         kinds = (Memzone, Ring, Mempool)
-        self._add(
-            [self._entry_of(one, next((k for k in kinds if isinstance(one, k)), kinds)) for one in objects], readonly
-        )
+        self._add([_zone_and_entry(one, kinds, f"metadata {self.name!r}") for one in objects], readonly)
 
-    def drop(self, gone: Container[tuple[Kind, str]]) -> None:
-        """Takes objects out, by kind and name, and the segments that only they needed. Not while a VM has it: a guest
-        would not hear of it.
+    def _add(self, added: Sequence[tuple[Memzone, Entry]], readonly: bool) -> None:
+        with self.shared() as share:
+            old = table = share.file.read()
+            for zone, entry in added:
+                record = _segment_record(zone, share.registry, f"metadata {self.name!r}", self._owner.file_prefix)
+                table = _with_entry(table, record, entry, readonly, f"metadata {self.name!r}")
+            self._exposure_check.check(share, table, [zone for zone, _ in added], isolated=self.isolated)
+            with plug_segments(share, table.segments[len(old.segments) :]):
+                share.file.publish(table)
+
+    def drop(self, obsolete: Container[tuple[Kind, str]]) -> None:
+        """Remove objects, selected by kind and name, and the segments that no other object needs.
+
+        Do not call it while a VM has the metadata: a guest does not expect objects to disappear.
         """
-        file = self._open()
-        with self._owner.lock():
-            table = file.read()
-            entries = [entry for entry in table.entries if (entry.kind, entry.name) not in gone]
+        with self.shared() as share:
+            table = share.file.read()
+            entries = [entry for entry in table.entries if (entry.kind, entry.name) not in obsolete]
             kept = sorted({entry.segment for entry in entries})
             entries = [replace(entry, segment=kept.index(entry.segment)) for entry in entries]
             segments = tuple(table.segments[number] for number in kept)
-            file.publish(replace(table, segments=segments, entries=tuple(entries)))
+            share.file.publish(replace(table, segments=segments, entries=tuple(entries)))
 
     def restore(self, table: Table) -> None:
-        """Brings the table of an earlier moment into force again. Running VMs lose the segments that came since."""
-        known = {record.uuid for record in table.segments}
+        """Publish an earlier table again, and unplug from running VMs the segments that were added after it."""
+        earlier = {record.uuid for record in table.segments}
         with self.shared() as share:
-            added = [record for record in share.file.read().segments if record.uuid not in known]
+            added = [record for record in share.file.read().segments if record.uuid not in earlier]
             share.file.publish(table)
-            if added:
-                from ivshmem.hotplug import plug
+            unplug_segments(share, added)
 
-                plug.take_back(share, added)
-
-    def _entry_of(self, given: Any, kind: type | tuple[type, ...]) -> tuple[Memzone, Entry]:
-        """The zone of an object, and what is to stand in the metadata of it."""
-        zone = given if isinstance(given, Memzone) else getattr(given, "memzone", None)
-        if not isinstance(given, kind) or not isinstance(zone, Memzone):
-            wanted = kind.__name__ if isinstance(kind, type) else " or ".join(k.__name__ for k in kind)
-            raise InvalidType(f"metadata {self.name!r}: a {wanted} is to be added, not {type(given).__name__}")
-        if zone is given:
-            return zone, replace(zone.entry, name=zone.name, kind=Kind.MEMZONE)
-        return zone, zone.entry
-
-    def _add(self, given: list[tuple[Memzone, Entry]], readonly: bool) -> None:
-        file = self._open()
-        with self._owner.lock():
-            table = file.read()
-            known = len(table.segments)
-            for zone, entry in given:
-                record = self._record_of(zone)
-                self._check_new(table, record, entry)
-                index = _segment_index(table, record, readonly, f"metadata {self.name!r}")
-                segments = table.segments
-                if index == len(segments):
-                    segments = (*segments, replace(record, path="", readonly=readonly))
-                entry = replace(entry, segment=index)
-                table = replace(table, segments=segments, entries=(*table.entries, entry))
-            self._check_exposure(table, [zone for zone, _ in given])
-            with self._carrying(table.segments[known:]):
-                file.publish(table)
-
-    @contextmanager
-    def _carrying(self, added: Sequence[SegmentRecord]) -> Iterator[None]:
-        """The running VMs that have this metadata get its new segments before these are published there."""
-        if not added or not AttachedVms(self._owner.directory, self.uuid).known():
-            yield
-            return
-        from ivshmem.hotplug import plug
-
-        with self.shared() as share, plug.carry(share, added):
-            yield
-
-    def _check_exposure(self, table: Table, added: list[Memzone]) -> None:
-        """Before a table comes into force: what else of the prefix a VM can reach by it."""
-        registry = self._owner.registry_table
-        by_segment = {zone.segment.uuid: zone.entry for zone in added}
-        for exposed in exposure_of(table, registry, by_segment):
-            fresh = [zone for zone in exposed.zones if (exposed.segment, zone) not in self._told]
-            if fresh:
-                text = complaint(self.name, by_segment[exposed.segment], exposed, fresh)
-                if self.isolated:
-                    raise Invalid(text)
-                warnings.warn(text, ExposureWarning, stacklevel=4)
-                self._told.update((exposed.segment, zone) for zone in fresh)
-
-    def _record_of(self, zone: Memzone) -> SegmentRecord:
-        """The record of the segment a zone lies in. Raises Invalid where that is not one of this Eal's own."""
-        registry = self._owner.registry_table
-        if zone.entry not in registry.entries or registry.segments[zone.entry.segment].uuid != zone.segment.uuid:
-            raise Invalid(
-                f"metadata {self.name!r}: {zone.name!r} does not lie in a segment of file_prefix "
-                f"{self._owner.file_prefix!r}, or was freed: reserve or create it there"
-            )
-        return registry.segments[zone.entry.segment]
-
-    def _check_new(self, table: Table, record: SegmentRecord, entry: Entry) -> None:
-        for other in table.entries:
-            known = (other.name, other.kind) == (entry.name, entry.kind)
-            overlaps = other.offset < entry.end and entry.offset < other.end
-            if not known and not (overlaps and table.segments[other.segment].uuid == record.uuid):
-                continue
-            what = f"{entry.kind.name.lower()} {entry.name!r}"
-            if known:
-                raise Exists(f"metadata {self.name!r} has {what} already")
-            raise Invalid(
-                f"metadata {self.name!r}: {what} overlaps {other.kind.name.lower()} {other.name!r}, which is in it"
-            )
-
-    # --- reading ------------------------------------------------------------------------------------------
+    # --- read ---------------------------------------------------------------------------------------------
 
     @property
     def table(self) -> Table:
-        """What is in it now."""
+        """The current content."""
         return self._open().read()
 
     def devices(self) -> list[Device]:
-        """The files that a VM has to be given. Raises NotFound where one is gone."""
-        file = self._open()
-        return devices_of(file, self.path, self._owner.registry_table)
+        """Return the files that a VM needs, the metadata file last. Raise NotFound if one does not exist."""
+        return devices_of(self._open(), self.path, self._owner.registry_table)
 
     def exposure(self) -> list[Exposed]:
-        """What a VM reaches in each segment that it gets beyond what is in here: zones, and free space."""
+        """Return, for each segment, the zones and the free space that a VM can reach beyond the metadata."""
         return exposure_of(self.table, self._owner.registry_table)
 
     def qemu_args(self) -> list[str]:
-        """Options for a QEMU command line. Those of several metadata may follow each other in one, for each sits on a
-        bridge of its own; more than 12 have to be planned together, by `ivshmem.qemu_args`. Raises as that does.
+        """Return options for a QEMU command line.
+
+        The options of up to 12 metadata files can be concatenated, because each uses a bridge of its own; for more, use
+        `ivshmem.qemu_args`. Raise as `ivshmem.qemu_args`.
         """
         return qemu_args(self)
 
     def cmdline(self) -> str:
-        """The same, quoted for a shell (rte_ivshmem_metadata_cmdline_generate)."""
+        """Return `qemu_args`, quoted for a shell (DPDK: rte_ivshmem_metadata_cmdline_generate)."""
         return shlex.join(self.qemu_args())
 
     def libvirt_xml(self) -> str:
-        """What goes into a libvirt domain: children of its <domain>. Raises Invalid where XML cannot carry a path."""
+        """Return child elements for a libvirt <domain>. Raise Invalid for a path that XML cannot represent."""
         return libvirt.domain_xml(self.devices(), qemu.place_of(self.uuid))
 
     def dump(self, file: TextIO) -> None:
-        """Writes what is in it as text (rte_ivshmem_metadata_dump)."""
+        """Write the content as text (DPDK: rte_ivshmem_metadata_dump)."""
         dump_table(self._open(), self.path, file)
 
     # --- running VMs --------------------------------------------------------------------------------------
 
     def plug(self, qmp_path: str | os.PathLike[str], timeout: float = 5.0) -> None:
-        """Plugs it into the running VM behind a QMP socket: the segments that the VM lacks, then the metadata, if it
-        lacks that. From then on `add_*`, in any process of the prefix, plugs a new segment there and then publishes it.
+        """Plug the metadata into a running VM, given by its QMP socket: missing segments first, then the metadata file.
 
-        `timeout`: seconds that the guest has to give each device an address. Raises NoMemory where no bridge has a
-        window or a slot for it, saying what is lacking; Stalled, InUse, NotFound or Invalid where the guest does not
-        answer, is paused, there is no QEMU, or that refuses. The VM is as it was then. Other changes of the prefix
-        wait meanwhile.
+        Afterwards, an `add_*` in any process of the prefix plugs a new segment into the VM before it publishes the
+        segment. `timeout`: seconds in which the guest must assign an address to each device.
+
+        Raise NoMemory if no bridge has a free slot and a large enough window, Stalled if the guest does not respond,
+        InUse if the VM is paused, NotFound if no QEMU listens, Invalid if QEMU rejects a command. The VM is then
+        unchanged. Other changes in the prefix wait during the call.
         """
-        from ivshmem.hotplug import plug
-
         with self.shared() as share:
-            plug.plug(share, qmp_path, timeout)
+            plug_share(share, qmp_path, timeout)
 
     def unplug(self, qmp_path: str | os.PathLike[str], timeout: float = 5.0, force: bool = False) -> None:
-        """Takes it out of a running VM, with the segments that no other metadata there needs: announced first, removed
-        when every guest process has let go (those of other VMs that have it let go too, and take it up again).
+        """Unplug the metadata from a running VM, with the segments that no other metadata there needs.
 
-        `timeout`: seconds that the processes have, and again the guest's kernel. Raises Stalled, naming who did not let
-        go, and leaves it plugged; with `force` it goes all the same. Raises NotFound where the VM does not have it.
+        The unplug is announced, and the devices are removed after every guest process has detached. Processes in other
+        VMs that have the metadata also detach, and attach again. `timeout`: seconds for the guest processes, and again
+        for the guest kernel.
+
+        Raise Stalled, with the processes that did not detach, and leave the metadata plugged; with `force` unplug
+        anyway. Raise NotFound if the VM does not have the metadata.
         """
-        from ivshmem.hotplug import plug
-
         with self.shared() as share:
-            plug.unplug(share, qmp_path, timeout, force=force)
+            unplug_share(share, qmp_path, timeout, force=force)
 
     @contextmanager
     def shared(self) -> Iterator[HostShare]:
-        """Alone with it among the prefix's processes, as those see it who plug it in somewhere."""
-        from ivshmem.hotplug.share import HostShare
-
+        """Hold the prefix's CHANGE lock in the block, which gets the metadata as a share to plug and unplug."""
+        self._open()
         with self._owner.lock():
             yield HostShare(self._owner.directory, self._open(), self.path, self._owner.registry_table)
 
-    # --- ending -------------------------------------------------------------------------------------------
+    # --- close --------------------------------------------------------------------------------------------
 
     def _open(self) -> TableFile:
         if self._file is None:
@@ -262,16 +189,16 @@ class Metadata:
         return self._file
 
     def close(self) -> None:
-        """Takes it away; a VM that has it keeps what it has mapped. May be called twice."""
+        """Remove the file; a VM that has it keeps its mapping. May be called twice."""
         if self._file is None:
             return
         remove_files(self._link, Path(self.path))
         with self._owner.lock():
-            AttachedVms(self._owner.directory, self.uuid).drop()
+            AttachedVms(self._owner.directory, self.uuid).clear()
         self.abandon()
 
     def abandon(self) -> None:
-        """Lets go of it and leaves it in place."""
+        """Release the mapping without removing the file."""
         if self._file is not None:
             self._file.mapping.release()
             self._file = None
@@ -287,24 +214,60 @@ class Metadata:
         return f"<Metadata {self.name!r}{' closed' if self._file is None else ''}>"
 
 
-def _segment_index(table: Table, record: SegmentRecord, readonly: bool, what: str) -> int:
-    """Where a segment stands in the table, or will stand. Raises Invalid where it is shared the other way."""
-    for index, there in enumerate(table.segments):
-        if there.uuid == record.uuid:
-            if there.readonly != readonly:
-                raise Invalid(
-                    f"{what}: segment {record.uuid} would be both read-only and writable in one VM: reserve what is "
-                    "read-only in a group of its own"
-                )
-            return index
-    return len(table.segments)
-
-
 def qemu_args(*metadata: Metadata, plug: str | None = None) -> list[str]:
-    """Options for one VM that gets all these metadata: each segment once, on bridges of their own.
+    """Return QEMU options for one VM with several metadata files: each segment once, on bridges of their own.
 
-    `plug`, a size such as "1G", reserves room for what is plugged while the VM runs. Raises Invalid for more devices
-    than PCI has bus numbers for (some 7,000), NotFound where a file is gone.
+    `plug`, a size such as "1G", reserves a bridge window for devices that are plugged into the running VM. Raise
+    Invalid for more devices than PCI bus numbers allow (about 7,000), NotFound if a file does not exist.
     """
     devices = merge(device for one in metadata for device in one.devices())
     return qemu.vm_args(devices, plug, qemu.place_of(*(one.uuid for one in metadata)))
+
+
+# --- tables -----------------------------------------------------------------------------------------------------
+
+
+def _zone_and_entry(added: object, kinds: tuple[type, ...], label: str) -> tuple[Memzone, Entry]:
+    """Return the memzone of an object, and the object's entry."""
+    zone = added if isinstance(added, Memzone) else getattr(added, "memzone", None)
+    if not isinstance(added, kinds) or not isinstance(zone, Memzone):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise InvalidType(f"{label}: object must be a {expected}, got {type(added).__name__}")
+    if zone is added:  # the zone of a ring, too, if it is added as a memzone
+        return zone, replace(zone.entry, name=zone.name, kind=Kind.MEMZONE)
+    return zone, zone.entry
+
+
+def _segment_record(zone: Memzone, registry: Table, label: str, prefix: str) -> SegmentRecord:
+    """Return the record of a memzone's segment. Raise Invalid if the memzone is not in the prefix."""
+    if zone.entry not in registry.entries or registry.segments[zone.entry.segment].uuid != zone.segment.uuid:
+        raise Invalid(
+            f"{label}: {zone.name!r} must be in a segment of file_prefix {prefix!r}: reserve or create it there; it "
+            "is in another one, or was freed"
+        )
+    return registry.segments[zone.entry.segment]
+
+
+def _with_entry(table: Table, record: SegmentRecord, entry: Entry, readonly: bool, label: str) -> Table:
+    """Return a table with one more entry, and with its segment if that is new. Raise Exists or Invalid."""
+    _check_new(table, record, entry, label)
+    index = next((n for n, segment in enumerate(table.segments) if segment.uuid == record.uuid), len(table.segments))
+    segments = table.segments
+    if index == len(segments):
+        segments = (*segments, replace(record, path="", readonly=readonly))
+    elif segments[index].readonly != readonly:
+        raise Invalid(
+            f"{label}: segment {record.uuid} must be either read-only or writable in one VM: reserve the read-only "
+            "zones in a group of their own"
+        )
+    return replace(table, segments=segments, entries=(*table.entries, replace(entry, segment=index)))
+
+
+def _check_new(table: Table, record: SegmentRecord, entry: Entry, label: str) -> None:
+    new = f"{entry.kind.name.lower()} {entry.name!r}"
+    for other in table.entries:
+        if (other.name, other.kind) == (entry.name, entry.kind):
+            raise Exists(f"{label} already has {new}")
+        overlaps = other.offset < entry.end and entry.offset < other.end
+        if overlaps and table.segments[other.segment].uuid == record.uuid:
+            raise Invalid(f"{label}: {new} overlaps {other.kind.name.lower()} {other.name!r}, which it already has")

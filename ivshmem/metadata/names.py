@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Names of metadata: unique in a runtime directory, whatever the file_prefix; and the uuid that goes with a new one."""
+"""Names of metadata files, unique among all prefixes of a runtime directory; uuids of new metadata files."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from eal.errors import Exists
-from eal.lifecycle import cleanup as leftovers
-from eal.runtime import prefix_dir as runtime
+from eal.lifecycle import cleanup
+from eal.runtime import prefix_dir
 from eal.runtime.lock_file import LockFile
 from eal.runtime.prefix_dir import PrefixDir
 from ivshmem.vmm import qemu
 
 _names_thread_lock = threading.Lock()
-_NAMES_LOCK = "names-lock".ljust(runtime.PREFIX_LIMIT + 1, "-")  # longer than a prefix may be: never one's folder
+_NAMES_LOCK = "names-lock".ljust(prefix_dir.PREFIX_LIMIT + 1, "-")  # too long for a prefix
 
 
 @contextmanager
 def names_lock(root: Path) -> Iterator[None]:
-    """Alone with the names of metadata in a runtime directory, among all prefixes. Leaves no file behind."""
-    path = runtime.make_private(root) / _NAMES_LOCK
+    """Hold the lock for metadata names of all prefixes of a runtime directory in the block; its file is removed."""
+    path = prefix_dir.make_private(root) / _NAMES_LOCK
     with _names_thread_lock:
         while True:
             lock = LockFile(path)
             try:
                 with lock.change():
-                    if lock.is_current():  # else whoever had it before has removed the file: once more
+                    if lock.is_current():  # otherwise the previous holder has removed the file: open the new one
                         try:
                             yield
                         finally:
@@ -41,39 +41,39 @@ def names_lock(root: Path) -> Iterator[None]:
                 lock.close()
 
 
-def claim_name(mine: PrefixDir, name: str) -> None:
-    """Raises Exists where somebody has the name; takes away what a dead prefix left of it."""
-    for directory in runtime.prefixes(mine.root):
+def claim_name(own: PrefixDir, name: str) -> None:
+    """Raise Exists if a metadata file has the name. Remove it if its prefix is dead."""
+    for directory in prefix_dir.prefixes(own.root):
         link = directory.metadata_link(name)
         if not link.is_symlink():
             continue
-        if directory.prefix == mine.prefix:
-            raise Exists(f"metadata {name!r} exists already in this file_prefix: close it or choose another name")
-        living = directory.holder()
-        table = leftovers.last_table(directory)
-        if living is not None or (table is not None and table.kept):
-            by = f"pid {living}" if living is not None else "kept, no process"
-            raise Exists(f"metadata {name!r} exists already: file_prefix {directory.prefix!r} has it ({by})")
+        if directory.prefix == own.prefix:
+            raise Exists(f"metadata {name!r} already exists in this file_prefix: close it or choose another name")
+        pid = directory.holder()
+        table = cleanup.last_table(directory)
+        if pid is not None or (table is not None and table.kept):
+            state = f"pid {pid}" if pid is not None else "kept, no process"
+            raise Exists(f"metadata {name!r} already exists in file_prefix {directory.prefix!r} ({state})")
         remove_files(link, Path(os.readlink(link)))
 
 
 def new_uuid(root: Path) -> UUID:
-    """A random uuid whose place on a VM's root bus is the one that the fewest other metadata have."""
+    """Return a random uuid whose slot on a VM's root bus has the fewest metadata files of a runtime directory."""
     taken = Counter(map(qemu.place_of, _uuids(root)))
     place = min(range(len(qemu.PLACES)), key=lambda number: taken[number])
     return next(uuid for uuid in iter(uuid4, None) if qemu.place_of(uuid) == place)
 
 
 def _uuids(root: Path) -> Iterator[UUID]:
-    """Of all metadata of a runtime directory, from the names of their files."""
-    for directory in runtime.prefixes(root):
+    """Yield the uuids of all metadata files of a runtime directory, from their file names."""
+    for directory in prefix_dir.prefixes(root):
         for name in directory.metadata_names():
-            with suppress(OSError, ValueError):  # being removed, or not ours
+            with suppress(OSError, ValueError):  # the file was just removed, or has another name
                 yield UUID(os.readlink(directory.metadata_link(name)).split(".")[-2])
 
 
 def remove_files(link: Path, path: Path) -> None:
-    """Takes a metadata's file away, and its name unless that is another one's by now."""
+    """Remove a metadata file, and its link unless another metadata file has taken the name."""
     try:
         if os.readlink(link) == str(path):
             link.unlink()

@@ -137,7 +137,7 @@ class Difference:
 
     def _attached_pids(self, name: str) -> set[int]:
         """Return the process ids of the VMs into which a metadata file was plugged: they get new segments by QMP."""
-        attached = AttachedVms(self.app.directory, metadata_lookup(name).uuid).known()
+        attached = AttachedVms(self.app.directory, metadata_lookup(name).uuid).read()
         return {vm.pid for vm in attached if not vm.gone}
 
     def _metadata_faults(self, entry: Entry) -> Iterator[str]:

@@ -51,7 +51,7 @@ def run(*words: str) -> Result:
 
 def given(vm: Any) -> list[str]:
     with Qmp(vm.qmp) as qmp:
-        return sorted(one.id for one in RunningVm(qmp, 5).given())
+        return sorted(one.id for one in RunningVm(qmp, 5).devices())
 
 
 def hear_added(vm: Any) -> dict[str, int]:

@@ -231,6 +231,6 @@ def test_fresh_starts_of_the_host_reach_the_guest(
         assert unplugged["address"] == stale["address"]
         assert [host.hear(), host.hear()] == ["plugged", "flows"]
         with Qmp(vm.qmp) as qmp:
-            assert sorted(one.path for one in RunningVm(qmp, 5).given()) == sorted(files)
+            assert sorted(one.path for one in RunningVm(qmp, 5).devices()) == sorted(files)
     vm.end()
     host.end()

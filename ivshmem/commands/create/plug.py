@@ -23,11 +23,11 @@ def plug(name: str, socket: str, timeout: float, file_prefix: str | None, as_jso
 
     Example: ivshmem plug vm0 --qmp /run/vm0.qmp
     """
-    from ivshmem.hotplug import plug as hotplug
+    from ivshmem.hotplug.plug import plug_share
     from ivshmem.metadata.lookup import locked_share
 
     with locked_share(prefix_dir.runtime_dir(), name, file_prefix) as share:
-        places = hotplug.plug(share, socket, timeout)
+        places = plug_share(share, socket, timeout)
     if as_json:
         print_json([{"id": p.device.device_id, "path": p.device.path, "bus": p.bus, "slot": p.slot} for p in places])
         return

@@ -24,11 +24,11 @@ def unplug(name: str, socket: str, timeout: float, force: bool, file_prefix: str
 
     Example: ivshmem unplug vm0 --qmp /run/vm0.qmp
     """
-    from ivshmem.hotplug import plug as hotplug
+    from ivshmem.hotplug.plug import unplug_share
     from ivshmem.metadata.lookup import locked_share
 
     with locked_share(prefix_dir.runtime_dir(), name, file_prefix) as share:
-        removed = hotplug.unplug(share, socket, timeout, force=force)
+        removed = unplug_share(share, socket, timeout, force=force)
     if as_json:
         print_json([{"id": one.id, "path": one.path} for one in removed])
         return

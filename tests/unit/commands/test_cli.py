@@ -173,7 +173,7 @@ def test_invalid_usage_is_status_2(runtime_dir: Path, words: list[str], error: s
 @pytest.mark.parametrize("json_option", [[], ["--json"]])
 def test_unknown_metadata_name_is_status_1(runtime_dir: Path, command: str, json_option: list[str]) -> None:
     error = error_of(command, "vm0", *json_option)
-    assert error == f"there is no metadata 'vm0' in {runtime_dir}; there are: none"
+    assert error == f"no metadata 'vm0' in {runtime_dir}; existing: none"
 
 
 def test_unknown_file_prefix_is_status_1(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
@@ -181,7 +181,7 @@ def test_unknown_file_prefix_is_status_1(host: Callable[..., Any], runtime_dir: 
     assert error_of("ls", "--file-prefix", "x") == f"file_prefix 'x' has no files in {runtime_dir}"
     for command in ("dump", "cmdline"):
         error = error_of(command, "vm0", "--file-prefix", "x")
-        assert error == f"there is no metadata 'vm0' of file_prefix 'x' in {runtime_dir}; there are: none"
+        assert error == f"no metadata 'vm0' in file_prefix 'x' in {runtime_dir}; existing: none"
         assert succeed(command, "vm0", "--file-prefix", prefix)
 
 
@@ -191,7 +191,7 @@ def test_unknown_file_prefix_is_status_1(host: Callable[..., Any], runtime_dir: 
 def test_error_for_special_characters_in_name_is_one_line(runtime_dir: Path, name: str) -> None:
     for command in ("dump", "cmdline"):
         error = error_of(command, "--", name)
-        assert error.startswith(f"there is no metadata {name!r} in ")
+        assert error.startswith(f"no metadata {name!r} in ")
 
 
 # --- ls, dump, cmdline --------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def test_ls_lists_every_object(primary: eal.Eal) -> None:
     (zone,) = (row for row in rows if row[1] == "zone")
     assert zone == ["memzone", "zone", "3000", "B", "default", str(eal.segments()[0].uuid)[:8], "0x1000"]
     assert {row[1]: row[-1] for row in rows if row[0] == "ring"} == {"ring": "0/7"}
-    assert {row[1]: row[-2:] for row in rows if row[0] == "mempool"} == {"pool": ["0/8", "out"]}
+    assert {row[1]: row[-2:] for row in rows if row[0] == "mempool"} == {"pool": ["0/8", "used"]}
 
 
 def test_ls_of_damaged_registry_reports_fault(host: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
@@ -275,7 +275,7 @@ def test_ls_of_damaged_registry_reports_fault(host: Callable[..., Any], runtime_
     done = run_here("ls", "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)[0]["registry"] is None
-    assert "no registry that can be read" in error_of("cmdline", "vm0")
+    assert "no readable registry" in error_of("cmdline", "vm0")
     assert "zone" in succeed("dump", "vm0")
 
 
@@ -316,7 +316,7 @@ def test_cmdline_of_several_metadata_equals_qemu_args(primary: eal.Eal) -> None:
     words = ["cmdline", "vm0", "vm1", "--plug", "256M"]
     assert json.loads(succeed(*words, "--json")) == ivshmem.qemu_args(*made, plug="256M")
     assert shlex.split(succeed(*words)) == ivshmem.qemu_args(*made, plug="256M")
-    assert error_of("cmdline", "vm0", "--plug", "much") == "plug 'much': a size such as '1G' or '256M'"
+    assert error_of("cmdline", "vm0", "--plug", "much") == "plug must be a size such as '1G' or '256M', got 'much'"
 
 
 def test_cmdline_with_missing_segment_file_is_an_error(primary: eal.Eal) -> None:
@@ -324,7 +324,7 @@ def test_cmdline_with_missing_segment_file_is_an_error(primary: eal.Eal) -> None
     metadata.add_memzone(eal.memzone_reserve("zone", 64))
     path = eal.segments()[0].path
     os.unlink(path)
-    error = f"{path}, which metadata 'vm0' needs, is gone: was it removed by hand?"
+    error = f"file {path} of metadata 'vm0' does not exist: was it removed by hand?"
     assert error_of("cmdline", "vm0") == error
     assert error_of("cmdline", "vm0", "--json") == error
     assert not Path(path).exists()

@@ -137,7 +137,7 @@ def test_metadata_is_found_in_all_prefixes_or_in_the_given_one(
     run = emulate("--file-prefix", prefix, "vm0", "--", "true")
     assert run.returncode == 0
     run = emulate("--file-prefix", prefix, "vm1", "--", "true")
-    assert error_line(run, 1).startswith(f"there is no metadata 'vm1' of file_prefix '{prefix}'")
+    assert error_line(run, 1).startswith(f"no metadata 'vm1' in file_prefix '{prefix}'")
     other.end()
 
 
@@ -171,7 +171,7 @@ def test_command_that_cannot_be_executed_is_an_error(vm0: ivshmem.Metadata, tmp_
 
 def test_unknown_metadata_name_is_an_error(vm0: ivshmem.Metadata, runtime_dir: Path) -> None:
     error = error_line(emulate("vm0", "vm9", "--", "touch", str(runtime_dir / "ran")), 1)
-    assert error == f"there is no metadata 'vm9' in {runtime_dir}; there are: 'vm0'"
+    assert error == f"no metadata 'vm9' in {runtime_dir}; existing: 'vm0'"
     assert not (runtime_dir / "ran").exists()
 
 
@@ -195,7 +195,7 @@ def test_invalid_arguments_are_invalid_usage(runtime_dir: Path, words: list[str]
 def test_missing_segment_file_is_an_error(vm0: ivshmem.Metadata) -> None:
     path = eal.segments()[0].path
     os.unlink(path)
-    assert error_line(emulate("vm0", "--", "true"), 1).startswith(f"{path}, which metadata 'vm0' needs, is gone")
+    assert error_line(emulate("vm0", "--", "true"), 1).startswith(f"file {path} of metadata 'vm0' does not exist")
 
 
 # --- files of the guest -------------------------------------------------------------------------------------

@@ -314,7 +314,7 @@ def test_random_damage_does_not_crash(dead: DeadHost) -> None:
     assert done.returncode == 0, f"seed {seed}: {done.stderr}"
 
 
-# --- names ------------------------------------------------------------------------------------------------------
+# --- names --------------------------------------------------------------------------------------------------
 
 
 def test_metadata_name_with_leading_dash(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def test_empty_runtime_directory_has_no_prefixes(runtime_dir: Path, tmp_path: Pa
         assert find_stale_files(root) == []
         with pytest.raises(eal.NotFound, match=f"file_prefix 'x' has no files in {root}"):
             prefix_states(root, "x")
-        with pytest.raises(eal.NotFound, match=r"there is no metadata 'vm0' in .*; there are: none"):
+        with pytest.raises(eal.NotFound, match=r"no metadata 'vm0' in .*; existing: none"):
             find_metadata(root, "vm0")
     assert not (tmp_path / "not created yet").exists()
 
@@ -79,7 +79,7 @@ def test_unreadable_registry_leaves_prefix_dead_and_removable(
     registry.unlink() if damage is None else registry.write_bytes(damage)
     (state,) = prefix_states(runtime_dir)
     assert (state.status, state.table, state.as_json()["registry"]) == ("dead", None, None)
-    with pytest.raises(eal.NotFound, match="no registry that can be read"):
+    with pytest.raises(eal.NotFound, match="no readable registry"):
         find_metadata(runtime_dir, "ofx").devices()
     (stale,) = find_stale_files(runtime_dir)
     assert data_files(f"{prefix}x") <= set(stale.files)

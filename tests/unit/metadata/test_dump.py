@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Dumps of a metadata: the text, the data, and the sizes in them."""
+"""Dumps of metadata files as text and as data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def dumped(metadata: ivshmem.Metadata) -> str:
     return out.getvalue()
 
 
-def test_the_text_in_full(metadata: ivshmem.Metadata, primary: eal.Eal) -> None:
+def test_text_has_file_segments_and_objects(metadata: ivshmem.Metadata, primary: eal.Eal) -> None:
     first, second = eal.segments()
     zones = {zone.name: zone for zone in eal.memzones()}
     assert dumped(metadata).splitlines() == [
@@ -49,12 +49,12 @@ def test_the_text_in_full(metadata: ivshmem.Metadata, primary: eal.Eal) -> None:
     ]
 
 
-def test_the_text_of_an_empty_metadata(primary: eal.Eal) -> None:
+def test_text_of_empty_metadata(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     assert dumped(metadata).splitlines()[2:] == [f"  file {metadata.path}, 1 MiB", "  no objects"]
 
 
-def test_the_text_is_one_line_for_each_object_whatever_its_name(primary: eal.Eal) -> None:
+def test_text_has_one_line_per_object_with_any_name(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     names = ["a,b", "two  blanks", "'", '"', "\\n", "[bold]", "ü", "\u2028", "\u202e"]
     for name in names:
@@ -64,7 +64,7 @@ def test_the_text_is_one_line_for_each_object_whatever_its_name(primary: eal.Eal
     assert len(lines) == len(names)
 
 
-def test_the_data_in_full(metadata: ivshmem.Metadata, primary: eal.Eal) -> None:
+def test_data_has_file_segments_and_objects(metadata: ivshmem.Metadata, primary: eal.Eal) -> None:
     data = json.loads(json.dumps(table_json(open_metadata(Path(metadata.path)), metadata.path)))
     first, second = eal.segments()
     zones = {zone.name: zone for zone in eal.memzones()}
@@ -101,7 +101,7 @@ def test_the_data_in_full(metadata: ivshmem.Metadata, primary: eal.Eal) -> None:
     assert (json.loads(alpha["dtype"]), alpha["shape"]) == ("<f4", [3, 4])
 
 
-def test_dumping_changes_nothing(metadata: ivshmem.Metadata) -> None:
+def test_dump_does_not_change_file(metadata: ivshmem.Metadata) -> None:
     before = Path(metadata.path).read_bytes()
     file = open_metadata(Path(metadata.path))
     out = io.StringIO()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Exposure: what a VM reaches beyond its metadata is told, warned of once, and refused where isolation is demanded."""
+"""Exposure of zones beyond the metadata: reported, warned of once, rejected for isolated metadata."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 
 @pytest.fixture(autouse=True)
-def _warnings_count() -> Iterator[None]:
+def _warnings_as_errors() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", ivshmem.ExposureWarning)
         yield
@@ -30,7 +30,7 @@ def names(exposure: list[Exposed]) -> list[list[str]]:
     return [[zone.name for zone in segment.zones] for segment in exposure]
 
 
-def test_what_shares_a_segment_is_exposed(primary: eal.Eal) -> None:
+def test_other_zones_of_shared_segment_are_exposed(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     assert metadata.exposure() == []
     zone = eal.memzone_reserve("given", 1000)
@@ -53,7 +53,7 @@ def test_what_shares_a_segment_is_exposed(primary: eal.Eal) -> None:
     assert second.free == 2 * MIB - HEADER_SIZE - 128
 
 
-def test_nothing_is_exposed_where_all_is_given(primary: eal.Eal) -> None:
+def test_add_of_all_objects_exposes_nothing(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     metadata.add(eal.memzone_reserve("z", 64), eal.ring_create("r", 8), eal.mempool_create("p", 8, 64))
     assert names(metadata.exposure()) == [[]]
@@ -64,13 +64,13 @@ def test_nothing_is_exposed_where_all_is_given(primary: eal.Eal) -> None:
     ]
 
 
-def test_the_bare_zone_of_a_ring_is_the_ring_s(primary: eal.Eal) -> None:
+def test_ring_added_as_memzone_is_not_exposed(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     metadata.add_memzone(eal.ring_create("r", 8).memzone)
     assert names(metadata.exposure()) == [[]]
 
 
-def test_it_follows_what_is_reserved_and_freed(primary: eal.Eal) -> None:
+def test_exposure_follows_reserve_and_free(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     metadata.add_memzone(eal.memzone_reserve("a", 64))
     (before,) = metadata.exposure()
@@ -84,7 +84,7 @@ def test_it_follows_what_is_reserved_and_freed(primary: eal.Eal) -> None:
 # --- warnings -----------------------------------------------------------------------------------------------
 
 
-def test_a_warning_once_at_the_line_that_exposes(primary: eal.Eal) -> None:
+def test_warning_once_at_line_of_add(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     zones = [eal.memzone_reserve(f"z{number}", 64) for number in range(4)]
     with pytest.warns(ivshmem.ExposureWarning) as caught:
@@ -92,10 +92,10 @@ def test_a_warning_once_at_the_line_that_exposes(primary: eal.Eal) -> None:
     (warning,) = caught
     assert warning.filename == __file__
     assert str(warning.message) == (
-        "metadata 'vm0': a VM that gets 'z0' gets its whole segment, and can read and write 'z1', 'z2', 'z3', not in "
-        "the metadata: reserve in a group of its own what the VM is not to reach, or add all by one add()"
+        "metadata 'vm0': a VM that gets 'z0' gets its complete segment, and can read and write 'z1', 'z2', 'z3', "
+        "not in the metadata: reserve private zones in another group, or add all by one add()"
     )
-    metadata.add_memzone(zones[1])  # no more: it was told
+    metadata.add_memzone(zones[1])  # no second warning of the same zones
     new = eal.ring_create("new", 8)
     with pytest.warns(ivshmem.ExposureWarning, match="gets 'z2' .* can read and write 'RG_new', not in"):
         metadata.add_memzone(zones[2])
@@ -105,13 +105,13 @@ def test_a_warning_once_at_the_line_that_exposes(primary: eal.Eal) -> None:
         other.add_memzone(zones[0], readonly=True)
 
 
-def test_many_are_counted(primary: eal.Eal) -> None:
+def test_warning_counts_zones_beyond_the_first_five(primary: eal.Eal) -> None:
     zones = [eal.memzone_reserve(f"z{number}", 64) for number in range(9)]
     with pytest.warns(ivshmem.ExposureWarning, match="'z5' and 3 more, not in the metadata"):
         ivshmem.metadata_create("vm0").add_memzone(zones[0])
 
 
-def test_a_warning_that_is_an_error_changes_nothing(primary: eal.Eal) -> None:
+def test_warning_as_error_changes_nothing(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     zone = eal.memzone_reserve("z", 64)
     eal.memzone_reserve("other", 64)
@@ -120,11 +120,11 @@ def test_a_warning_that_is_an_error_changes_nothing(primary: eal.Eal) -> None:
     assert metadata.table.entries == ()
 
 
-def test_an_isolated_metadata_refuses(primary: eal.Eal) -> None:
+def test_isolated_metadata_raises_invalid(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     metadata.isolated = True
     zone, other = eal.memzone_reserve("z", 64), eal.memzone_reserve("other", 64)
-    for _ in range(2):  # not only the first time
+    for _ in range(2):  # every time, unlike the warning
         with pytest.raises(eal.Invalid, match="can read and write 'other'"):
             metadata.add_memzone(zone)
     assert metadata.table.segments == ()
@@ -132,7 +132,7 @@ def test_an_isolated_metadata_refuses(primary: eal.Eal) -> None:
     assert names(metadata.exposure()) == [[]]
 
 
-def test_add_takes_effect_whole_or_not_at_all(primary: eal.Eal) -> None:
+def test_add_of_several_objects_is_atomic(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     zone, ring = eal.memzone_reserve("z", 64), eal.ring_create("r", 8)
     for objects, error in (((zone, ring, zone), eal.Exists), ((zone, "ring"), eal.Invalid), ((zone, None), TypeError)):
@@ -147,22 +147,22 @@ def test_add_takes_effect_whole_or_not_at_all(primary: eal.Eal) -> None:
 # --- the command --------------------------------------------------------------------------------------------
 
 
-def shown(*words: str) -> str:
+def run_exposure(*words: str) -> str:
     result = CliRunner().invoke(cli, ["exposure", *words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
-def test_the_command(primary: eal.Eal) -> None:
+def test_command_lists_exposed_zones(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     zone = eal.memzone_reserve("given", 1000)
     metadata.add_memzone(zone)
-    assert shown("vm0").splitlines()[-1] == "no other zone is exposed"
+    assert run_exposure("vm0").splitlines()[-1] == "no other zone is exposed"
     ring = eal.ring_create("r", 8)
-    text = shown("vm0", "--file-prefix", primary.file_prefix)
+    text = run_exposure("vm0", "--file-prefix", primary.file_prefix)
     assert f"a VM can read and write 'RG_r': {ring.memzone.length} bytes at {ring.memzone.offset:#x}" in text
-    assert text.splitlines()[-1] == "1 zones can be reached that are not in the metadata"
-    assert json.loads(shown("vm0", "--json")) == [
+    assert text.splitlines()[-1] == "1 zones outside the metadata are exposed"
+    assert json.loads(run_exposure("vm0", "--json")) == [
         {
             "segment": str(zone.segment.uuid),
             "path": zone.segment.path,

@@ -24,9 +24,9 @@ def test_find_metadata_in_live_dead_and_kept_prefixes(live_host: Any, runtime_di
         assert [device.path for device in found.devices()][-1] == found.path
         assert {Path(device.path) for device in found.devices()} == data_files(prefix + ending)
         assert find_metadata(runtime_dir, f"of{ending}", prefix + ending).path == found.path
-    with pytest.raises(eal.NotFound, match=r"there are: 'ofalive', 'ofdead', 'ofkept'"):
+    with pytest.raises(eal.NotFound, match=r"existing: 'ofalive', 'ofdead', 'ofkept'"):
         find_metadata(runtime_dir, "of")
-    with pytest.raises(eal.NotFound, match=f"no metadata 'ofdead' of file_prefix '{prefix}kept' in .*: 'ofkept'"):
+    with pytest.raises(eal.NotFound, match=f"no metadata 'ofdead' in file_prefix '{prefix}kept' in .*: 'ofkept'"):
         find_metadata(runtime_dir, "ofdead", f"{prefix}kept")
 
 

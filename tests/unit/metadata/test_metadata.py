@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Making metadata: names, capacity, who may open one, closing, forking."""
+"""Create metadata: names, capacity, permissions, close, fork."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 def files_of(primary: eal.Eal) -> list[str]:
-    """The names of metadata and the metadata files that a prefix has."""
+    """Return the names of a prefix's metadata links and metadata files."""
     links = sorted(path.name for path in primary.directory.metadata.iterdir())
     data = sorted(path.name for path in Path("/dev/shm").glob(f"*.{primary.file_prefix}.*.md"))
     return links + data
@@ -53,7 +53,7 @@ def files_of(primary: eal.Eal) -> list[str]:
         "RG_ring",
     ],
 )
-def test_any_text_of_31_bytes_is_a_name(primary: eal.Eal, name: str) -> None:
+def test_create_accepts_text_of_up_to_31_bytes(primary: eal.Eal, name: str) -> None:
     with ivshmem.metadata_create(name) as metadata:
         assert metadata.name == name
         assert primary.directory.metadata_names() == [name]
@@ -78,11 +78,11 @@ def test_any_text_of_31_bytes_is_a_name(primary: eal.Eal, name: str) -> None:
         ("tab\t", "must not contain '/' or control characters"),
         ("\x1b[31m", "must not contain '/' or control characters"),
         ("del\x7f", "must not contain '/' or control characters"),
-        ("\x9b31m", "must not contain '/' or control characters"),  # an escape sequence's start in 8 bits
+        ("\x9b31m", "must not contain '/' or control characters"),  # CSI, the 8-bit start of an escape sequence
         ("\udcff", "UTF-8"),
     ],
 )
-def test_no_other_text_is(primary: eal.Eal, name: str, reason: str) -> None:
+def test_create_rejects_invalid_name(primary: eal.Eal, name: str, reason: str) -> None:
     with pytest.raises(eal.Invalid, match="metadata name") as caught:
         ivshmem.metadata_create(name)
     assert reason in str(caught.value)
@@ -93,7 +93,7 @@ def test_no_other_text_is(primary: eal.Eal, name: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("name", [None, b"vm0", 0, 1.5, ["vm0"], Path("vm0"), object(), str])
-def test_a_name_is_a_str(primary: eal.Eal, name: Any) -> None:
+def test_name_of_other_type_raises_invalid_type(primary: eal.Eal, name: Any) -> None:
     for call in (ivshmem.metadata_create, ivshmem.metadata_lookup):
         with pytest.raises(eal.InvalidType, match=f"metadata name must be a str, got {type(name).__name__}"):
             call(name)
@@ -102,12 +102,12 @@ def test_a_name_is_a_str(primary: eal.Eal, name: Any) -> None:
     assert files_of(primary) == []
 
 
-def test_a_name_is_taken_once(primary: eal.Eal) -> None:
+def test_create_existing_name_raises_exists(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     metadata.add_memzone(eal.memzone_reserve("zone", 64))
     before = Path(metadata.path).read_bytes()
     for _ in range(3):
-        with pytest.raises(eal.Exists, match="'vm0' exists already in this file_prefix"):
+        with pytest.raises(eal.Exists, match="'vm0' already exists in this file_prefix"):
             ivshmem.metadata_create("vm0")
         with pytest.raises(FileExistsError):
             ivshmem.metadata_create("vm0")
@@ -117,14 +117,14 @@ def test_a_name_is_taken_once(primary: eal.Eal) -> None:
     ivshmem.metadata_create("vm0").close()
 
 
-def test_names_differ_by_a_byte(primary: eal.Eal) -> None:
+def test_similar_names_are_different(primary: eal.Eal) -> None:
     names = ["vm", "vm.", "VM", "vm.md", "vm ", " vm", "vm.md.md", "vm", "vm"]
     made = [ivshmem.metadata_create(name) for name in dict.fromkeys(names)]
     assert primary.directory.metadata_names() == sorted(dict.fromkeys(names))
     assert len({metadata.uuid for metadata in made}) == len(made)
 
 
-def test_without_an_eal_there_is_no_metadata(runtime_dir: Path) -> None:
+def test_create_and_lookup_without_eal_raise_closed(runtime_dir: Path) -> None:
     for call in (ivshmem.metadata_create, ivshmem.metadata_lookup):
         with pytest.raises(eal.Closed, match=r"call eal\.init\(\) first"):
             call("vm0")
@@ -133,8 +133,8 @@ def test_without_an_eal_there_is_no_metadata(runtime_dir: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["lock", "registry", "metadata", "a,b=c  d'e\"f", "ü", "map_x", "*?[a]", "..md", "x" * 128]
 )
-def test_whatever_the_prefix_is_called(runtime_dir: Path, name: str) -> None:
-    """A prefix may have the name of one of our own files, or one that options, shells and globs trip over."""
+def test_create_in_prefix_with_unusual_name(runtime_dir: Path, name: str) -> None:
+    """A prefix may have the name of a file of this project, or characters special to options, shells and globs."""
     with eal.init(file_prefix=name, no_huge=True) as primary:
         metadata = ivshmem.metadata_create("vm0")
         metadata.add_memzone(eal.memzone_reserve("zone", 64))
@@ -145,10 +145,10 @@ def test_whatever_the_prefix_is_called(runtime_dir: Path, name: str) -> None:
     assert list(Path("/dev/shm").glob(f"{file_stem(runtime_dir)}.*")) == []
 
 
-# --- what is made -------------------------------------------------------------------------------------------
+# --- content ------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_metadata(primary: eal.Eal) -> None:
+def test_new_metadata_is_empty(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     assert (metadata.table.segments, metadata.table.entries) == ((), ())
     assert metadata.table.epoch == primary.epoch
@@ -161,11 +161,11 @@ def test_an_empty_metadata(primary: eal.Eal) -> None:
 
 
 @pytest.mark.parametrize("capacity", [16 << 10, 32 << 10, MIB, 8 * MIB])
-def test_capacity_is_the_size_of_the_file(primary: eal.Eal, capacity: int) -> None:
+def test_capacity_is_file_size(primary: eal.Eal, capacity: int) -> None:
     metadata = ivshmem.metadata_create("vm0", capacity=capacity)
     found = Path(metadata.path).stat()
     assert found.st_size == capacity
-    assert found.st_blocks * 512 == capacity  # every page is there: a guest's access is no SIGBUS
+    assert found.st_blocks * 512 == capacity  # all pages are allocated, so a guest's access causes no SIGBUS
     assert metadata.devices()[-1].size == capacity
 
 
@@ -173,31 +173,31 @@ def test_capacity_is_the_size_of_the_file(primary: eal.Eal, capacity: int) -> No
     "capacity",
     [0, 1, -MIB, 4096, 8192, 16383, 16385, 24 << 10, MIB - 1, 3 * MIB, True, None, "1M", 1e6, float(MIB), 1 << 70],
 )
-def test_no_other_capacity_makes_a_bar(primary: eal.Eal, capacity: Any) -> None:
+def test_create_rejects_invalid_capacity(primary: eal.Eal, capacity: Any) -> None:
     with pytest.raises(eal.Invalid, match="'vm0': capacity"):
         ivshmem.metadata_create("vm0", capacity=capacity)
     assert files_of(primary) == []
     ivshmem.metadata_create("vm0").close()
 
 
-def test_a_capacity_that_memory_has_not(primary: eal.Eal) -> None:
+def test_capacity_beyond_memory_raises_no_memory(primary: eal.Eal) -> None:
     with pytest.raises(eal.NoMemory, match=r"pages of 4 KiB required in /dev/shm"):
         ivshmem.metadata_create("vm0", capacity=1 << 45)
     assert files_of(primary) == []
     ivshmem.metadata_create("vm0").close()
 
 
-# --- who may open it ----------------------------------------------------------------------------------------
+# --- permissions --------------------------------------------------------------------------------------------
 
 
-def test_nobody_else_may_open_it(primary: eal.Eal) -> None:
+def test_default_mode_is_private(primary: eal.Eal) -> None:
     found = Path(ivshmem.metadata_create("vm0").path).stat()
     assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o600, os.geteuid(), os.getegid())
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o660, 0o666, 0o644])
-def test_unless_a_mode_says_so(primary: eal.Eal, mode: int) -> None:
-    before = os.umask(0o077)  # the mode is as asked for, whatever the umask
+def test_mode_is_independent_of_umask(primary: eal.Eal, mode: int) -> None:
+    before = os.umask(0o077)
     try:
         metadata = ivshmem.metadata_create("vm0", mode=mode)
     finally:
@@ -206,7 +206,7 @@ def test_unless_a_mode_says_so(primary: eal.Eal, mode: int) -> None:
 
 
 @pytest.mark.parametrize("mode", [0, 0o060, 0o400, 0o1600, 0o4755, 1 << 40, -1, "0600", None, 0.5])
-def test_a_mode_that_makes_no_sense(primary: eal.Eal, mode: Any) -> None:
+def test_create_rejects_invalid_mode(primary: eal.Eal, mode: Any) -> None:
     with pytest.raises(eal.Invalid, match="'vm0': mode"):
         ivshmem.metadata_create("vm0", mode=mode)
     assert files_of(primary) == []
@@ -216,7 +216,7 @@ def test_a_mode_that_makes_no_sense(primary: eal.Eal, mode: Any) -> None:
 @pytest.mark.parametrize(
     ("user", "group"), [("nobody", "nogroup"), (65534, 65534), (None, "nogroup"), ("nobody", None)]
 )
-def test_its_owner_by_name_or_number(primary: eal.Eal, user: Any, group: Any) -> None:
+def test_owner_by_name_or_id(primary: eal.Eal, user: Any, group: Any) -> None:
     metadata = ivshmem.metadata_create("vm0", user=user, group=group, mode=0o660)
     found = Path(metadata.path).stat()
     assert found.st_uid == (0 if user is None else 65534)
@@ -224,15 +224,15 @@ def test_its_owner_by_name_or_number(primary: eal.Eal, user: Any, group: Any) ->
     assert stat.S_IMODE(found.st_mode) == 0o660
 
 
-@pytest.mark.parametrize("who", [{"user": "no-such-user"}, {"group": "no-such-group"}])
-def test_an_owner_who_does_not_exist(primary: eal.Eal, who: dict[str, Any]) -> None:
-    with pytest.raises(eal.NotFound, match=next(iter(who.values()))):
-        ivshmem.metadata_create("vm0", **who)
+@pytest.mark.parametrize("owner", [{"user": "no-such-user"}, {"group": "no-such-group"}])
+def test_unknown_owner_raises_not_found(primary: eal.Eal, owner: dict[str, Any]) -> None:
+    with pytest.raises(eal.NotFound, match=next(iter(owner.values()))):
+        ivshmem.metadata_create("vm0", **owner)
     assert files_of(primary) == []
     ivshmem.metadata_create("vm0").close()
 
 
-# --- ending -------------------------------------------------------------------------------------------------
+# --- close --------------------------------------------------------------------------------------------------
 
 USES: dict[str, Callable[[ivshmem.Metadata], object]] = {
     "table": lambda metadata: metadata.table,
@@ -248,7 +248,7 @@ USES: dict[str, Callable[[ivshmem.Metadata], object]] = {
 
 
 @pytest.fixture
-def three(primary: eal.Eal) -> eal.Eal:
+def objects(primary: eal.Eal) -> eal.Eal:
     eal.memzone_reserve("zone", 64)
     eal.ring_create("ring", 8)
     eal.mempool_create("pool", 8, 64)
@@ -256,7 +256,7 @@ def three(primary: eal.Eal) -> eal.Eal:
 
 
 @pytest.mark.parametrize("use", USES)
-def test_a_closed_metadata_says_so(three: eal.Eal, use: str) -> None:
+def test_use_after_close_raises_closed(objects: eal.Eal, use: str) -> None:
     metadata = ivshmem.metadata_create("vm0")
     metadata.close()
     with pytest.raises(eal.Closed, match="metadata 'vm0' is closed"):
@@ -264,7 +264,7 @@ def test_a_closed_metadata_says_so(three: eal.Eal, use: str) -> None:
     assert repr(metadata) == "<Metadata 'vm0' closed>"
 
 
-def test_nothing_is_left_after_close(primary: eal.Eal) -> None:
+def test_close_removes_files(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     assert len(files_of(primary)) == 2
     metadata.close()
@@ -273,26 +273,26 @@ def test_nothing_is_left_after_close(primary: eal.Eal) -> None:
     assert primary.children() == []
 
 
-def test_nothing_is_left_after_a_with_block_that_raised(primary: eal.Eal) -> None:
+def test_exception_in_with_block_removes_files(primary: eal.Eal) -> None:
     with pytest.raises(ZeroDivisionError), ivshmem.metadata_create("vm0"):
         _ = 1 // 0
     assert files_of(primary) == []
 
 
-def test_nothing_is_left_after_the_eal(three: eal.Eal) -> None:
+def test_close_of_eal_removes_files(objects: eal.Eal) -> None:
     made = [ivshmem.metadata_create(f"vm{n}") for n in range(5)]
     for metadata in made:
         metadata.add_memzone(eal.memzone_lookup("zone"))
-    three.close()
-    assert not three.directory.path.exists()
-    assert list(Path("/dev/shm").glob(f"*.{three.file_prefix}.*")) == []
+    objects.close()
+    assert not objects.directory.path.exists()
+    assert list(Path("/dev/shm").glob(f"*.{objects.file_prefix}.*")) == []
     for metadata in made:
         with pytest.raises(eal.Closed):
             _ = metadata.table
         metadata.close()
 
 
-def test_close_after_the_files_were_removed_by_hand(primary: eal.Eal) -> None:
+def test_close_after_manual_removal_succeeds(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     Path(metadata.path).unlink()
     primary.directory.metadata_link("vm0").unlink()
@@ -300,8 +300,8 @@ def test_close_after_the_files_were_removed_by_hand(primary: eal.Eal) -> None:
     ivshmem.metadata_create("vm0").close()
 
 
-def test_a_late_close_leaves_its_successor_alone(primary: eal.Eal) -> None:
-    """The name was taken away by hand, or by a secondary, and somebody has it again."""
+def test_close_keeps_new_metadata_of_same_name(primary: eal.Eal) -> None:
+    """The link was removed manually or by a secondary, and the name was used again."""
     first = ivshmem.metadata_create("vm0")
     primary.directory.metadata_link("vm0").unlink()
     second = ivshmem.metadata_create("vm0")
@@ -312,7 +312,7 @@ def test_a_late_close_leaves_its_successor_alone(primary: eal.Eal) -> None:
     assert Path(second.path).exists()
 
 
-def test_a_zone_can_be_freed_once_its_metadata_is_closed(three: eal.Eal) -> None:
+def test_listed_object_is_freed_only_after_close(objects: eal.Eal) -> None:
     zone = eal.memzone_lookup("zone")
     metadata = ivshmem.metadata_create("vm0")
     metadata.add_memzone(zone)
@@ -336,7 +336,7 @@ def test_a_zone_can_be_freed_once_its_metadata_is_closed(three: eal.Eal) -> None
 
 
 def in_child(check: Callable[[], None]) -> None:
-    """Runs a check in a forked child; whatever it raises there fails here."""
+    """Run a check in a forked child, and fail if it raises."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -354,9 +354,9 @@ def in_child(check: Callable[[], None]) -> None:
     assert said == "ok"
 
 
-def test_a_forked_child_has_no_metadata(three: eal.Eal) -> None:
+def test_metadata_is_closed_in_forked_child(objects: eal.Eal) -> None:
     made = [ivshmem.metadata_create(f"vm{n}") for n in range(4)]
-    before = files_of(three)
+    before = files_of(objects)
 
     def check() -> None:
         for metadata in made:
@@ -368,7 +368,7 @@ def test_a_forked_child_has_no_metadata(three: eal.Eal) -> None:
             ivshmem.metadata_create("vm9")
 
     in_child(check)
-    assert files_of(three) == before
+    assert files_of(objects) == before
     for metadata in made:
         metadata.add_memzone(eal.memzone_lookup("zone"))
         assert len(metadata.devices()) == 2

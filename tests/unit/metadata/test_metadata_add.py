@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Adding to metadata: what lands in the table, and that every error leaves the file as it was, byte for byte."""
+"""Add objects to metadata: the entries in the table, and errors, which change no byte of the file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,8 +26,8 @@ def metadata(primary: eal.Eal) -> ivshmem.Metadata:
 
 
 @contextmanager
-def refused(metadata: ivshmem.Metadata, kind: type[eal.EalError], match: str) -> Iterator[None]:
-    """The block raises an error of that kind which names the metadata, and changes nothing in its file."""
+def raises(metadata: ivshmem.Metadata, kind: type[eal.EalError], match: str) -> Iterator[None]:
+    """Check that the block raises exactly this error with the name of the metadata, and does not change the file."""
     before = Path(metadata.path).read_bytes()
     with pytest.raises(kind, match=match) as caught:
         yield
@@ -40,10 +41,10 @@ def rows(metadata: ivshmem.Metadata) -> list[tuple[Kind, str, int, int]]:
     return [(e.kind, e.name, e.offset, e.length) for e in open_metadata(Path(metadata.path)).read().entries]
 
 
-# --- what lands in the table --------------------------------------------------------------------------------
+# --- entries ------------------------------------------------------------------------------------------------
 
 
-def test_each_kind_of_object(metadata: ivshmem.Metadata) -> None:
+def test_add_each_kind_of_object(metadata: ivshmem.Metadata) -> None:
     zone = eal.memzone_reserve("zone", 1000, align=4096)
     array = eal.array_reserve("frames", (3, 4), "<f4")
     ring = eal.ring_create("ring", 16, elem_size=12)
@@ -63,18 +64,18 @@ def test_each_kind_of_object(metadata: ivshmem.Metadata) -> None:
     (made,) = eal.segments()
     assert (segment.uuid, segment.size, segment.page_size) == (made.uuid, made.size, made.page_size)
     assert (segment.group, segment.host_address, segment.readonly) == ("default", made.address, False)
-    assert segment.path == ""  # where it lies on the host is no guest's business
+    assert segment.path == ""  # host paths are not visible to guests
     assert (table.entries[0].align, table.entries[1].dtype, table.entries[1].shape) == (4096, array.entry.dtype, (3, 4))
 
 
-def test_one_name_may_stand_for_three_kinds(metadata: ivshmem.Metadata) -> None:
+def test_objects_of_different_kinds_may_have_one_name(metadata: ivshmem.Metadata) -> None:
     metadata.add_memzone(eal.memzone_reserve("same", 64))
     metadata.add_ring(eal.ring_create("same", 8))
     metadata.add_mempool(eal.mempool_create("same", 8, 64))
     assert [row[:2] for row in rows(metadata)] == [(kind, "same") for kind in (Kind.MEMZONE, Kind.RING, Kind.MEMPOOL)]
 
 
-def test_a_segment_comes_once_however_many_objects_are_in_it(metadata: ivshmem.Metadata) -> None:
+def test_segment_with_many_objects_is_listed_once(metadata: ivshmem.Metadata) -> None:
     for number in range(6):
         metadata.add_memzone(eal.memzone_reserve(f"zone{number}", 64, group=f"group{number % 3}"))
     table = metadata.table
@@ -83,7 +84,7 @@ def test_a_segment_comes_once_however_many_objects_are_in_it(metadata: ivshmem.M
     assert len(metadata.devices()) == 4
 
 
-def test_the_same_zone_in_several_metadata(metadata: ivshmem.Metadata) -> None:
+def test_zone_in_two_metadata_files(metadata: ivshmem.Metadata) -> None:
     zone = eal.memzone_reserve("zone", 64)
     other = ivshmem.metadata_create("vm1")
     metadata.add_memzone(zone)
@@ -93,22 +94,22 @@ def test_the_same_zone_in_several_metadata(metadata: ivshmem.Metadata) -> None:
 
 
 @pytest.mark.parametrize("readonly", [False, True])
-def test_readonly_lands_in_the_table(metadata: ivshmem.Metadata, readonly: bool) -> None:
+def test_readonly_is_stored_in_table(metadata: ivshmem.Metadata, readonly: bool) -> None:
     zone = eal.memzone_reserve("zone", 64)
     metadata.add_memzone(zone, readonly=readonly)
     metadata.add_memzone(eal.memzone_reserve("more", 64), readonly=readonly)
     assert [s.readonly for s in open_metadata(Path(metadata.path)).read().segments] == [readonly]
     assert [device.readonly for device in metadata.devices()] == [readonly, True]
-    assert not zone.readonly  # for the host it stays as it was
+    assert not zone.readonly  # unchanged for the host
 
 
-def test_a_share_both_ways_takes_two_groups(metadata: ivshmem.Metadata) -> None:
+def test_readonly_and_writable_segments_in_two_groups(metadata: ivshmem.Metadata) -> None:
     metadata.add_memzone(eal.memzone_reserve("seen", 64, group="seen"), readonly=True)
     metadata.add_memzone(eal.memzone_reserve("worked", 64, group="worked"))
     assert [segment.readonly for segment in metadata.table.segments] == [True, False]
 
 
-def test_an_object_that_a_secondary_made(metadata: ivshmem.Metadata, peer: Callable[..., Any]) -> None:
+def test_add_objects_created_by_secondary(metadata: ivshmem.Metadata, peer: Callable[..., Any]) -> None:
     peer(
         """
         import sys, eal
@@ -122,11 +123,11 @@ def test_an_object_that_a_secondary_made(metadata: ivshmem.Metadata, peer: Calla
     assert [segment.group for segment in metadata.table.segments] == ["default", "apart"]
 
 
-# --- wrong types --------------------------------------------------------------------------------------------
+# --- types --------------------------------------------------------------------------------------------------
 
 
 def fake_zone(zone: eal.Memzone) -> SimpleNamespace:
-    """Has all that a zone has, and is none."""
+    """Return an object of another type with the attributes of a zone."""
     return SimpleNamespace(**vars(zone), address=zone.address, buf=zone.buf)
 
 
@@ -142,10 +143,10 @@ WRONG: dict[str, Callable[[], Any]] = {
     "pool.array": lambda: eal.mempool_lookup("pool").array,
     "a segment": lambda: eal.segments()[0],
     "the Eal": eal.current,
-    "a metadata": lambda: ivshmem.metadata_lookup("vm0"),
+    "metadata": lambda: ivshmem.metadata_lookup("vm0"),
     "a class": lambda: eal.Memzone,
-    "a duck": lambda: fake_zone(eal.memzone_lookup("zone")),
-    "a duck with a zone": lambda: SimpleNamespace(memzone=eal.memzone_lookup("zone"), name="zone"),
+    "a zone-like object": lambda: fake_zone(eal.memzone_lookup("zone")),
+    "an object with a zone": lambda: SimpleNamespace(memzone=eal.memzone_lookup("zone"), name="zone"),
     "a zone": lambda: eal.memzone_lookup("zone"),
     "a ring": lambda: eal.ring_lookup("ring"),
     "a pool": lambda: eal.mempool_lookup("pool"),
@@ -155,7 +156,7 @@ FITS = {"add_memzone": ("Memzone", "a zone"), "add_ring": ("Ring", "a ring"), "a
 
 @pytest.mark.parametrize("method", FITS)
 @pytest.mark.parametrize("wrong", WRONG)
-def test_only_the_right_type_is_taken(metadata: ivshmem.Metadata, method: str, wrong: str) -> None:
+def test_add_of_other_type_raises_invalid_type(metadata: ivshmem.Metadata, method: str, wrong: str) -> None:
     eal.memzone_reserve("zone", 64)
     eal.ring_create("ring", 8)
     eal.mempool_create("pool", 8, 64)
@@ -165,56 +166,56 @@ def test_only_the_right_type_is_taken(metadata: ivshmem.Metadata, method: str, w
         assert len(rows(metadata)) == 1
         return
     given = WRONG[wrong]()
-    with refused(metadata, eal.InvalidType, f"a {kind} is to be added, not {type(given).__name__}"):
+    with raises(metadata, eal.InvalidType, f"object must be a {kind}, got {type(given).__name__}"):
         getattr(metadata, method)(given)
     with pytest.raises(TypeError):
         getattr(metadata, method)(given)
 
 
-# --- twice, overlapping -------------------------------------------------------------------------------------
+# --- duplicates, overlaps -----------------------------------------------------------------------------------
 
 
-def test_each_kind_twice(metadata: ivshmem.Metadata) -> None:
+def test_add_twice_raises_exists(metadata: ivshmem.Metadata) -> None:
     zone, ring, pool = eal.memzone_reserve("z", 64), eal.ring_create("r", 8), eal.mempool_create("p", 8, 64)
     metadata.add_memzone(zone)
     metadata.add_ring(ring)
     metadata.add_mempool(pool)
-    with refused(metadata, eal.Exists, "has memzone 'z' already"):
+    with raises(metadata, eal.Exists, "already has memzone 'z'"):
         metadata.add_memzone(zone)
-    with refused(metadata, eal.Exists, "has memzone 'z' already"):
+    with raises(metadata, eal.Exists, "already has memzone 'z'"):
         metadata.add_memzone(eal.memzone_lookup("z"), readonly=True)
-    with refused(metadata, eal.Exists, "has ring 'r' already"):
+    with raises(metadata, eal.Exists, "already has ring 'r'"):
         metadata.add_ring(ring)
-    with refused(metadata, eal.Exists, "has mempool 'p' already"):
+    with raises(metadata, eal.Exists, "already has mempool 'p'"):
         metadata.add_mempool(pool)
     assert len(rows(metadata)) == 3
 
 
-def test_a_ring_and_its_zone_overlap(metadata: ivshmem.Metadata) -> None:
+def test_zone_of_added_ring_overlaps(metadata: ivshmem.Metadata) -> None:
     ring, pool = eal.ring_create("r", 8), eal.mempool_create("p", 8, 64)
     metadata.add_ring(ring)
     metadata.add_mempool(pool)
-    with refused(metadata, eal.Invalid, "memzone 'RG_r' overlaps ring 'r', which is in it"):
+    with raises(metadata, eal.Invalid, "memzone 'RG_r' overlaps ring 'r', which it already has"):
         metadata.add_memzone(ring.memzone)
-    with refused(metadata, eal.Invalid, "memzone 'RG_r' overlaps ring 'r'"):
+    with raises(metadata, eal.Invalid, "memzone 'RG_r' overlaps ring 'r'"):
         metadata.add_memzone(eal.memzone_lookup("RG_r"))
-    with refused(metadata, eal.Invalid, "memzone 'MP_p' overlaps mempool 'p'"):
+    with raises(metadata, eal.Invalid, "memzone 'MP_p' overlaps mempool 'p'"):
         metadata.add_memzone(eal.memzone_lookup("MP_p"))
 
 
-def test_a_zone_and_the_ring_in_it_overlap(metadata: ivshmem.Metadata) -> None:
+def test_ring_in_added_zone_overlaps(metadata: ivshmem.Metadata) -> None:
     ring, pool = eal.ring_create("r", 8), eal.mempool_create("p", 8, 64)
     metadata.add_memzone(ring.memzone)
     metadata.add_memzone(pool.memzone)
-    with refused(metadata, eal.Invalid, "ring 'r' overlaps memzone 'RG_r'"):
+    with raises(metadata, eal.Invalid, "ring 'r' overlaps memzone 'RG_r'"):
         metadata.add_ring(ring)
-    with refused(metadata, eal.Invalid, "mempool 'p' overlaps memzone 'MP_p'"):
+    with raises(metadata, eal.Invalid, "mempool 'p' overlaps memzone 'MP_p'"):
         metadata.add_mempool(pool)
-    with refused(metadata, eal.Exists, "has memzone 'RG_r' already"):
+    with raises(metadata, eal.Exists, "already has memzone 'RG_r'"):
         metadata.add_memzone(ring.memzone)
 
 
-def test_neighbours_do_not_overlap(metadata: ivshmem.Metadata) -> None:
+def test_adjacent_zones_do_not_overlap(metadata: ivshmem.Metadata) -> None:
     first, second = eal.memzone_reserve("first", 64), eal.memzone_reserve("second", 64)
     assert first.offset + first.length == second.offset
     metadata.add_memzone(second)
@@ -230,29 +231,30 @@ def test_equal_offsets_in_two_segments_do_not_overlap(metadata: ivshmem.Metadata
     assert len(rows(metadata)) == 2
 
 
-# --- what is not in a segment of this Eal ---------------------------------------------------------------------
+# --- objects outside this Eal -------------------------------------------------------------------------------
 
 
-def test_freed_objects(metadata: ivshmem.Metadata) -> None:
+def test_add_freed_object_raises_invalid(metadata: ivshmem.Metadata) -> None:
     zone, ring, pool = eal.memzone_reserve("z", 64), eal.ring_create("r", 8), eal.mempool_create("p", 8, 64)
     eal.memzone_free(zone)
     eal.ring_free(ring)
     eal.mempool_free(pool)
     for _ in range(2):
-        with refused(metadata, eal.Invalid, "'z' does not lie in a segment of .*, or was freed"):
+        with raises(metadata, eal.Invalid, "'z' must be in a segment of .*, or was freed"):
             metadata.add_memzone(zone)
-        with refused(metadata, eal.Invalid, "'RG_r' does not lie in a segment of .*, or was freed"):
+        with raises(metadata, eal.Invalid, "'RG_r' must be in a segment of .*, or was freed"):
             metadata.add_ring(ring)
-        with refused(metadata, eal.Invalid, "'MP_p' does not lie in a segment of .*, or was freed"):
+        with raises(metadata, eal.Invalid, "'MP_p' must be in a segment of .*, or was freed"):
             metadata.add_mempool(pool)
-        # the same names, at the same places: other objects all the same
+
+        # New objects with the same names and offsets.
         eal.memzone_reserve("z", 64, exist_ok=True)
         eal.ring_create("r", 8, exist_ok=True)
         eal.mempool_create("p", 8, 64, exist_ok=True)
     metadata.add_memzone(eal.memzone_lookup("z"))
 
 
-def test_objects_of_a_closed_eal(runtime_dir: Path, prefix: str) -> None:
+def test_add_object_of_closed_eal_raises_invalid(runtime_dir: Path, prefix: str) -> None:
     def make() -> tuple[eal.Memzone, eal.Ring, eal.Mempool]:
         return eal.memzone_reserve("z", 64), eal.ring_create("r", 8), eal.mempool_create("p", 8, 64)
 
@@ -261,18 +263,20 @@ def test_objects_of_a_closed_eal(runtime_dir: Path, prefix: str) -> None:
     with eal.init(file_prefix=prefix, no_huge=True):
         metadata = ivshmem.metadata_create("vm0")
         for _ in range(2):
-            with refused(metadata, eal.Invalid, f"does not lie in a segment of file_prefix '{prefix}'"):
+            with raises(metadata, eal.Invalid, f"must be in a segment of file_prefix '{prefix}'"):
                 metadata.add_memzone(zone)
-            with refused(metadata, eal.Invalid, f"does not lie in a segment of file_prefix '{prefix}'"):
+            with raises(metadata, eal.Invalid, f"must be in a segment of file_prefix '{prefix}'"):
                 metadata.add_ring(ring)
-            with refused(metadata, eal.Invalid, f"does not lie in a segment of file_prefix '{prefix}'"):
+            with raises(metadata, eal.Invalid, f"must be in a segment of file_prefix '{prefix}'"):
                 metadata.add_mempool(pool)
             if not eal.memzones():
-                make()  # now with the same names, at the same offsets
+                make()  # new objects with the same names and offsets
 
 
-def test_objects_of_a_share(metadata: ivshmem.Metadata, peer: Callable[..., Any], prefix: str) -> None:
-    """A guest's own metadata cannot pass on what its host gave it: its VM has no file of that."""
+def test_guest_cannot_add_objects_of_its_share(
+    metadata: ivshmem.Metadata, peer: Callable[..., Any], prefix: str
+) -> None:
+    """A guest has no files of its host's segments, so its own metadata cannot list the host's objects."""
     metadata.add_memzone(eal.memzone_reserve("z", 64))
     metadata.add_ring(eal.ring_create("r", 8))
     metadata.add_mempool(eal.mempool_create("p", 8, 64))
@@ -299,56 +303,54 @@ def test_objects_of_a_share(metadata: ivshmem.Metadata, peer: Callable[..., Any]
         said = peer(guest).end().splitlines()
     names = [line.split(" ")[2] for line in said]
     assert names == ["'z'", "'RG_r'", "'MP_p'"]
-    assert all(f"does not lie in a segment of file_prefix '{prefix}guest'" in line for line in said)
+    assert all(f"must be in a segment of file_prefix '{prefix}guest'" in line for line in said)
 
 
-def test_a_zone_that_somebody_made_up(metadata: ivshmem.Metadata) -> None:
-    """A handle whose range is not the registry's would give a VM bytes that nobody reserved."""
-    from dataclasses import replace
-
+def test_forged_zone_raises_invalid(metadata: ivshmem.Metadata) -> None:
+    """A handle with a range that is not in the registry would share bytes that are not reserved."""
     zone = eal.memzone_reserve("z", 64)
     for change in ({"length": 128}, {"offset": zone.offset + 64}, {"name": "y"}, {"kind": Kind.RING}, {"segment": 1}):
-        made_up = eal.Memzone(replace(zone.entry, **change), zone.segment)
-        with refused(metadata, eal.Invalid, "does not lie in a segment"):
-            metadata.add_memzone(made_up)
+        forged = eal.Memzone(replace(zone.entry, **change), zone.segment)
+        with raises(metadata, eal.Invalid, "must be in a segment"):
+            metadata.add_memzone(forged)
 
 
 # --- read-only and writable ---------------------------------------------------------------------------------
 
 
-def test_one_segment_is_not_both_read_only_and_writable(metadata: ivshmem.Metadata) -> None:
+def test_writable_object_in_readonly_segment_raises_invalid(metadata: ivshmem.Metadata) -> None:
     first, second = eal.memzone_reserve("first", 64), eal.memzone_reserve("second", 64)
     metadata.add_memzone(first, readonly=True)
-    with refused(metadata, eal.Invalid, "both read-only and writable in one VM.* in a group of its own"):
+    with raises(metadata, eal.Invalid, "either read-only or writable in one VM.* in a group of their own"):
         metadata.add_memzone(second)
-    with refused(metadata, eal.Invalid, "group of its own"):
+    with raises(metadata, eal.Invalid, "group of their own"):
         metadata.add_ring(eal.ring_create("r", 8))
-    with refused(metadata, eal.Invalid, "group of its own"):
+    with raises(metadata, eal.Invalid, "group of their own"):
         metadata.add_mempool(eal.mempool_create("p", 8, 64))
     metadata.add_memzone(second, readonly=True)
     assert [row[1] for row in rows(metadata)] == ["first", "second"]
 
 
-def test_nor_the_other_way_round(metadata: ivshmem.Metadata) -> None:
+def test_readonly_object_in_writable_segment_raises_invalid(metadata: ivshmem.Metadata) -> None:
     metadata.add_ring(eal.ring_create("r", 8))
     zone = eal.memzone_reserve("z", 64)
-    with refused(metadata, eal.Invalid, f"segment {zone.segment.uuid} would be both"):
+    with raises(metadata, eal.Invalid, f"segment {zone.segment.uuid} must be either"):
         metadata.add_memzone(zone, readonly=True)
     metadata.add_memzone(eal.memzone_reserve("apart", 64, group="apart"), readonly=True)
 
 
-# --- full ---------------------------------------------------------------------------------------------------
+# --- full table ---------------------------------------------------------------------------------------------
 
 
-def test_a_full_metadata(metadata: ivshmem.Metadata) -> None:
+def test_full_table_raises_no_memory(metadata: ivshmem.Metadata) -> None:
     zones = [eal.memzone_reserve(f"z{number}", 64) for number in range(70)]
-    for zone in zones[:62]:  # (16 KiB - header) / 2 - table's head - one segment, at 96 bytes an entry
+    for zone in zones[:62]:  # ((16 KiB - header) / 2 - table header - 1 segment) / 96 bytes
         metadata.add_memzone(zone)
     for zone in zones[62:]:
-        with refused(metadata, eal.NoMemory, r"is full: .* larger capacity"):
+        with raises(metadata, eal.NoMemory, r"is full: .* larger capacity"):
             metadata.add_memzone(zone)
     assert [row[1] for row in rows(metadata)] == [zone.name for zone in zones[:62]]
-    with refused(metadata, eal.NoMemory, "larger capacity"):
+    with raises(metadata, eal.NoMemory, "larger capacity"):
         metadata.add_ring(eal.ring_create("r", 8, group="apart"))
     larger = ivshmem.metadata_create("vm1", capacity=32 << 10)
     for zone in zones:
@@ -356,10 +358,10 @@ def test_a_full_metadata(metadata: ivshmem.Metadata) -> None:
     assert len(rows(larger)) == 70
 
 
-def test_arrays_take_room_for_their_dtype(metadata: ivshmem.Metadata) -> None:
-    """A long dtype does not fit; what is shorter still does."""
+def test_long_dtype_needs_room_in_table(metadata: ivshmem.Metadata) -> None:
+    """A long dtype does not fit; a shorter one still does."""
     wide = eal.array_reserve("wide", (2,), [(f"field_with_a_long_name_{n}", "<f8") for n in range(300)])
-    with refused(metadata, eal.NoMemory, "larger capacity"):
+    with raises(metadata, eal.NoMemory, "larger capacity"):
         metadata.add_memzone(wide)
     metadata.add_memzone(eal.array_reserve("narrow", (2,), "<f8"))
     larger = ivshmem.metadata_create("vm1")
@@ -367,7 +369,7 @@ def test_arrays_take_room_for_their_dtype(metadata: ivshmem.Metadata) -> None:
     assert larger.table.entries[0].dtype == wide.entry.dtype
 
 
-def test_a_thousand_zones_over_64_segments(primary: eal.Eal) -> None:
+def test_thousand_zones_in_64_segments(primary: eal.Eal) -> None:
     metadata = ivshmem.metadata_create("vm0")
     zones = [eal.memzone_reserve(f"zone-with-a-long-name-{n:09}", 64, group=f"group{n % 64}") for n in range(1000)]
     for zone in zones:
@@ -376,11 +378,13 @@ def test_a_thousand_zones_over_64_segments(primary: eal.Eal) -> None:
     assert len(metadata.devices()) == 65
 
 
-# --- what a guest makes of it -------------------------------------------------------------------------------
+# --- guest --------------------------------------------------------------------------------------------------
 
 
-def test_a_guest_finds_the_bare_zones_of_rings_and_pools(metadata: ivshmem.Metadata, peer: Callable[..., Any]) -> None:
-    """Given as zones, without the ring and the pool: for a peer that brings its own code for them."""
+def test_guest_finds_zones_of_rings_and_mempools_added_as_memzones(
+    metadata: ivshmem.Metadata, peer: Callable[..., Any]
+) -> None:
+    """For a guest with its own implementation of rings and mempools."""
     ring, pool = eal.ring_create("r", 8), eal.mempool_create("p", 8, 64)
     metadata.add_memzone(ring.memzone)
     metadata.add_memzone(pool.memzone)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Metadata against a model: after any sequence of additions a table holds what a plain list says, and no more."""
+"""Metadata compared with a model: a table has the content of a plain list after any sequence of additions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from eal.metadata.lookup import open_metadata
 from eal.metadata.records import Kind
 
 CAPACITY = 16 << 10
-ROOM = (CAPACITY - 4096) // 2  # of one of the two tables
-ROW = 96  # bytes of a segment or entry; a table's head has 64
+ROOM = (CAPACITY - 4096) // 2  # bytes of one of the two tables
+ROW = 96  # bytes of a segment or entry; the header of a table has 64
 
 Range = tuple[UUID, int, int]
 Row = tuple[Kind, str, UUID, int, int]
@@ -27,7 +27,7 @@ Row = tuple[Kind, str, UUID, int, int]
 
 @dataclass(frozen=True)
 class Thing:
-    """Something that can be added: the method for it, the object, and what it would be in a table."""
+    """An object, the method that adds it, and its row in a table."""
 
     method: str
     given: Any
@@ -36,13 +36,13 @@ class Thing:
 
 @dataclass
 class Model:
-    """What a metadata should hold."""
+    """The expected content of a table."""
 
     rows: list[Row] = field(default_factory=list)
     readonly: dict[UUID, bool] = field(default_factory=dict)
 
     def add(self, row: Row, readonly: bool) -> type[eal.EalError] | None:
-        """Adds a row, or gives the error that is due."""
+        """Add a row, or return the expected error."""
         kind, name, segment, start, length = row
         for other in self.rows:
             if other[:2] == (kind, name):
@@ -64,7 +64,7 @@ def thing(method: str, kind: Kind, given: Any) -> Thing:
 
 
 def make_things() -> list[Thing]:
-    """Zones, rings and pools in three groups, the zones of rings and pools as such, and enough to fill a metadata."""
+    """Create zones, rings and mempools in three groups, also as zones, and enough of them to fill a table."""
     things = []
     for group in ("a", "b", "c"):
         for number in range(18):
@@ -95,28 +95,28 @@ def add(metadata: ivshmem.Metadata, thing: Thing, readonly: bool) -> type[eal.Ea
 
 
 def content(metadata: ivshmem.Metadata) -> tuple[list[Row], dict[UUID, bool]]:
-    """What the file says, read afresh as a guest would."""
+    """Return the content of the file, mapped again as in a guest."""
     table = open_metadata(Path(metadata.path)).read()
     rows = [(e.kind, e.name, table.segments[e.segment].uuid, e.offset, e.length) for e in table.entries]
     return rows, {segment.uuid: segment.readonly for segment in table.segments}
 
 
-# Few of a thing's neighbours are drawn at random: half the time the same few things come again and again.
+# Half of the steps use the same few objects, because random ones rarely repeat or overlap.
 steps = st.lists(st.tuples(st.one_of(st.integers(0, 89), st.sampled_from([18, 19, 20, 21, 0, 30])), st.booleans()))
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=steps)
-def test_any_sequence_of_additions(things: list[Thing], steps: list[tuple[int, bool]]) -> None:
+def test_random_additions_match_model(things: list[Thing], steps: list[tuple[int, bool]]) -> None:
     model = Model()
     with ivshmem.metadata_create("vm0", capacity=CAPACITY) as metadata:
-        for index, wish in steps:
+        for index, wanted in steps:
             chosen = things[index]
-            readonly = wish and chosen.method == "add_memzone"
+            readonly = wanted and chosen.method == "add_memzone"
             before = Path(metadata.path).read_bytes()
-            due = model.add(chosen.row, readonly)
-            assert add(metadata, chosen, readonly) == due, (chosen, readonly, model.rows)
-            if due is not None:
+            expected = model.add(chosen.row, readonly)
+            assert add(metadata, chosen, readonly) == expected, (chosen, readonly, model.rows)
+            if expected is not None:
                 assert Path(metadata.path).read_bytes() == before
             assert content(metadata) == (model.rows, model.readonly)
         assert {device.uuid: device.readonly for device in metadata.devices()[:-1]} == model.readonly
@@ -124,23 +124,23 @@ def test_any_sequence_of_additions(things: list[Thing], steps: list[tuple[int, b
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(90)))
-def test_any_order_up_to_the_brim(things: list[Thing], order: list[int]) -> None:
+def test_additions_in_random_order_until_full_match_model(things: list[Thing], order: list[int]) -> None:
     model = Model()
     with ivshmem.metadata_create("vm0", capacity=CAPACITY) as metadata:
-        said = [(add(metadata, things[index], False), model.add(things[index].row, False)) for index in order]
-        assert [outcome for outcome, _ in said] == [due for _, due in said]
-        assert eal.NoMemory in [due for _, due in said]
+        results = [(add(metadata, things[index], False), model.add(things[index].row, False)) for index in order]
+        assert [outcome for outcome, _ in results] == [expected for _, expected in results]
+        assert eal.NoMemory in [expected for _, expected in results]
         assert content(metadata) == (model.rows, model.readonly)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 89)), max_size=40))
-def test_three_metadata_do_not_meddle(things: list[Thing], steps: list[tuple[int, int]]) -> None:
+def test_three_metadata_files_are_independent(things: list[Thing], steps: list[tuple[int, int]]) -> None:
     models = [Model() for _ in range(3)]
     made = [ivshmem.metadata_create(f"vm{n}", capacity=CAPACITY) for n in range(3)]
     try:
-        for which, index in steps:
-            assert add(made[which], things[index], False) == models[which].add(things[index].row, False)
+        for number, index in steps:
+            assert add(made[number], things[index], False) == models[number].add(things[index].row, False)
         assert [content(metadata) for metadata in made] == [(model.rows, model.readonly) for model in models]
     finally:
         for metadata in made:

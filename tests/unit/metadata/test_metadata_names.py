@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Names of metadata among processes: one holder at a time, whichever prefix it is of, alive, dead or kept."""
+"""Names of metadata files are unique among all live and kept prefixes of a runtime directory."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,13 @@ import pytest
 
 import eal
 import ivshmem
-from eal.lifecycle import cleanup as leftovers
+from eal.lifecycle import cleanup
 from eal.runtime.prefix_dir import PrefixDir
 from ivshmem.inspect.stale_files import find_stale_files, remove_stale_files
 
 Start = Callable[..., Any]
 
-# Holds a metadata of file_prefix argv[1] + argv[2]. A line on its standard input: "detach" or "close".
+# Creates metadata in file_prefix argv[1] + argv[2]. A line on its standard input: "detach" or "close".
 HOLDER = """
 import sys, eal, ivshmem
 made = eal.init(file_prefix=sys.argv[1] + sys.argv[2], no_huge=True)
@@ -30,7 +32,7 @@ getattr(made, sys.stdin.readline().strip() or "close")()
 
 @pytest.fixture
 def left_nothing(prefix: str) -> Iterator[None]:
-    """Fails where files of a prefix that starts as the test's does are left."""
+    """Fail if the test leaves files of a prefix whose name starts with the test's prefix."""
     yield
     left = list(Path("/dev/shm").glob(f"*.{prefix}*"))
     for path in left:
@@ -40,7 +42,10 @@ def left_nothing(prefix: str) -> Iterator[None]:
 
 @pytest.fixture
 def holder(peer: Start, left_nothing: None) -> Callable[[str], tuple[Any, Path]]:
-    """`holder("other")`: a living process of the prefix with that ending has metadata "shared", in the file given."""
+    """Return a function: `holder("other")` starts a process of prefix PREFIX + "other" with metadata "shared".
+
+    It returns the process and the path of the metadata file.
+    """
 
     def start(ending: str) -> tuple[Any, Path]:
         process = peer(HOLDER, ending)
@@ -52,7 +57,7 @@ def holder(peer: Start, left_nothing: None) -> Callable[[str], tuple[Any, Path]]
 Holder = Callable[[str], tuple[Any, Path]]
 
 
-def test_a_living_prefix_keeps_its_name(holder: Holder, primary: eal.Eal, prefix: str) -> None:
+def test_create_with_name_of_live_prefix_raises_exists(holder: Holder, primary: eal.Eal, prefix: str) -> None:
     process, path = holder("other")
     before = path.read_bytes()
     with pytest.raises(eal.Exists) as caught:
@@ -67,7 +72,7 @@ def test_a_living_prefix_keeps_its_name(holder: Holder, primary: eal.Eal, prefix
     ivshmem.metadata_create("shared").close()
 
 
-def test_a_secondary_keeps_the_name_of_its_dead_primary(
+def test_create_with_name_of_prefix_with_live_secondary_raises_exists(
     holder: Holder, peer: Start, runtime_dir: Path, prefix: str
 ) -> None:
     process, _ = holder("other")
@@ -86,10 +91,12 @@ def test_a_secondary_keeps_the_name_of_its_dead_primary(
             ivshmem.metadata_create("shared")
         secondary.end()
         ivshmem.metadata_create("shared").close()
-    leftovers.remove(PrefixDir(runtime_dir, f"{prefix}other"))
+    cleanup.remove(PrefixDir(runtime_dir, f"{prefix}other"))
 
 
-def test_a_dead_prefix_gives_its_name_up(holder: Holder, primary: eal.Eal, runtime_dir: Path, prefix: str) -> None:
+def test_create_with_name_of_dead_prefix_removes_its_file(
+    holder: Holder, primary: eal.Eal, runtime_dir: Path, prefix: str
+) -> None:
     process, path = holder("other")
     process.crash()
     assert path.exists()
@@ -104,19 +111,21 @@ def test_a_dead_prefix_gives_its_name_up(holder: Holder, primary: eal.Eal, runti
     assert Path(metadata.path).exists()
 
 
-def test_a_kept_prefix_keeps_its_name(holder: Holder, primary: eal.Eal, runtime_dir: Path, prefix: str) -> None:
+def test_create_with_name_of_kept_prefix_raises_exists(
+    holder: Holder, primary: eal.Eal, runtime_dir: Path, prefix: str
+) -> None:
     process, path = holder("other")
     process.say("detach")
     process.end()
-    with pytest.raises(eal.Exists, match=rf"file_prefix '{prefix}other' has it \(kept, no process\)"):
+    with pytest.raises(eal.Exists, match=rf"file_prefix '{prefix}other' \(kept, no process\)"):
         ivshmem.metadata_create("shared")
     assert path.exists()
     assert find_stale_files(runtime_dir) == []
-    leftovers.remove(PrefixDir(runtime_dir, f"{prefix}other"))
+    cleanup.remove(PrefixDir(runtime_dir, f"{prefix}other"))
     ivshmem.metadata_create("shared").close()
 
 
-def test_another_runtime_directory_is_another_world(
+def test_names_of_other_runtime_directory_are_independent(
     holder: Holder, tmp_path: Path, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process, path = holder("")
@@ -128,7 +137,7 @@ def test_another_runtime_directory_is_another_world(
     process.end()
 
 
-# --- the same moment ----------------------------------------------------------------------------------------
+# --- concurrent creation ------------------------------------------------------------------------------------
 
 RACER = """
 import sys, time, eal, ivshmem
@@ -153,16 +162,16 @@ ROUNDS = 20
 
 
 def race(racers: list[Any], name: str) -> list[str]:
-    """What two processes say that both create a metadata at one moment."""
-    import time
-
+    """Let two processes create metadata of one name at the same time, and return their outputs."""
     moment = time.monotonic() + 0.005
     for racer in racers:
         racer.say(f"{name} {moment}")
     return [racer.hear() for racer in racers]
 
 
-def test_of_two_at_the_same_moment_one_wins(peer: Start, left_nothing: None, runtime_dir: Path, prefix: str) -> None:
+def test_one_of_two_concurrent_creations_succeeds(
+    peer: Start, left_nothing: None, runtime_dir: Path, prefix: str
+) -> None:
     racers = [peer(RACER, "a"), peer(RACER, "b")]
     for racer in racers:
         assert racer.hear() == "ready"
@@ -170,7 +179,7 @@ def test_of_two_at_the_same_moment_one_wins(peer: Start, left_nothing: None, run
         said = race(racers, f"vm{number}")
         assert sorted(line.split()[0] for line in said) == ["lost", "won"], said
         winner = next(n for n, line in enumerate(said) if line == "won")
-        assert f"file_prefix {prefix + 'ab'[winner]!r} has it (pid {racers[winner].pid})" in said[1 - winner]
+        assert f"file_prefix {prefix + 'ab'[winner]!r} (pid {racers[winner].pid})" in said[1 - winner]
     names = [PrefixDir(runtime_dir, prefix + ending).metadata_names() for ending in "ab"]
     assert sorted(names[0] + names[1]) == sorted(f"vm{number}" for number in range(ROUNDS))
     for racer in racers:
@@ -178,7 +187,7 @@ def test_of_two_at_the_same_moment_one_wins(peer: Start, left_nothing: None, run
     assert list(runtime_dir.iterdir()) == []
 
 
-def test_the_same_name_over_and_over(peer: Start, left_nothing: None, runtime_dir: Path) -> None:
+def test_name_is_free_after_concurrent_creation_and_close(peer: Start, left_nothing: None, runtime_dir: Path) -> None:
     racers = [peer(RACER, "a"), peer(RACER, "b")]
     for racer in racers:
         racer.hear()
@@ -193,9 +202,7 @@ def test_the_same_name_over_and_over(peer: Start, left_nothing: None, runtime_di
     assert list(runtime_dir.iterdir()) == []
 
 
-def test_threads_of_one_process(primary: eal.Eal) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
+def test_concurrent_creation_in_threads_creates_each_name_once(primary: eal.Eal) -> None:
     def create(number: int) -> str:
         try:
             return ivshmem.metadata_create(f"vm{number % 10}").path
@@ -208,17 +215,17 @@ def test_threads_of_one_process(primary: eal.Eal) -> None:
     assert sorted(Path("/dev/shm").glob(f"*.{primary.file_prefix}.*.md")) == sorted(map(Path, won))
 
 
-# --- killed -------------------------------------------------------------------------------------------------
+# --- killed processes ---------------------------------------------------------------------------------------
 
 
-def test_what_a_killed_primary_left_is_gone_after_the_next_start(
+def test_restart_after_kill_removes_metadata_files(
     holder: Holder, left_nothing: None, runtime_dir: Path, prefix: str
 ) -> None:
     paths = []
     for _ in range(3):
         process, path = holder("")
         paths.append(path)
-        assert len(list(Path("/dev/shm").glob(f"*.{prefix}.*"))) == 2  # one segment, one metadata: nothing grows
+        assert len(list(Path("/dev/shm").glob(f"*.{prefix}.*"))) == 2  # one segment, one metadata file
         process.crash()
     with eal.init(file_prefix=prefix, no_huge=True) as primary:
         assert primary.proc_type == "primary"
@@ -228,21 +235,19 @@ def test_what_a_killed_primary_left_is_gone_after_the_next_start(
     assert list(runtime_dir.iterdir()) == []
 
 
-def test_what_a_killed_primary_left_is_garbage(holder: Holder, runtime_dir: Path, prefix: str) -> None:
+def test_files_of_killed_primary_are_stale(holder: Holder, runtime_dir: Path, prefix: str) -> None:
     process, path = holder("")
     assert find_stale_files(runtime_dir) == []
     process.crash()
-    (piece,) = find_stale_files(runtime_dir)
-    assert path in piece.files
-    assert all(file.exists() or file.is_symlink() for file in piece.files)
-    remove_stale_files(piece)
+    (stale,) = find_stale_files(runtime_dir)
+    assert path in stale.files
+    assert all(file.exists() or file.is_symlink() for file in stale.files)
+    remove_stale_files(stale)
     assert list(runtime_dir.iterdir()) == []
     assert find_stale_files(runtime_dir) == []
 
 
-def test_a_process_killed_while_it_holds_the_names_keeps_nobody_waiting(
-    peer: Start, runtime_dir: Path, prefix: str
-) -> None:
+def test_process_killed_with_names_lock_blocks_no_other(peer: Start, runtime_dir: Path, prefix: str) -> None:
     process = peer(
         """
         import sys, time, eal, ivshmem, ivshmem.metadata.create
@@ -258,14 +263,14 @@ def test_a_process_killed_while_it_holds_the_names_keeps_nobody_waiting(
     process.crash()
     with eal.init(file_prefix=prefix, no_huge=True):
         ivshmem.metadata_create("shared")
-    leftovers.remove(PrefixDir(runtime_dir, f"{prefix}other"))
+    cleanup.remove(PrefixDir(runtime_dir, f"{prefix}other"))
     assert list(runtime_dir.iterdir()) == []
 
 
-# --- finding them again -------------------------------------------------------------------------------------
+# --- lookup -------------------------------------------------------------------------------------------------
 
 
-def test_a_secondary_adds_to_the_primarys_metadata(primary: eal.Eal, peer: Start) -> None:
+def test_secondary_adds_to_metadata_of_primary(primary: eal.Eal, peer: Start) -> None:
     metadata = ivshmem.metadata_create("vm0")
     metadata.add_memzone(eal.memzone_reserve("zone", 64))
     secondary = peer(
@@ -287,13 +292,13 @@ def test_a_secondary_adds_to_the_primarys_metadata(primary: eal.Eal, peer: Start
     )
     said = secondary.end().splitlines()
     assert said[0] == "['zone']"
-    assert said[1] == "metadata 'vm0' has memzone 'zone' already"
-    assert "'vm0' exists already in this file_prefix" in said[2]
+    assert said[1] == "metadata 'vm0' already has memzone 'zone'"
+    assert "'vm0' already exists in this file_prefix" in said[2]
     assert [entry.name for entry in metadata.table.entries] == ["zone", "ring"]
     assert Path(metadata.path).exists()
 
 
-def test_a_recovered_primary_finds_its_metadata(holder: Holder, runtime_dir: Path, prefix: str) -> None:
+def test_recovered_primary_looks_up_its_metadata(holder: Holder, runtime_dir: Path, prefix: str) -> None:
     process, path = holder("")
     process.crash()
     with eal.init(file_prefix=prefix, no_huge=True, recover=True):
@@ -307,18 +312,18 @@ def test_a_recovered_primary_finds_its_metadata(holder: Holder, runtime_dir: Pat
     assert not path.exists()
 
 
-def test_lookup_of_none_names_those_there_are(primary: eal.Eal) -> None:
+def test_lookup_of_missing_name_lists_existing_names(primary: eal.Eal) -> None:
     with pytest.raises(
-        eal.NotFound, match=f"file_prefix '{primary.file_prefix}' has no metadata 'vm0'; there are: none"
+        eal.NotFound, match=f"file_prefix '{primary.file_prefix}' has no metadata 'vm0'; existing: none"
     ):
         ivshmem.metadata_lookup("vm0")
     ivshmem.metadata_create("vm1")
     ivshmem.metadata_create("vm2")
-    with pytest.raises(LookupError, match="there are: 'vm1', 'vm2'"):
+    with pytest.raises(LookupError, match="existing: 'vm1', 'vm2'"):
         ivshmem.metadata_lookup("vm0")
 
 
-def test_lookup_of_one_that_is_damaged(holder: Holder, runtime_dir: Path, prefix: str) -> None:
+def test_lookup_of_damaged_file_raises_corrupt(holder: Holder, runtime_dir: Path, prefix: str) -> None:
     process, path = holder("")
     process.crash()
     with eal.init(file_prefix=prefix, no_huge=True, recover=True) as primary:

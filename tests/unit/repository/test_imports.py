@@ -60,7 +60,7 @@ ALLOWED = {
     ),
     "ivshmem.inspect": (
         "eal.errors eal._native eal.linux eal.native_handle eal.text eal.runtime eal.metadata eal.memory eal.ring "
-        "eal.mempool eal.mbuf eal.lifecycle ivshmem.vmm ivshmem.hotplug ivshmem.metadata"
+        "eal.mempool eal.mbuf eal.lifecycle"
     ),
     "ivshmem.vm": "eal.errors eal.text ivshmem.scratch",
     "ivshmem.emulate": (
@@ -78,7 +78,7 @@ ALLOWED = {
         "eal.errors eal._native eal.text eal.runtime eal.metadata eal.memory eal.pci eal.doctor ivshmem.inspect "
         "ivshmem.vm"
     ),
-    "ivshmem.cli_options": "eal.errors eal.text eal.runtime ivshmem.inspect",
+    "ivshmem.cli_options": "eal.errors eal.text eal.runtime ivshmem.metadata",
     "ivshmem.commands": (
         "eal.errors eal.text eal.runtime eal.topology eal.metadata ivshmem.vmm ivshmem.hotplug ivshmem.placement "
         "ivshmem.scratch ivshmem.metadata ivshmem.inspect ivshmem.emulate ivshmem.plan ivshmem.demo ivshmem.doctor "
