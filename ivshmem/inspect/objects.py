@@ -75,19 +75,19 @@ def _ring_json(ring: Ring) -> dict[str, Any]:
         "flags": int(ring.flags),
         "count": ring.count,
         "free": ring.free_count,
-        "producer": _end_json(ring.end("producer")),
-        "consumer": _end_json(ring.end("consumer")),
+        "producer": _headtail_json(ring.end("producer")),
+        "consumer": _headtail_json(ring.end("consumer")),
     }
 
 
-def _end_json(end: HeadTail) -> dict[str, Any]:
+def _headtail_json(headtail: HeadTail) -> dict[str, Any]:
     return {
-        "sync": end.sync,
-        "head": end.head,
-        "tail": end.tail,
-        "half_moved": end.incomplete,
-        "reserved": end.distance,
-        "owner": owner_json(end.owner),
+        "sync": headtail.sync,
+        "head": headtail.head,
+        "tail": headtail.tail,
+        "half_moved": headtail.incomplete,
+        "reserved": headtail.distance,
+        "owner": owner_json(headtail.owner),
     }
 
 

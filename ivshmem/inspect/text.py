@@ -79,15 +79,15 @@ def use_text(one: dict[str, Any]) -> str:
     if one["fault"]:
         return "damaged"
     if "capacity" in one:
-        unfinished = any(one[role]["half_moved"] for role in ("producer", "consumer"))
-        return f"{one['count']}/{one['capacity']}" + (" unfinished" if unfinished else "")
+        incomplete = any(one[role]["half_moved"] for role in ("producer", "consumer"))
+        return f"{one['count']}/{one['capacity']}" + (" incomplete" if incomplete else "")
     return f"{one['in_use']}/{one['n']} used" if "elt_size" in one else ""
 
 
 def _headtail_text(headtail: dict[str, Any]) -> str:
     text = f"{headtail['sync']}: head {headtail['head']}, tail {headtail['tail']}"
     if headtail["half_moved"]:
-        text += f", UNFINISHED: {headtail['reserved']} elements reserved but not published"
+        text += f", INCOMPLETE: {headtail['reserved']} elements reserved but not published"
     return f"{text}, owner {owner_text(headtail['owner'])}" if headtail["sync"] == "ST" else text
 
 

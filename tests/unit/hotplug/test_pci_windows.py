@@ -36,7 +36,7 @@ def test_too_few_slots_raises_no_memory(make: Callable[..., Any], primary: eal.E
     assert vm.backends() == []
 
 
-def test_devices_are_spread_ended_several_buses(make: Callable[..., Any], hot: ivshmem.Metadata) -> None:
+def test_devices_are_spread_over_several_buses(make: Callable[..., Any], hot: ivshmem.Metadata) -> None:
     ports = {f"rp{number}": Bridge("pcie-root-port", (number + 1) * 16 * MIB) for number in range(2)}
     vm = make(bridges=ports | {"own": Bridge("pci-bridge", 2 * MIB)})
     hot.plug(vm.path)
