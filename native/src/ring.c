@@ -103,7 +103,7 @@ int ivs_ring_create(void *base, uint64_t length, const struct ivs_ring_info *ask
     format_end(&ring->prod, prod_sync(info.flags), info.capacity);
     format_end(&ring->cons, cons_sync(info.flags), info.capacity);
     ring->crc = IVS_IDENTITY_CRC(ivs_ring_shared, ring);
-    /* release: pairs with ivs_ring_attach() */
+    /* release: pairs with ivs_ring_attach() in ring.c */
     atomic_store_explicit(&ring->magic, IVS_RING_MAGIC, memory_order_release);
     return 0;
 }
@@ -130,6 +130,7 @@ static int check_geometry(const struct ivs_ring_shared *ring, uint64_t length)
 static int check_indices(struct ivs_ring_shared *ring, uint32_t capacity)
 {
     for (int i = 0; i < INDEX_TRIES; i++) {
+        /* acquire: pairs with ivs_ring_publish() in pvt/ring_update_tail.h; keeps the three loads in order */
         uint32_t cons = atomic_load_explicit(&ring->cons.tail, memory_order_acquire);
         uint32_t prod = atomic_load_explicit(&ring->prod.tail, memory_order_acquire);
         if (prod - cons <= capacity)
@@ -149,7 +150,7 @@ int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t st
         return IVS_FAULT_ALIGNMENT;
     if (length < sizeof(copy))
         return IVS_FAULT_LENGTH;
-    /* acquire: pairs with ivs_ring_create() */
+    /* acquire: pairs with ivs_ring_create() in ring.c */
     if (atomic_load_explicit(&shared->magic, memory_order_acquire) != IVS_RING_MAGIC)
         return IVS_FAULT_MAGIC;
     memcpy(&copy, shared, sizeof(copy));
@@ -206,6 +207,8 @@ int ivs_ring_reset(struct ivs_ring *r)
         return refuse;
     union ivs_ring_end *prod = &r->shared->prod;
     union ivs_ring_end *cons = &r->shared->cons;
+    /* acquire, release: pairs with ivs_ring_publish() in pvt/ring_update_tail.h and ivs_ring_tail() in
+     * pvt/ring_handle.h */
     uint32_t to = atomic_load_explicit(&prod->tail, memory_order_acquire);
 
     /* both words of an RTS side have the count in their low half: equal counts mean that no operation is in progress */
@@ -271,6 +274,7 @@ void ivs_ring_headtail_get(const struct ivs_ring *r, enum ivs_ring_role role, st
 
     *info = (struct ivs_ring_headtail){.sync = sync};
     info->owner = atomic_load_explicit(owner, memory_order_relaxed);
+    /* acquire: pairs with ivs_ring_publish() in pvt/ring_update_tail.h */
     if (sync == IVS_SYNC_RTS) {
         info->word = atomic_load_explicit(&own->rts.tail, memory_order_acquire);
         uint64_t head = atomic_load_explicit(&own->rts.head, memory_order_acquire);
@@ -295,7 +299,7 @@ int ivs_ring_rollback(struct ivs_ring *r, enum ivs_ring_role role, const struct 
         return refuse;
     if (ivs_ring_sync(r, role) != IVS_SYNC_ST)
         return -ENOTSUP;
-    /* release: pairs with ivs_ring_acquire_end() */
+    /* acquire, release: pairs with ivs_ring_acquire_end() in pvt/ring_stall.h */
     return atomic_compare_exchange_strong_explicit(&ivs_ring_own(r, role)->hts.raw, &raw,
                                                    (uint64_t)seen->tail << 32 | seen->tail, memory_order_acq_rel,
                                                    memory_order_relaxed);

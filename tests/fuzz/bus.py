@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A bus to be damaged: one metadata and the two segments that it names, with an object of every kind in them.
+"""Fuzzing input: a PCI bus with a metadata file and its two segments, which contain an object of each kind.
 
-Every input is made from a seed and a number, so that one input can be had again. `spoil` damages the good files by it,
-`restore` undoes that.
+A seed and a number identify an input, so that it can be reproduced. `damage` modifies the valid files, `restore` makes
+them valid again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SEGMENT = 65536
 DTYPES = ("<f8", [("a", "<u2"), ("b", "<i4", (2, 3))], [("x", [("y", "S3")])], "<U5", "<M8[ns]")
 TEXTS = ("", "0", "1", "-1", "nonsense", "0x1af4", "0x10000000000000000", "\xff", "1" * 5000)
 
-# Where sizes, counts and offsets go wrong: ends of types, sign bits, and what wraps when it is added or multiplied.
+# Critical sizes, counts and offsets: limits of types, sign bits, and values that overflow when added or multiplied.
 VALUES = [0, 1, 2, 3, 63, 64, 65, 96, 255, 384, 4095, 4096, 4097, 65535, 65536, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE]
 VALUES += [
     0xFFFFFFFF,
@@ -53,36 +53,36 @@ VALUES += [(1 << 64) - 4096, (1 << 64) - 384, (1 << 64) - 64, (1 << 64) - 2, (1 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a file that a peer can lie in: where its fields are, and how its CRC is made right again."""
+    """A part of a file that a peer can modify: its fields, and the function that recomputes its CRC."""
 
     file: str
     start: int
     length: int
     fields: tuple[tuple[int, int], ...]  # offset in the part, bytes
     seal: Callable[[memoryview], None]
-    name: str = ""  # of the object that it is; else all objects depend on it
+    name: str = ""  # of the object in this part; "": all objects depend on it
 
 
 def fields_of(name: str, at: int = 0) -> Iterator[tuple[int, int]]:
-    """Offset and size of each field of a C struct, as the C core has it."""
+    """Yield offset and size of each field of a C struct."""
     for _, field in ffi.typeof(name).fields:
         yield at + field.offset, min(ffi.sizeof(field.type), 8)
 
 
 def seal(crc_at: int, *holes: tuple[int, int], length: int = 128) -> Callable[[memoryview], None]:
-    """Makes a CRC32C of the first bytes right, with these ranges taken as zero."""
+    """Return a function that recomputes the CRC-32C of the first `length` bytes, with the ranges `holes` as zeros."""
 
-    def make_right(part: memoryview) -> None:
+    def recompute(part: memoryview) -> None:
         raw = bytearray(part[:length])
         for at, size in ((crc_at, 4), *holes):
             raw[at : at + size] = bytes(size)
         struct.pack_into("<I", part, crc_at, lib.ivs_crc32c(0, bytes(raw), len(raw)))
 
-    return make_right
+    return recompute
 
 
 class Bus:
-    """The folder, with good files in it. `spoil(seed, number)` makes them an input, `restore()` makes them good."""
+    """The files of a bus in a folder: `damage(seed, number)` turns them into an input, `restore()` makes them valid."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "sys"
@@ -94,12 +94,12 @@ class Bus:
         files = {"0": Path(self._segments[0].path), "1": Path(self._segments[1].path), "md": self._metadata(table)}
         self.parts += self._table_parts(table)
         self._memory = {name: self._map(file) for name, file in files.items()}
-        self._good = {name: bytes(memory) for name, memory in self._memory.items()}
+        self._valid = {name: bytes(memory) for name, memory in self._memory.items()}
         for file in files.values():
             self._device(file)
         self._texts: list[tuple[Path, str]] = []
 
-    # --- the good files -----------------------------------------------------------------------------------
+    # --- valid files --------------------------------------------------------------------------------------
 
     def _segment(self, number: int) -> Segment:
         path = self._folder / f"segment{number}"
@@ -143,7 +143,7 @@ class Bus:
         return entries, parts + [Part(name, 0, HEADER, SEGMENT_FIELDS, seal(60, (0, 8))) for name in ("0", "1")]
 
     def _pool(self, number: int, segment: Segment, at: int) -> Entry:
-        """A plain pool in one segment, one of mbufs in the other."""
+        """Format a plain mempool in segment 0, a pool of mbufs in segment 1; return its entry."""
         name = f"pool{number}"
         if number == 0:
             entry = Entry(name, Kind.MEMPOOL, number, at, mempool_memsize(name, 40, 100, 8, 0))
@@ -176,8 +176,9 @@ class Bus:
         header = ((0, 8), (8, 4), (12, 4), (16, 8), (32, 8), (40, 32), (72, 4), (128, 8), (136, 4))
         return [
             Part("md", 0, HEADER, header, seal(72, (0, 8))),
+            # The table is listed twice because it has most of the fields.
             Part("md", HEADER, (TABLE_FILE - HEADER) // 2, tuple(fields), seal_table),
-            Part("md", HEADER, (TABLE_FILE - HEADER) // 2, tuple(fields), seal_table),  # it has most of the fields
+            Part("md", HEADER, (TABLE_FILE - HEADER) // 2, tuple(fields), seal_table),
         ]
 
     @staticmethod
@@ -195,8 +196,8 @@ class Bus:
 
     # --- inputs -------------------------------------------------------------------------------------------
 
-    def spoil(self, seed: int, number: int) -> set[str]:
-        """Makes the files input `number` of `seed`; gives the names of the objects it is about ("": all of them)."""
+    def damage(self, seed: int, number: int) -> set[str]:
+        """Turn the files into input `number` of `seed`; return the names of the affected objects ("": all objects)."""
         rng = random.Random(seed << 32 | number)
         about = set()
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
@@ -204,29 +205,29 @@ class Bus:
             about.add(part.name)
             view = memoryview(self._memory[part.file])[part.start : part.start + part.length]
             for _ in range(rng.choice((1, 1, 2, 4))):
-                damage(rng, part, view)
+                damage_part(rng, part, view)
             if rng.random() < 0.8:
                 part.seal(view)
         if rng.random() < 0.01:
-            self._spoil_text(rng)
+            self._damage_text(rng)
         return about
 
-    def _spoil_text(self, rng: random.Random) -> None:
+    def _damage_text(self, rng: random.Random) -> None:
         file = rng.choice(self._addresses) / rng.choice(("vendor", "device", "enable", "numa_node"))
         self._texts.append((file, file.read_text()))
         file.write_text(rng.choice(TEXTS))
 
     def restore(self) -> None:
-        """Makes the files good again, whatever was done to them."""
+        """Make all files valid again."""
         for name, memory in self._memory.items():
-            memory[:] = self._good[name]
+            memory[:] = self._valid[name]
         while self._texts:
             file, text = self._texts.pop()
             file.write_text(text)
 
 
-def damage(rng: random.Random, part: Part, view: memoryview) -> None:
-    """One damage: a field gets a value that does harm, its own and a little, another field's, or bytes are spoilt."""
+def damage_part(rng: random.Random, part: Part, view: memoryview) -> None:
+    """Set a field to a critical value, a nearby value or the value of another field, or set random bytes."""
     how = rng.random()
     at, size = rng.choice(part.fields)
     if how < 0.5:
@@ -246,7 +247,7 @@ def damage(rng: random.Random, part: Part, view: memoryview) -> None:
 
 
 def seal_table(part: memoryview) -> None:
-    """The CRC of as many bytes as the table says it has, or of as many as there are."""
+    """Recompute the CRC over the length in the table header; over all bytes if that length is invalid."""
     length = struct.unpack_from("<Q", part, 40)[0]
     seal(0, length=length if 64 <= length <= len(part) else len(part))(part)
 

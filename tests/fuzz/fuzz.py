@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""`make fuzz`: damaged headers and tables by the million, given to all that reads them.
+"""`make fuzz`: run the validation of headers and tables on millions of damaged inputs.
 
-First the C core's readers (native/tests/fuzz_attach.c, under AddressSanitizer and UBSan), then a guest in Python: each
-input is a whole emulated bus with one to three parts of its files damaged, most of them with their CRCs made right
-again. The guest probes it and uses whatever it was given. A crash, a hang, or any exception that is no EalError is a
-fault, and the command that shows it again is printed.
+The first part fuzzes the C core (native/tests/fuzz_attach.c, under AddressSanitizer and UBSan), the second part a guest
+in Python. Each input of the second part is an emulated bus with one to three damaged parts, most of them with valid
+CRCs. The guest probes the bus and uses the objects it finds. Failures are crashes, hangs, and exceptions that are not
+EalErrors; for each, the command to reproduce it is printed.
 
-Exit status: 0 all inputs were borne, 1 one was not.
+Exit status: 0 no failure, 1 at least one failure.
 """
 
 from __future__ import annotations
@@ -25,31 +25,29 @@ import time
 import traceback
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `tests`; behind the installed eal
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # for `tests`; after the installed eal
 
 from tests.fuzz.bus import Bus
 from tests.fuzz.guest import visit
 
 NATIVE = Path(__file__).resolve().parents[2] / "native"
 SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
-QUIET = ["-Wno-array-bounds", "-Wno-stringop-overflow"]  # which sanitizers confuse
+QUIET = ["-Wno-array-bounds", "-Wno-stringop-overflow"]  # false positives with sanitizers
 CORE = ("ring", "mempool", "mempool_debug", "segment", "table", "crc32c", "fault")
-WHOLE_EAL = 1000  # each so many inputs the guest is one by eal.init()
-PATIENCE = 60  # seconds for 100 inputs: more is a hang
+WHOLE_EAL = 1000  # one in this many inputs is probed by eal.init()
+PATIENCE = 60  # seconds per 100 inputs; more is a hang
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--runs", type=int, default=1_000_000, help="inputs for the C core, and for the guest in Python"
-    )
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="[the time]")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes for the Python part [one a CPU]")
-    parser.add_argument("--input", type=int, metavar="N", help="input N of that seed alone, in this process")
+    parser.add_argument("--runs", type=int, default=1_000_000, help="number of inputs per part")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="[current time]")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes for the Python part [all CPUs]")
+    parser.add_argument("--input", type=int, metavar="N", help="run only input N of the seed, in this process")
     return parser.parse_args()
 
 
-# --- the C core -------------------------------------------------------------------------------------------------
+# --- C core -----------------------------------------------------------------------------------------------------
 
 
 def run_native(runs: int, seed: int) -> bool:
@@ -61,19 +59,19 @@ def run_native(runs: int, seed: int) -> bool:
         return subprocess.run([program, str(runs), str(seed)], check=False).returncode == 0
 
 
-# --- the guest in Python ----------------------------------------------------------------------------------------
+# --- guest in Python --------------------------------------------------------------------------------------------
 
 
 def one_input(bus: Bus, seed: int, number: int) -> int:
-    about = bus.spoil(seed, number)
+    names = bus.damage(seed, number)
     try:
-        return visit(bus.root, about) if number % WHOLE_EAL else visit_by_init(bus.root)
+        return visit(bus.root, names) if number % WHOLE_EAL else visit_by_init(bus.root)
     finally:
         bus.restore()
 
 
 def visit_by_init(root: Path) -> int:
-    """As an app has it: with an Eal of its own."""
+    """Probe the bus by eal.init(), as an application does."""
     import eal
 
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +81,7 @@ def visit_by_init(root: Path) -> int:
 
 
 def work(seed: int, first: int, step: int, runs: int, progress: mmap.mmap, slot: int) -> int:
-    """Inputs first, first + step, ... of a seed. The parent sees in `progress`: this input's number, objects used."""
+    """Run inputs first, first + step, ...; write the current number and the count of used objects to `progress`."""
     logging.disable()
     faulthandler.enable()
     used = 0
@@ -110,16 +108,16 @@ def run_python(runs: int, seed: int, jobs: int) -> bool:
         if (pid := os.fork()) == 0:
             os._exit(work(seed, slot, jobs, runs, progress, slot))
         children[pid] = slot
-    good = True
+    passed = True
     for pid, slot in children.items():
         _, status = os.waitpid(pid, 0)
         if status:
-            good = False
+            passed = False
             number = struct.unpack_from("<Q", progress, slot * 16)[0]
-            print(f"status {status}; once more: {sys.argv[0]} --seed {seed} --input {number}", file=sys.stderr)
+            print(f"status {status}; to reproduce: {sys.argv[0]} --seed {seed} --input {number}", file=sys.stderr)
     used = sum(struct.unpack_from("<Q", progress, slot * 16 + 8)[0] for slot in range(jobs))
-    print(f"Python: {runs} buses, {used} objects on them could be used", flush=True)
-    return good and (runs < 1000 or used > runs)  # a fuzzer whose every input is refused tests nothing
+    print(f"Python: {runs} buses, {used} objects used", flush=True)
+    return passed and (runs < 1000 or used > runs)  # if all inputs were rejected, nothing was tested
 
 
 def main() -> int:
@@ -130,7 +128,7 @@ def main() -> int:
     begin = time.monotonic()
     native = run_native(chosen.runs, chosen.seed)
     python = run_python(chosen.runs, chosen.seed, chosen.jobs)
-    verdict = "all borne" if native and python else "FAULTS"
+    verdict = "no failures" if native and python else "FAILURES"
     print(f"{2 * chosen.runs} inputs in {time.monotonic() - begin:.0f} s: {verdict}")
     return 0 if native and python else 1
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a guest does with a bus, whatever is on it: it probes, and uses what it was given. Only EalError may come."""
+"""The guest under test: probe a bus and use all objects. Only EalErrors may be raised."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from eal.pci.device import scan
 from eal.probe.prober import Prober
 from eal.ring.ring import Ring
 
-STALL = 0.0005  # seconds that a peer may take; nobody else works these objects
-ENOUGH = 64  # bytes of an element or object that are read: a peer may say that it has many
+STALL = 0.0005  # stall timeout in seconds; no other process uses these objects
+READ_MAX = 64  # maximum bytes to read: a peer may set any element size
 
 
-def visit(root: Path, about: Set[str] = frozenset({""})) -> int:
-    """Probes the bus and uses the objects of these names ("": all); gives the number of those that could be used."""
+def visit(root: Path, names: Set[str] = frozenset({""})) -> int:
+    """Probe the bus and use the objects with these names ("": all); return the number of usable objects."""
     findings = Prober().probe(scan(root))
     used = 0
     for share in findings.shares:
         table_as_json(share.table)
         for entry in share.table.entries:
-            if "" not in about and entry.name not in about:
+            if "" not in names and entry.name not in names:
                 continue
             with contextlib.suppress(eal.EalError):
                 use(entry, Memzone(entry, share.segment_of(entry)))
@@ -59,7 +59,7 @@ def use_zone(zone: Memzone) -> None:
     if zone.entry.dtype:
         array = zone.array()
         assert array.nbytes <= zone.length
-        _ = array.tobytes()[:ENOUGH]
+        _ = array.tobytes()[:READ_MAX]
 
 
 def use_ring(ring: Ring) -> None:
@@ -67,7 +67,7 @@ def use_ring(ring: Ring) -> None:
     ring.dump(io.StringIO())
     for step in (ring.dequeue, ring.reset, ring.dequeue):
         call(step)
-    if ring.elem_size <= ENOUGH:
+    if ring.elem_size <= READ_MAX:
         call(ring.enqueue_burst, np.zeros((3, ring.elem_size), np.uint8))
         call(ring.dequeue_burst, np.zeros((5, ring.elem_size), np.uint8))
 
@@ -77,7 +77,7 @@ def use_pool(pool: Any) -> None:
     indices = np.zeros(5, np.uint32)
     if call(pool.get_bulk, indices):
         assert (indices < pool.n).all()
-        pool.array[indices[0]] = 1  # of a pool that gives objects: it is no read-only one
+        pool.array[indices[0]] = 1  # writable: get_bulk raises on a read-only share
         call(pool.put_bulk, indices)
     str(pool.audit())
     if isinstance(pool, MbufPool):
@@ -95,7 +95,7 @@ def use_mbufs(pool: MbufPool) -> None:
 
 
 def call(step: Callable[..., Any], *arguments: Any) -> Any:
-    """A damaged object may fail, as long as it says so in the way that is promised."""
+    """Call an operation; ignore EalErrors, which damaged objects may raise."""
     with contextlib.suppress(eal.EalError):
         return step(*arguments)
     return None

@@ -98,8 +98,9 @@ IVS_INLINE uint32_t ivs_ring_sync(const struct ivs_ring *r, enum ivs_ring_role r
     return role == IVS_PRODUCER ? r->prod_sync : r->cons_sync;
 }
 
-/* The tail of a side. acquire: pairs with ivs_ring_publish(): elements before the tail. ThreadSanitizer matches atomic
- * operations by address and size, so it is shown the whole word that all sync types but MT store. */
+/* The tail of a side. acquire: pairs with ivs_ring_publish() in pvt/ring_update_tail.h: elements before the tail.
+ * ThreadSanitizer matches atomic operations by address and size, so it is shown the whole word that all sync types but
+ * MT store. */
 IVS_INLINE uint32_t ivs_ring_tail(const union ivs_ring_end *end, uint32_t sync)
 {
 #ifdef IVS_TSAN

@@ -142,8 +142,8 @@ IVS_INLINE int ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role, 
 IVS_INLINE void ivs_ring_reserve_mt(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                     uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
-    /* acquire: pairs with ivs_ring_reserve_mt(): the opposite tail read next is at least as new as the one that
-     * permitted the last move of this head, so the bound cannot underflow */
+    /* acquire, release: pairs with ivs_ring_reserve_mt() in pvt/ring_move_head.h: the opposite tail read next is at
+     * least as new as the one that permitted the last move of this head, so the bound cannot underflow */
     uint32_t head = atomic_load_explicit(&own->head, memory_order_acquire);
     do {
         ivs_ring_fit(r, role, head, ivs_ring_other_tail(r, role, own), n, behavior, span);
@@ -161,6 +161,7 @@ IVS_COLD int ivs_ring_wait_rts(struct ivs_ring *r, enum ivs_ring_role role, uint
     do {
         if (!ivs_wait_step(&wait))
             return ivs_ring_stall(r, role);
+        /* acquire: pairs with ivs_ring_reserve_rts() in pvt/ring_move_head.h */
         *head = atomic_load_explicit(&own->rts.head, memory_order_acquire);
     } while ((uint32_t)(*head >> 32) - ivs_ring_tail(own, IVS_SYNC_RTS) > htd_max);
     return 0;
@@ -183,7 +184,7 @@ IVS_INLINE int ivs_ring_reserve_rts(struct ivs_ring *r, enum ivs_ring_role role,
 {
     /* a setting that all participants share; a wrong value only makes this operation wait or not, and waits are bounded */
     uint32_t htd_max = __atomic_load_n(&own->rts.htd_max, __ATOMIC_RELAXED);
-    /* acquire: pairs with ivs_ring_reserve_rts(), as in ivs_ring_reserve_mt */
+    /* acquire, release: pairs with ivs_ring_reserve_rts() in pvt/ring_move_head.h, as in ivs_ring_reserve_mt */
     uint64_t head = atomic_load_explicit(&own->rts.head, memory_order_acquire);
     uint64_t next;
     do {
@@ -211,6 +212,7 @@ IVS_COLD int ivs_ring_wait_hts(struct ivs_ring *r, enum ivs_ring_role role, uint
     do {
         if (!ivs_wait_step(&wait))
             return ivs_ring_stall(r, role);
+        /* acquire: pairs with ivs_ring_publish_whole() in pvt/ring_update_tail.h */
         *raw = atomic_load_explicit(&own->hts.raw, memory_order_acquire);
     } while ((uint32_t)*raw != (uint32_t)(*raw >> 32));
     return 0;
@@ -220,7 +222,7 @@ IVS_COLD int ivs_ring_wait_hts(struct ivs_ring *r, enum ivs_ring_role role, uint
 IVS_INLINE int ivs_ring_reserve_hts(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
                                     uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
-    /* acquire: pairs with ivs_ring_publish_whole() of the previous thread */
+    /* acquire: pairs with ivs_ring_publish_whole() in pvt/ring_update_tail.h by the previous thread */
     uint64_t raw = atomic_load_explicit(&own->hts.raw, memory_order_acquire);
     uint64_t next;
     do {
@@ -233,7 +235,7 @@ IVS_INLINE int ivs_ring_reserve_hts(struct ivs_ring *r, enum ivs_ring_role role,
         if (IVS_UNLIKELY(span->n == 0))
             return 0;
         next = (raw & ~UINT64_C(0xffffffff)) | (uint32_t)(span->head + span->n);
-        /* acquire, release: pairs with ivs_ring_reserve_hts(), as in ivs_ring_reserve_mt */
+        /* acquire, release: pairs with ivs_ring_reserve_hts() in pvt/ring_move_head.h, as in ivs_ring_reserve_mt */
     } while (IVS_UNLIKELY(!atomic_compare_exchange_weak_explicit(&own->hts.raw, &raw, next, memory_order_acq_rel,
                                                                  memory_order_acquire)));
     return 0;

@@ -22,7 +22,8 @@ IVS_INLINE uint64_t ivs_ring_open_state(const struct ivs_ring *r, enum ivs_ring_
     return (uint64_t)r->elem_size + ivs_ring_sync(r, role);
 }
 
-/* The word that changes whenever an operation on this side completes. acquire: pairs with ivs_ring_publish(). */
+/* The word that changes whenever an operation on this side completes. acquire: pairs with ivs_ring_publish_rts() in
+ * pvt/ring_update_tail.h, for the other sync types see ivs_ring_tail. */
 IVS_INLINE uint64_t ivs_ring_tail_word(const union ivs_ring_end *own, uint32_t sync)
 {
     return sync == IVS_SYNC_RTS ? atomic_load_explicit(&own->rts.tail, memory_order_acquire) : ivs_ring_tail(own, sync);
@@ -48,7 +49,8 @@ IVS_COLD int ivs_ring_stall(struct ivs_ring *r, enum ivs_ring_role role)
     uint64_t at = ivs_ring_tail_word(ivs_ring_own(r, role), ivs_ring_sync(r, role));
 
     atomic_store_explicit(&side->stalled_at, at, memory_order_relaxed);
-    /* release: pairs with ivs_ring_resumes(); fails if the handle was closed in between, or is in a peek */
+    /* release: pairs with ivs_ring_resumes() in pvt/ring_stall.h; fails if the handle was closed in between, or is in a
+     * peek */
     (void)atomic_compare_exchange_strong_explicit(&side->state_word, &gate, IVS_STATE_STALLED, memory_order_release,
                                                   memory_order_relaxed);
     return -ETIMEDOUT;
@@ -60,6 +62,7 @@ IVS_COLD bool ivs_ring_resumes(struct ivs_ring *r, enum ivs_ring_role role)
     struct ivs_ring_side *side = ivs_ring_side(r, role);
     const union ivs_ring_end *own = ivs_ring_own(r, role);
     uint32_t sync = ivs_ring_sync(r, role);
+    /* acquire: pairs with ivs_ring_stall() in pvt/ring_stall.h: stalled_at is written before the state */
     uint64_t gate = atomic_load_explicit(&side->state_word, memory_order_acquire);
 
     if (gate != IVS_STATE_STALLED)
@@ -96,7 +99,8 @@ IVS_COLD int ivs_ring_acquire_end(struct ivs_ring *r, enum ivs_ring_role role)
     struct ivs_ring_side *side = ivs_ring_side(r, role);
     union ivs_ring_end *own = ivs_ring_own(r, role);
     struct ivs_wait wait = IVS_WAIT_INIT(r->stall_ns);
-    /* acquire: pairs with ivs_ring_publish_whole(): operations of the previous handle come first */
+    /* acquire: pairs with ivs_ring_publish_whole() in pvt/ring_update_tail.h: operations of the previous handle come
+     * first */
     uint64_t raw = atomic_load_explicit(&own->hts.raw, memory_order_acquire);
 
     while ((uint32_t)raw != (uint32_t)(raw >> 32)) {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* ring_update_tail.h: update the tail of a side, which publishes reserved elements. One function per sync type.
- *
- * Every release here pairs with ivs_ring_tail(): elements before the tail. */
+ */
 #ifndef IVS_RING_TAIL_H
 #define IVS_RING_TAIL_H
 
@@ -15,6 +14,7 @@
  * operation reads them as one word. */
 IVS_INLINE void ivs_ring_publish_whole(union ivs_ring_end *own, uint32_t tail)
 {
+    /* release: pairs with ivs_ring_tail() in pvt/ring_handle.h: elements before the tail */
     atomic_store_explicit(&own->hts.raw, ivs_ring_word(tail), memory_order_release);
 }
 
@@ -26,7 +26,8 @@ IVS_COLD int ivs_ring_wait_mt(struct ivs_ring *r, union ivs_ring_end *own, uint3
     do {
         if (!ivs_wait_step(&wait)) {
             uint32_t next = head + n;
-            /* release: pairs with ivs_ring_reserve_mt(): the next reservation of these slots comes after this copy */
+            /* release: pairs with ivs_ring_reserve_mt() in pvt/ring_move_head.h: the next reservation of these slots
+             * comes after this copy */
             (void)atomic_compare_exchange_strong_explicit(&own->head, &next, head, memory_order_release,
                                                           memory_order_relaxed);
             return ivs_ring_stall(r, own == &r->shared->prod ? IVS_PRODUCER : IVS_CONSUMER);
@@ -44,6 +45,7 @@ IVS_INLINE int ivs_ring_publish_mt(struct ivs_ring *r, union ivs_ring_end *own, 
         if (result != 0)
             return result;
     }
+    /* release: pairs with ivs_ring_tail() in pvt/ring_handle.h: elements before the tail */
     atomic_store_explicit(&own->tail, head + n, memory_order_release);
     return 0;
 }
@@ -64,6 +66,8 @@ IVS_INLINE uint64_t ivs_ring_rts_next(const union ivs_ring_end *own, uint64_t ta
 IVS_INLINE int ivs_ring_count_rts(const struct ivs_ring *r, union ivs_ring_end *own, uint64_t tail)
 {
     struct ivs_wait wait = IVS_WAIT_INIT(r->stall_ns);
+    /* acquire, release: pairs with ivs_ring_tail() in pvt/ring_handle.h and ivs_ring_publish_rts() in
+     * pvt/ring_update_tail.h: the last of several operations publishes the elements of all */
     while (!atomic_compare_exchange_strong_explicit(&own->rts.tail, &tail, ivs_ring_rts_next(own, tail),
                                                     memory_order_acq_rel, memory_order_acquire))
         if (!ivs_wait_step(&wait))
@@ -72,11 +76,12 @@ IVS_INLINE int ivs_ring_count_rts(const struct ivs_ring *r, union ivs_ring_end *
 }
 
 /* RTS: a tail equal to the head's previous word proves that all earlier operations are complete and no later one is.
- * The tail then becomes the head's word of this operation, without another read. acquire: pairs with
- * ivs_ring_count_rts(), which carries the elements of earlier operations. */
+ * The tail then becomes the head's word of this operation, without another read. */
 IVS_INLINE int ivs_ring_publish_rts(const struct ivs_ring *r, union ivs_ring_end *own, const struct ivs_ring_span *span)
 {
     uint64_t tail = span->old_word;
+    /* acquire, release: pairs with ivs_ring_tail() in pvt/ring_handle.h and ivs_ring_count_rts() in
+     * pvt/ring_update_tail.h: publishes the elements of earlier operations too */
     if (IVS_LIKELY(atomic_compare_exchange_strong_explicit(&own->rts.tail, &tail, span->new_word, memory_order_acq_rel,
                                                            memory_order_acquire)))
         return 0;
@@ -92,6 +97,7 @@ IVS_INLINE int ivs_ring_publish(struct ivs_ring *r, enum ivs_sync sync, union iv
     case IVS_SYNC_RTS:
         return ivs_ring_publish_rts(r, own, span);
     case IVS_SYNC_ST:
+        /* release: pairs with ivs_ring_tail() in pvt/ring_handle.h: elements before the tail */
         atomic_store_explicit(&own->hts.raw, span->new_word, memory_order_release);
         return 0;
     default:

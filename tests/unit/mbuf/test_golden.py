@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Golden file of mbufs: the current code writes and reads the recorded format.
-
-After a change of the format version, create the new file; keep the old ones:
-
-    python -P -m tests.unit.mbuf.test_golden
-"""
+"""Golden file of mbufs: the current code writes and reads the recorded format."""
 
 from __future__ import annotations
 
@@ -17,14 +12,13 @@ import pytest
 import eal
 from eal._native import ffi, lib
 from eal.linux.mapping import Mapping
-from eal.mbuf.format import HEADER_SIZE, NO_MBUF, format_mbuf_pool, header_dtype, mbuf_pool_memsize
+from eal.mbuf.format import HEADER_SIZE, NO_MBUF, header_dtype
 from eal.memory.memzone import Memzone
 from eal.metadata.records import Kind
-from tests.golden.make import zeroed, zone_in
+from tests.golden.make import mbufs, zeroed, zone_in
 
 FOLDER = Path(__file__).parents[2] / "golden"
 GOLDEN = FOLDER / f"mbuf-{lib.IVS_MBUF_VERSION}.gz"
-SIZES = (4, 200, 8, 0)  # cache, data room, private, flags
 
 # Offset and size in bytes of each field, from native/include/layout.h.
 LAYOUT = {
@@ -54,38 +48,12 @@ def zone_of(mapping: Mapping) -> Memzone:
     return zone
 
 
-def make() -> bytes:
-    """Return a pool of six mbufs: 0 and 1 are a packet, 2 and 3 its clone, 4 was freed, 5 was never allocated."""
-    need, _ = mbuf_pool_memsize("packets", 6, *SIZES)
-    zone = zone_of(zeroed(need))
-    format_mbuf_pool(zone, "packets", 6, *SIZES)
-    info = ffi.new("struct ivs_mempool_info *")
-    assert lib.ivs_mempool_check(zone.segment.mapping.pointer(), zone.length, info) == 0
-    memory = ffi.new("uint64_t[]", lib.ivs_mempool_handle_size(SIZES[0]) // 8 + 1)
-    pool = ffi.cast("struct ivs_mempool *", memory)
-    lib.ivs_mempool_attach(pool, zone.segment.mapping.pointer(), info)
-    for index, text in ((0, b"head"), (1, b"tail!")):
-        assert lib.ivs_call_mbuf_alloc(pool) == index
-        at = info.objects_offset + lib.ivs_call_mbuf_append(pool, index, len(text))
-        zone.buf[at : at + len(text)] = text
-    assert lib.ivs_mbuf_chain(pool, 0, 1) == 0
-    header = zone.buf[info.objects_offset :]
-    for value, (name, (offset, size)) in enumerate(LAYOUT.items(), 0x11):
-        if name not in ("data_off", "refcnt", "nb_segs", "pkt_len", "data_len", "buf_len", "next", "buf", "priv_size"):
-            header[offset : offset + size] = bytes([value]) * size
-    assert lib.ivs_mbuf_clone(pool, 0) == 2
-    assert lib.ivs_call_mbuf_adj(pool, 2, 1) >= 0
-    assert lib.ivs_call_mbuf_alloc(pool) == 4
-    assert lib.ivs_call_mbuf_free(pool, 4) == 1
-    return bytes(zone.buf)
-
-
 def test_written_format_equals_golden_file() -> None:
-    made, old = make(), gzip.decompress(GOLDEN.read_bytes())
+    made, old = mbufs(), gzip.decompress(GOLDEN.read_bytes())
     first = next((at for at, (a, b) in enumerate(zip(made, old, strict=False)) if a != b), min(len(made), len(old)))
     assert made == old, (
-        f"mbufs differ from their golden file from byte {first:#x} on: raise IVS_MBUF_VERSION in layout.h, make a new "
-        "golden file by this file's main program, and keep the old one"
+        f"mbufs differ from their golden file at byte {first:#x}: increment IVS_MBUF_VERSION in layout.h, run "
+        "tests/golden/make.py, and keep the old file"
     )
 
 
@@ -121,14 +89,14 @@ def read_only_pool(mapping: Mapping) -> eal.MbufPool:
 
 
 def test_pool_header_contains_mbuf_flag_and_version() -> None:
-    data = make()
+    data = mbufs()
     assert struct.unpack_from("<I", data, 28) == (0x10000,)  # flags
     assert struct.unpack_from("<II", data, 96) == (8, 1)  # private_size, mbuf_version
 
 
 @pytest.mark.parametrize("version", [0, 2])
 def test_unknown_mbuf_version_is_rejected(version: int) -> None:
-    mapping = zeroed(len(data := bytearray(make())))
+    mapping = zeroed(len(data := bytearray(mbufs())))
     struct.pack_into("<I", data, 100, version)
     identity = bytearray(data[:128])
     identity[0:8], identity[60:64] = bytes(8), bytes(4)
@@ -136,8 +104,3 @@ def test_unknown_mbuf_version_is_rejected(version: int) -> None:
     mapping.view()[:] = data
     with pytest.raises(eal.Corrupt, match="version"):
         read_only_pool(mapping)
-
-
-if __name__ == "__main__":
-    GOLDEN.write_bytes(gzip.compress(make(), mtime=0))
-    print(GOLDEN)

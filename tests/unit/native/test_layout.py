@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The formats in shared memory, byte by byte, as the documentation states them and real objects have them."""
+"""Shared-memory formats byte by byte: documented offsets compared with the compiler and with real objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eal.memory.participant import share_word
 from eal.metadata.records import Entry, Kind, SegmentRecord, Table
 from eal.metadata.table_file import METADATA_MAGIC, REGISTRY_MAGIC, TableFile, encode
 
-# Field -> byte offset in layout.h, for the structures that Python writes itself.
+# Field -> byte offset in layout.h, for the structures that Python encodes.
 TABLE = {"crc": 0, "flags": 4, "selector": 8, "epoch": 16, "n_segments": 24, "n_entries": 28, "heap": 32, "length": 40}
 TABLE_SEGMENT = {
     "uuid": 0,
@@ -54,13 +54,13 @@ TABLE_ENTRY = {
         ("struct ivs_table_entry", 96, TABLE_ENTRY),
     ],
 )
-def test_the_compiler_lays_tables_out_as_documented(type_name: str, size: int, fields: dict[str, int]) -> None:
+def test_table_structs_have_documented_offsets(type_name: str, size: int, fields: dict[str, int]) -> None:
     declared = dict(ffi.typeof(type_name).fields)
     assert {name: field.offset for name, field in declared.items()} == fields
     assert ffi.sizeof(type_name) == size
 
 
-def test_constants() -> None:
+def test_constants_have_documented_values() -> None:
     assert lib.IVS_HEADER_SIZE == 4096
     assert lib.IVS_NAME_SIZE == 32
     assert lib.IVS_PARTICIPANTS == 64
@@ -79,12 +79,12 @@ def test_constants() -> None:
         ("MEMPOOL", b"IVSHMPOL"),
     ],
 )
-def test_magics_are_ascii_in_memory(number: str, text: bytes) -> None:
+def test_magic_is_ascii_in_memory(number: str, text: bytes) -> None:
     assert struct.pack("<Q", getattr(lib, f"IVS_{number}_MAGIC")) == text
 
 
 def crc_without(data: bytes, *holes: tuple[int, int]) -> int:
-    """CRC32C of bytes in which each (offset, length) is 0; bit by bit, so that C is compared with something else."""
+    """Return the CRC-32C of bytes with each (offset, length) set to 0; independent of the C code."""
     cleared = bytearray(data)
     for at, length in holes:
         cleared[at : at + length] = bytes(length)
@@ -96,7 +96,7 @@ def crc_without(data: bytes, *holes: tuple[int, int]) -> int:
     return crc ^ 0xFFFFFFFF
 
 
-def test_crc32c_has_the_value_of_its_standard() -> None:
+def test_crc32c_equals_rfc_3720() -> None:
     assert crc_without(b"123456789") == 0xE3069283  # RFC 3720's check value
     assert lib.ivs_crc32c(0, b"123456789", 9) == 0xE3069283
     assert lib.ivs_crc32c(0, bytes(32), 32) == 0x8A9136AA
@@ -110,7 +110,7 @@ def file_of(segment: eal.Segment) -> bytes:
     return Path(segment.path).read_bytes()
 
 
-def test_segment_header(primary: eal.Eal) -> None:
+def test_segment_header_has_documented_layout(primary: eal.Eal) -> None:
     segment = primary.segment_create(4 << 20, group="cameras")
     head = file_of(segment)[:4096]
     assert struct.unpack_from("<8sII16sQQQiIQ32s", head) == (
@@ -126,7 +126,7 @@ def test_segment_header(primary: eal.Eal) -> None:
         primary.epoch,
         b"cameras".ljust(32, b"\0"),
     )
-    assert head[104:] == bytes(4096 - 104)  # reserved bytes, retired, scratch and participants
+    assert head[104:] == bytes(4096 - 104)  # reserved, retired, scratch, participants
 
 
 def test_segment_socket_id_is_at_byte_56(primary: eal.Eal) -> None:
@@ -134,7 +134,7 @@ def test_segment_socket_id_is_at_byte_56(primary: eal.Eal) -> None:
     assert struct.unpack_from("<i", file_of(segment), 56) == (0,)
 
 
-def test_segment_retired_and_scratch(primary: eal.Eal) -> None:
+def test_segment_retired_and_scratch_are_at_byte_128(primary: eal.Eal) -> None:
     segment = primary.segment_create(2 << 20)
     segment.retire()
     assert struct.unpack_from("<II", file_of(segment), 128) == (1, 0)
@@ -142,7 +142,7 @@ def test_segment_retired_and_scratch(primary: eal.Eal) -> None:
     assert struct.unpack_from("<II", file_of(segment), 128) == (1, 1)
 
 
-def test_participants_are_32_bytes_from_2048_on(primary: eal.Eal) -> None:
+def test_participants_have_32_bytes_from_byte_2048(primary: eal.Eal) -> None:
     segment = primary.segment_create(2 << 20)
     base = segment.mapping.pointer()
     for number in range(64):
@@ -152,7 +152,7 @@ def test_participants_are_32_bytes_from_2048_on(primary: eal.Eal) -> None:
     assert slots == [(1000 + i, 2000 + i, 0, 0, 0) for i in range(64)]
 
 
-def test_guard_words_are_in_the_last_sixteen_bytes(primary: eal.Eal) -> None:
+def test_monitor_words_are_in_last_16_bytes_of_slot(primary: eal.Eal) -> None:
     segment = primary.segment_create(2 << 20)
     base = segment.mapping.pointer()
     lib.ivs_participant_claim(base, 1000, 2000)
@@ -186,7 +186,7 @@ def table_file(tmp_path: Path, magic: int, size: int) -> tuple[TableFile, Path]:
 
 
 @pytest.mark.parametrize(("magic", "text"), [(METADATA_MAGIC, b"IVSHMMET"), (REGISTRY_MAGIC, b"IVSHMREG")])
-def test_table_file_header(tmp_path: Path, magic: int, text: bytes) -> None:
+def test_table_file_header_has_documented_layout(tmp_path: Path, magic: int, text: bytes) -> None:
     file, path = table_file(tmp_path, magic, 16384)
     lib.ivs_table_set_leaving(file.mapping.pointer(), 9)
     head = path.read_bytes()[:4096]
@@ -200,11 +200,11 @@ def test_table_file_header(tmp_path: Path, magic: int, text: bytes) -> None:
         crc_without(head[:128], (0, 8), (72, 4)),
     )
     assert head[76:128] == bytes(52)
-    assert struct.unpack_from("<QI", head, 128) == (1, 9)  # selector: the empty table was the first change; leaving
+    assert struct.unpack_from("<QI", head, 128) == (1, 9)  # selector (the empty table was the first change), leaving
     assert head[140:] == bytes(4096 - 140)
 
 
-def test_the_table_in_force_is_in_the_slot_of_the_selectors_lowest_bit(tmp_path: Path) -> None:
+def test_current_table_is_in_slot_of_lowest_selector_bit(tmp_path: Path) -> None:
     file, path = table_file(tmp_path, METADATA_MAGIC, 16384)
     room = (16384 - 4096) // 2
     assert lib.ivs_table_room(16384) == room
@@ -217,7 +217,7 @@ def test_the_table_in_force_is_in_the_slot_of_the_selectors_lowest_bit(tmp_path:
         assert struct.unpack_from("<I", slot) == (crc_without(slot[:64], (0, 4)),)
 
 
-def test_a_table_is_head_segments_entries_heap(tmp_path: Path) -> None:
+def test_table_is_header_segments_entries_heap(tmp_path: Path) -> None:
     uuid = uuid4()
     table = Table(
         segments=(SegmentRecord(uuid, 1 << 21, 4096, 0x2000_0000_0000, -1, "g", 5, path="/x", readonly=True),),
@@ -235,18 +235,18 @@ def test_a_table_is_head_segments_entries_heap(tmp_path: Path) -> None:
     assert (flags, selector, epoch, n_segments, n_entries) == (1, 2, 5, 1, 2)
     assert length == 64 + 96 + 2 * 96 + heap
     assert crc == crc_without(raw[:length], (0, 4))
-    pieces = raw[length - heap : length]
+    strings = raw[length - heap : length]
 
     assert struct.unpack_from("<16sQQQiI32sIIQ", raw, 64) == (
         *(uuid.bytes, 1 << 21, 4096, 0x2000_0000_0000, -1, 1, b"g".ljust(32, b"\0")),
         *(0, 2, 5),
     )
-    assert pieces[:2] == b"/x"
+    assert strings[:2] == b"/x"
     zone = struct.unpack_from("<32sIIQQIIIIIIQQ", raw, 160)
     assert zone[:7] == (b"zone".ljust(32, b"\0"), 1, 0, 4096, 64, 64, 3)
     (dtype_at, dtype_n, shape_at, shape_n), serial = zone[7:11], zone[11]
-    assert pieces[dtype_at : dtype_at + dtype_n] == b'"<f4"'
-    assert struct.unpack("<2Q", pieces[shape_at : shape_at + shape_n]) == (4, 4)
+    assert strings[dtype_at : dtype_at + dtype_n] == b'"<f4"'
+    assert struct.unpack("<2Q", strings[shape_at : shape_at + shape_n]) == (4, 4)
     assert serial == 11
     assert struct.unpack_from("<32sIIQQIIIIIIQQ", raw, 256) == (
         *(b"ring".ljust(32, b"\0"), 2, 0, 8192, 448, 64, 0),
@@ -260,7 +260,7 @@ def test_a_table_is_head_segments_entries_heap(tmp_path: Path) -> None:
 MT, ST, RTS, HTS = 0, 1, 2, 3
 
 
-def test_ring_is_rte_ring_with_an_extension_line(primary: eal.Eal) -> None:
+def test_ring_is_rte_ring_with_extension_line(primary: eal.Eal) -> None:
     ring = primary.ring_create("packets", 16, elem_size=12)
     for number in range(5):
         assert ring.enqueue(bytes([number]) * 12)
@@ -291,7 +291,7 @@ def test_ring_is_rte_ring_with_an_extension_line(primary: eal.Eal) -> None:
         (eal.RingFlag.MC_HTS_DEQ, 256, HTS),
     ],
 )
-def test_sync_type_is_at_byte_8_of_its_end(primary: eal.Eal, flag: eal.RingFlag, at: int, sync: int) -> None:
+def test_sync_type_is_at_byte_8_of_headtail(primary: eal.Eal, flag: eal.RingFlag, at: int, sync: int) -> None:
     ring = primary.ring_create("r", 64, flags=flag)
     raw = ring.memzone.buf
     other = 384 - at
@@ -300,7 +300,7 @@ def test_sync_type_is_at_byte_8_of_its_end(primary: eal.Eal, flag: eal.RingFlag,
     assert struct.unpack_from("<I", raw, other + 8) == (MT,)
 
 
-def test_rts_end_has_count_position_htd_max_and_head(primary: eal.Eal) -> None:
+def test_rts_headtail_has_count_position_htd_max_and_head(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 64, flags=eal.RingFlag.MP_RTS_ENQ | eal.RingFlag.MC_RTS_DEQ)
     for value in range(9):
         ring.enqueue(value)
@@ -312,7 +312,7 @@ def test_rts_end_has_count_position_htd_max_and_head(primary: eal.Eal) -> None:
     assert struct.unpack_from("<6I", raw, 256) == (4, 4, RTS, 63 // 8, 4, 4)
 
 
-def test_hts_end_has_head_and_tail_in_one_word(primary: eal.Eal) -> None:
+def test_hts_headtail_has_head_and_tail_in_one_word(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 64, flags=eal.RingFlag.MP_HTS_ENQ | eal.RingFlag.MC_HTS_DEQ)
     for value in range(9):
         ring.enqueue(value)
@@ -321,7 +321,7 @@ def test_hts_end_has_head_and_tail_in_one_word(primary: eal.Eal) -> None:
     assert struct.unpack_from("<III", ring.memzone.buf, 256) == (1, 1, HTS)
 
 
-def test_exact_size_ring_keeps_its_count_as_capacity(primary: eal.Eal) -> None:
+def test_exact_size_ring_has_count_as_capacity(primary: eal.Eal) -> None:
     ring = primary.ring_create("r", 1024, flags=eal.RingFlag.EXACT_SZ)
     assert struct.unpack_from("<III", ring.memzone.buf, 48) == (2048, 2047, 1024)
     ring = primary.ring_create("s", 1023, flags=eal.RingFlag.EXACT_SZ)
@@ -331,10 +331,10 @@ def test_exact_size_ring_keeps_its_count_as_capacity(primary: eal.Eal) -> None:
 # --- mempool ------------------------------------------------------------------------------------------------
 
 
-def test_mempool_header_bitmap_caches_objects(primary: eal.Eal) -> None:
+def test_mempool_is_header_bitmap_caches_objects(primary: eal.Eal) -> None:
     pool = primary.mempool_create("frames", 100, 100, cache_size=8)
     raw = bytes(pool.memzone.buf)
-    stride, cache_stride = 128, 64 + 64  # 8 + 4 indices of 4 bytes, in whole lines
+    stride, cache_stride = 128, 64 + 64  # 8 + 4 indices of 4 bytes, padded to cache lines
     bitmap, caches = 192, 192 + 64
     objects = caches + 64 * cache_stride
     assert struct.unpack_from("<8s6I3QII32s", raw) == (
@@ -349,20 +349,20 @@ def test_mempool_header_bitmap_caches_objects(primary: eal.Eal) -> None:
     assert len(raw) == objects + 100 * stride
 
 
-def test_a_free_object_is_a_set_bit_and_objects_lie_stride_apart(primary: eal.Eal) -> None:
+def test_mempool_bit_is_set_if_object_is_free(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 70, 4)
-    taken = pool.get()
-    assert taken is not None
-    pool.array[taken] = 0xA5
+    index = pool.get()
+    assert index is not None
+    pool.array[index] = 0xA5
     raw = bytes(pool.memzone.buf)
     words = struct.unpack_from("<QQ", raw, 192)
-    assert words[taken // 64] >> taken % 64 & 1 == 0
+    assert words[index // 64] >> index % 64 & 1 == 0
     assert sum(word.bit_count() for word in words) == 69
-    at = struct.unpack_from("<Q", raw, 48)[0] + taken * 64
+    at = struct.unpack_from("<Q", raw, 48)[0] + index * 64
     assert raw[at : at + 4] == b"\xa5" * 4
 
 
-def test_a_participants_cache_is_at_its_slot(primary: eal.Eal) -> None:
+def test_mempool_cache_is_at_index_of_slot(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 100, 4, cache_size=8)
     index = pool.get()
     assert index is not None
@@ -378,24 +378,24 @@ def test_a_participants_cache_is_at_its_slot(primary: eal.Eal) -> None:
     assert struct.unpack_from("<IIQQ", pool.memzone.buf, at) == (9, 0, 1, 1)
 
 
-def test_what_participants_without_a_slot_did_is_counted_in_line_2(primary: eal.Eal) -> None:
+def test_mempool_counters_without_slot_are_in_line_2(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 100, 4, cache_size=8)
     base = pool.memzone.segment.mapping.pointer()
     for number in range(64):
-        lib.ivs_participant_claim(base, (1 << 40) + number, 1)  # of another machine, so nobody here calls them dead
+        lib.ivs_participant_claim(base, (1 << 40) + number, 1)  # another machine: never considered dead here
     indices = [pool.get() for _ in range(3)]
     assert indices[0] is not None
     pool.put(indices[0])
     assert struct.unpack_from("<QQ", pool.memzone.buf, 128) == (3, 1)
 
 
-def test_unaligned_objects_lie_side_by_side(primary: eal.Eal) -> None:
+def test_mempool_no_cache_align_has_no_padding(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 10, 20, flags=eal.MempoolFlag.NO_CACHE_ALIGN)
     assert struct.unpack_from("<II", pool.memzone.buf, 16) == (20, 20)
     assert pool.array.strides == (20, 1)
 
 
-def test_counting_reads_the_caches_that_were_ever_taken(primary: eal.Eal) -> None:
+def test_mempool_slots_is_one_more_than_highest_joined_slot(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 100, 4, cache_size=8)
     assert struct.unpack_from("<I", pool.memzone.buf, 144) == (0,)
     pool.get()
@@ -404,15 +404,15 @@ def test_counting_reads_the_caches_that_were_ever_taken(primary: eal.Eal) -> Non
     assert struct.unpack_from("<I", pool.memzone.buf, 144) == (slot.index + 1,)
 
 
-def test_debug_cookies_stand_before_and_behind_each_object(primary: eal.Eal) -> None:
+def test_mempool_debug_cookies_surround_each_object(primary: eal.Eal) -> None:
     pool = primary.mempool_create("p", 10, 20, flags=eal.MempoolFlag.DEBUG)
-    taken = pool.get()
-    assert taken is not None
+    index = pool.get()
+    assert index is not None
     objects = pool.array.ctypes.data - pool.memzone.address
-    for index in range(10):
-        at = objects + index * pool.elt_stride
+    for number in range(10):
+        at = objects + number * pool.elt_stride
         state, owner = struct.unpack_from("<QQ", pool.memzone.buf, at - 64)
-        if index == taken:
+        if number == index:
             assert (state, owner) == (0x7A4E7A4E7A4E7A4E, process.owner_word())
         else:
             assert (state, owner) == (0xF4EEF4EEF4EEF4EE, 0)
@@ -422,7 +422,7 @@ def test_debug_cookies_stand_before_and_behind_each_object(primary: eal.Eal) -> 
 # --- mbuf ---------------------------------------------------------------------------------------------------
 
 
-def test_an_mbuf_is_one_line_of_numbers(primary: eal.Eal) -> None:
+def test_mbuf_header_has_documented_layout(primary: eal.Eal) -> None:
     pool = primary.pktmbuf_pool_create("p", 4, data_room=256, private_size=8)
     assert struct.unpack_from("<II", pool.memzone.buf, 96) == (8, 1)  # private_size and mbuf_version of the pool
     expected = {
