@@ -55,8 +55,8 @@ ALLOWED = {
     "ivshmem.hotplug": "eal.errors eal._native eal.linux eal.text eal.runtime eal.metadata eal.memory ivshmem.vmm",
     "ivshmem.placement": "eal.errors eal.topology ivshmem.hotplug",
     "ivshmem.metadata": (
-        "eal eal.errors eal.linux eal.text eal.runtime eal.metadata eal.memory eal.ring eal.mempool eal.mbuf "
-        "eal.objects eal.lifecycle ivshmem.vmm ivshmem.hotplug"
+        "eal.errors eal.text eal.runtime eal.metadata eal.memory eal.ring eal.mempool eal.objects eal.lifecycle "
+        "ivshmem.vmm ivshmem.hotplug"
     ),
     "ivshmem.inspect": (
         "eal.errors eal._native eal.linux eal.native_handle eal.text eal.runtime eal.metadata eal.memory eal.ring "
@@ -78,7 +78,7 @@ ALLOWED = {
         "eal.errors eal._native eal.text eal.runtime eal.metadata eal.memory eal.pci eal.doctor ivshmem.inspect "
         "ivshmem.vm"
     ),
-    "ivshmem.cli_options": "eal.errors eal.text eal.runtime ivshmem.metadata",
+    "ivshmem.cli_options": "eal.errors eal.runtime ivshmem.metadata",
     "ivshmem.commands": (
         "eal.errors eal.text eal.runtime eal.topology eal.metadata ivshmem.vmm ivshmem.hotplug ivshmem.placement "
         "ivshmem.scratch ivshmem.metadata ivshmem.inspect ivshmem.emulate ivshmem.plan ivshmem.demo ivshmem.doctor "
