@@ -46,8 +46,9 @@ int64_t ivs_mbuf_clone(struct ivs_mempool *p, uint32_t index)
     struct ivs_mbuf_seg s;
     uint32_t left = ivs_mbuf_most_segs(p);
     int64_t result = ivs_mbuf_last(p, index, &s); /* detects a loop before the clone allocates all mbufs */
-    if (result == 0)
-        result = ivs_mbuf_load(p, index, &s);
+    if (result < 0)
+        return result;
+    result = ivs_mbuf_load(p, index, &s);
     if (result < 0)
         return result;
     uint32_t pkt_len = IVS_MBUF_READ(s.m->pkt_len);

@@ -169,7 +169,7 @@ void ivs_mempool_attach(struct ivs_mempool *p, void *base, const struct ivs_memp
     p->debug = (plan.flags & IVS_MEMPOOL_DEBUG) != 0;
 }
 
-/* Enables or disables the fast paths. If another thread calls ivs_mempool_refuse meanwhile, `ready` becomes 0. */
+/* Enables or disables the fast paths. A concurrent ivs_mempool_refuse prevails. */
 static void update_ready(struct ivs_mempool *p)
 {
     atomic_store(&p->ready, p->slot != NULL && p->debug == 0);
