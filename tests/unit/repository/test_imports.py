@@ -28,61 +28,57 @@ ALLOWED = {
     "eal._methods": "",
     "eal.lazy_exports": "",
     "eal.errors": "",
-    "eal.linux": "eal.errors eal._native",
-    "eal.native_handle": "eal.errors eal._native eal.linux",
-    "eal.text": "eal.errors eal._native",
-    "eal.runtime": "eal.errors eal.linux",
+    "eal.linux": "eal._native eal.errors",
+    "eal.native_handle": "eal._native eal.linux",
+    "eal.text": "eal._native eal.errors",
+    "eal.runtime": "eal.errors",
     "eal.topology": "eal.errors eal.text",
-    "eal.metadata": "eal.errors eal._native eal.linux eal.native_handle eal.text eal.runtime",
-    "eal.memory": "eal.errors eal._native eal.linux eal.native_handle eal.text eal.runtime eal.topology eal.metadata",
-    "eal.ring": "eal.errors eal._native eal._methods eal.linux eal.native_handle eal.text eal.metadata eal.memory",
-    "eal.mempool": "eal.errors eal._native eal._methods eal.linux eal.native_handle eal.text eal.metadata eal.memory",
-    "eal.pci": "eal.errors eal._native eal.linux eal.text eal.memory",
-    "eal.mbuf": "eal.errors eal._native eal.native_handle eal.text eal.memory eal.mempool",
-    "eal.probe": "eal.errors eal._native eal.linux eal.metadata eal.memory eal.pci",
+    "eal.metadata": "eal._native eal.errors eal.linux eal.native_handle eal.text eal.runtime",
+    "eal.memory": "eal._native eal.errors eal.linux eal.native_handle eal.text eal.runtime eal.topology eal.metadata",
+    "eal.ring": "eal._native eal._methods eal.errors eal.linux eal.native_handle eal.text eal.memory",
+    "eal.mempool": "eal._native eal.errors eal.linux eal.native_handle eal.text eal.memory",
+    "eal.pci": "eal.errors eal.linux eal.memory",
+    "eal.mbuf": "eal._native eal.errors eal.memory eal.mempool",
+    "eal.probe": "eal._native eal.errors eal.linux eal.metadata eal.memory eal.pci",
     "eal.objects": "eal.errors eal.text eal.metadata eal.memory eal.ring eal.mempool eal.mbuf eal.probe",
     "eal.lifecycle": (
-        "eal.errors eal.linux eal.text eal.runtime eal.topology eal.metadata eal.memory eal.ring eal.mempool eal.pci "
+        "eal.errors eal.text eal.runtime eal.topology eal.metadata eal.memory eal.ring eal.mempool eal.pci "
         "eal.mbuf eal.probe eal.objects"
     ),
-    "eal.doctor": "eal.errors eal._native eal.linux eal.text eal.runtime eal.topology eal.memory eal.pci eal.probe",
-    "eal.jit": "eal.errors eal._native eal.native_handle eal.ring eal.mempool",
-    "eal": (
-        "eal.errors eal.lazy_exports eal.topology eal.memory eal.ring eal.mempool eal.mbuf eal.probe eal.lifecycle"
-    ),
+    "eal.doctor": "eal._native eal.errors eal.linux eal.text eal.runtime eal.topology eal.memory eal.pci eal.probe",
+    "eal.jit": "eal._native eal.errors eal.ring eal.mempool",
+    "eal": "eal.lazy_exports eal.errors eal.topology eal.memory eal.ring eal.mempool eal.mbuf eal.probe eal.lifecycle",
     "ivshmem.vmm": "eal.errors eal.text eal.metadata eal.memory",
     "ivshmem.scratch": "eal.errors eal.runtime eal.lifecycle",
-    "ivshmem.hotplug": "eal.errors eal._native eal.linux eal.text eal.runtime eal.metadata eal.memory ivshmem.vmm",
+    "ivshmem.hotplug": "eal._native eal.errors eal.linux eal.text eal.runtime eal.metadata eal.memory ivshmem.vmm",
     "ivshmem.placement": "eal.errors eal.topology ivshmem.hotplug",
     "ivshmem.metadata": (
         "eal.errors eal.text eal.runtime eal.metadata eal.memory eal.ring eal.mempool eal.objects eal.lifecycle "
         "ivshmem.vmm ivshmem.hotplug"
     ),
     "ivshmem.inspect": (
-        "eal.errors eal._native eal.linux eal.native_handle eal.text eal.runtime eal.metadata eal.memory eal.ring "
+        "eal._native eal.errors eal.linux eal.native_handle eal.text eal.runtime eal.metadata eal.memory eal.ring "
         "eal.mempool eal.mbuf eal.lifecycle"
     ),
-    "ivshmem.vm": "eal.errors eal.text ivshmem.scratch",
+    "ivshmem.vm": "eal.errors ivshmem.scratch",
     "ivshmem.emulate": (
-        "eal.errors eal.linux eal.text eal.runtime eal.pci eal.lifecycle ivshmem.scratch ivshmem.vmm ivshmem.hotplug "
-        "ivshmem.metadata"
+        "eal.errors eal.runtime eal.pci eal.lifecycle ivshmem.vmm ivshmem.scratch ivshmem.hotplug ivshmem.metadata"
     ),
     "ivshmem.emulated_bus": "ivshmem.emulate",
     "ivshmem": "eal.lazy_exports ivshmem.metadata",
     "ivshmem.plan": (
-        "eal eal.errors eal.linux eal.text eal.runtime eal.metadata eal.memory eal.ring eal.mempool eal.mbuf "
-        "eal.lifecycle ivshmem ivshmem.vmm ivshmem.hotplug ivshmem.metadata ivshmem.inspect"
+        "eal.errors eal.linux eal.text eal.runtime eal.metadata eal.memory eal.ring eal.mempool eal.mbuf "
+        "eal.lifecycle eal ivshmem.vmm ivshmem.hotplug ivshmem.metadata ivshmem.inspect"
     ),
-    "ivshmem.demo": "eal eal.errors eal.text ivshmem ivshmem.metadata ivshmem.emulate ivshmem.vm",
+    "ivshmem.demo": "eal.errors eal ivshmem.metadata ivshmem.vm ivshmem.emulate",
     "ivshmem.doctor": (
-        "eal.errors eal._native eal.text eal.runtime eal.metadata eal.memory eal.pci eal.doctor ivshmem.inspect "
-        "ivshmem.vm"
+        "eal._native eal.errors eal.runtime eal.metadata eal.memory eal.pci eal.doctor ivshmem.inspect ivshmem.vm"
     ),
     "ivshmem.cli_options": "eal.errors eal.runtime ivshmem.metadata",
     "ivshmem.commands": (
-        "eal.errors eal.text eal.runtime eal.topology eal.metadata ivshmem.vmm ivshmem.hotplug ivshmem.placement "
-        "ivshmem.scratch ivshmem.metadata ivshmem.inspect ivshmem.emulate ivshmem.plan ivshmem.demo ivshmem.doctor "
-        "ivshmem.cli_options"
+        "eal.errors eal.text eal.runtime eal.topology eal.metadata ivshmem.vmm ivshmem.scratch ivshmem.hotplug "
+        "ivshmem.placement ivshmem.metadata ivshmem.inspect ivshmem.emulate ivshmem.plan ivshmem.demo "
+        "ivshmem.doctor ivshmem.cli_options"
     ),
     "ivshmem.cli": "eal.errors ivshmem.commands",
     "tools.cpu_layout": "eal.topology",
