@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import traceback
 from collections.abc import Callable
+
+TIME_LIMIT = 120  # seconds
 
 
 def in_child(work: Callable[[], object]) -> None:
@@ -13,6 +16,7 @@ def in_child(work: Callable[[], object]) -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.alarm(TIME_LIMIT)  # ends a child that waits for a lock of a thread that does not exist in it
         os.close(reader)
         status = 1
         try:
