@@ -109,7 +109,7 @@ def test_no_module_hides_a_public_name() -> None:
 
 def test_headers_and_sources_compile_for_c_programs(tmp_path: Path) -> None:
     include = Path(eal.get_include())
-    compiler = ["gcc", "-std=gnu11", "-Wall", "-Werror", "-O1", "-pthread", f"-I{include}"]
+    compiler = ["gcc", "-std=gnu11", "-Wall", "-Werror", "-O2", "-pthread", f"-I{include}"]
     for header in HEADERS:
         program = tmp_path / "alone.c"
         program.write_text(f'#include "{header}"\nint main(void) {{ return 0; }}\n')
