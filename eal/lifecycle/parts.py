@@ -23,7 +23,8 @@ from eal.pci.bar_access import BarAccess
 from eal.pci.bus import Bus
 from eal.probe.events import Event
 from eal.probe.monitor import HotplugMonitor
-from eal.probe.prober import ProbeObserver, Prober
+from eal.probe.observer import ProbeObserver
+from eal.probe.prober import Prober
 from eal.probe.share import Share
 from eal.runtime.prefix_dir import PrefixDir, check_prefix, runtime_dir
 from eal.text.sizes import MIB

@@ -31,8 +31,9 @@ from eal.pci.bar import Bar
 from eal.pci.device import IvshmemDevice
 from eal.probe.classify import DeviceState, DeviceTable, MetadataDevice, ProbedDevice
 from eal.probe.events import Event, EventKind, names_of
+from eal.probe.observer import ProbeObserver
 from eal.probe.segment_map import SegmentMap
-from eal.probe.share import Findings, Rejection, Share
+from eal.probe.share import Findings, Share
 from eal.probe.unplug_ack import MonitorSlot
 from eal.probe.validation import MissingSegment, check_complete, check_conflicts, check_unused
 
@@ -54,23 +55,6 @@ def enter(device: MetadataDevice, state: DeviceState, fault: str = "") -> None:
     """Move a device to a state; a state may be entered again with another fault."""
     assert state is device.state or state in TRANSITIONS[device.state], (device.state, state)
     device.state, device.fault = state, fault
-
-
-class ProbeObserver:
-    """Receives the prober's results; this base class ignores them."""
-
-    def find_in_use(self, entries: Iterable[Entry]) -> tuple[Entry, str] | None:
-        """Return the first of these objects whose kind and name are in use outside shares, and its holder, or None."""
-        return None
-
-    def publish(self, shares: list[Share]) -> None:
-        """Use this list of shares from now on; the list itself never changes."""
-
-    def revoke(self, share: Share, code: int) -> None:
-        """Refuse, with this errno, the objects of the share that no other share contains."""
-
-    def report(self, event: Event) -> None:
-        """Deliver an event to the watches."""
 
 
 class Prober:
@@ -127,7 +111,7 @@ class Prober:
         )
         for device, (file, table) in found:
             self._accept(device, file, table, writable)
-        self._update_findings()
+        self.findings.update(self.devices)
 
     def _read(self, device: MetadataDevice) -> tuple[TableFile, Table] | None:
         try:
@@ -244,7 +228,7 @@ class Prober:
         needed = {segment.uuid for other in self.findings.shares for segment in other.segments}
         self.segments.release(share.segments, needed, share.address)
         for other in self.findings.shares:
-            self._move_slot(other)
+            self.segments.move_slot(other.slot)
         share.file.mapping.detach()
         share.device.released = True
         enter(share.device, LEAVING, _leaving(share.name))
@@ -252,7 +236,7 @@ class Prober:
         if share.slot is not None:
             share.slot.acknowledge(announcement)
             share.slot.leave()
-        self._update_findings()
+        self.findings.update(self.devices)
         self._report("unplugged", share, share.table.entries, "announced")
 
     def lose(self, gone: list[ProbedDevice]) -> None:
@@ -264,13 +248,13 @@ class Prober:
                 what = share.address if share.device in gone else f"that carried segment {broken}"
                 self._drop(share, f"device {what} is gone")
             else:
-                self._move_slot(share)
+                self.segments.move_slot(share.slot)
 
     def _drop(self, share: Share, reason: str) -> None:
         share.file.mapping.detach()
         if share.slot is not None:
             if self.segments.is_held(share.slot.segment):
-                self._move_slot(share)
+                self.segments.move_slot(share.slot)
                 share.slot.leave()
             else:
                 share.slot.lose()
@@ -278,16 +262,6 @@ class Prober:
         self._drop_unused()
         enter(share.device, NEW)
         self._report("unplugged", share, share.table.entries, reason)
-
-    def _move_slot(self, share: Share) -> None:
-        """Map the share's monitor slot through the device from which its segment is mapped now."""
-        slot = share.slot
-        if slot is not None and slot.carrier is not (carrier := self.segments.mapped_from(slot.segment)):
-            try:
-                slot.move(carrier)
-            except EalError as error:
-                log.warning("%s: cannot move the monitor slot there: %s", carrier.address, error)
-                slot.lose()
 
     def _forget(self, share: Share) -> None:
         """Remove a share from lookups and refuse its objects."""
@@ -318,11 +292,6 @@ class Prober:
     def _report(self, kind: EventKind, share: Share, entries: Iterable[Entry] = (), reason: str = "") -> None:
         log.info("metadata %r on %s: %s %s", share.name, share.address, kind, reason)
         self._observer.report(Event(kind, share.name, share.address, names_of(entries), reason))
-
-    def _update_findings(self) -> None:
-        faults = ((probed, probed.fault) for _, probed in sorted(self.devices.devices.items()))
-        self.findings.rejections = [Rejection(probed.address, probed.name, fault) for probed, fault in faults if fault]
-        self.findings.foreign = self.devices.foreign()
 
 
 def _leaving(name: str) -> str:

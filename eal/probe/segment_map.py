@@ -13,7 +13,7 @@ from eal.linux.mapping import Mapping
 from eal.memory.segment import Segment
 from eal.metadata.records import SegmentRecord, Table
 from eal.probe.classify import DeviceTable, ProbedDevice, SegmentDevice
-from eal.probe.unplug_ack import release_slots
+from eal.probe.unplug_ack import MonitorSlot, release_slots
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,15 @@ class SegmentMap:
 
     def mapped_from(self, uuid: UUID) -> SegmentDevice:
         return self._held[uuid].carrier
+
+    def move_slot(self, slot: MonitorSlot | None) -> None:
+        """Map a monitor slot through the device from which its segment is mapped now."""
+        if slot is not None and slot.carrier is not (carrier := self.mapped_from(slot.segment)):
+            try:
+                slot.move(carrier)
+            except EalError as error:
+                log.warning("%s: cannot move the monitor slot there: %s", carrier.address, error)
+                slot.lose()
 
     def assign_home(self, uuid: UUID, home: str) -> None:
         """Assign a segment device that was plugged before any metadata file to the first one that needs it."""

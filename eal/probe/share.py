@@ -9,7 +9,7 @@ from uuid import UUID
 from eal.memory.segment import Segment
 from eal.metadata.records import Entry, Kind, Table
 from eal.metadata.table_file import TableFile
-from eal.probe.classify import MetadataDevice
+from eal.probe.classify import DeviceTable, MetadataDevice
 from eal.probe.unplug_ack import MonitorSlot
 
 
@@ -64,6 +64,12 @@ class Findings:
     shares: list[Share] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
+
+    def update(self, devices: DeviceTable) -> None:
+        """List the faults of the devices, sorted by address, and the foreign devices."""
+        faults = ((probed, probed.fault) for _, probed in sorted(devices.devices.items()))
+        self.rejections = [Rejection(probed.address, probed.name, fault) for probed, fault in faults if fault]
+        self.foreign = devices.foreign()
 
 
 def by_name(table: Table) -> dict[tuple[Kind, str], Entry]:

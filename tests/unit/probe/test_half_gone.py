@@ -10,7 +10,8 @@ import pytest
 
 from eal.pci.device import scan
 from eal.probe.events import Event
-from eal.probe.prober import ProbeObserver, Prober
+from eal.probe.observer import ProbeObserver
+from eal.probe.prober import Prober
 from tests.hotplug import Lab
 
 
