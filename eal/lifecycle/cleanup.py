@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Cleanup: the files of a file_prefix, and their removal when no process of it is alive."""
+"""Cleanup: find and remove the files of a file_prefix without a live process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The functions of `eal` that act on the process's own Eal. Each calls the method of the same name of `eal.current()`.
+"""The functions of `eal` that act on this process's Eal: each calls the method of the same name of `eal.current()`.
 
-Importing this module loads no other module of the package but constants; the first call does.
+The first call imports the modules of the Eal; importing this module does not.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def ring_lookup(name: str) -> Ring:
 
 
 def ring_free(ring: Ring) -> None:
-    """Free a ring; this process's handles of it raise Closed from then on (DPDK: rte_ring_free).
+    """Free a ring; handles in this process raise Closed from then on (DPDK: rte_ring_free).
 
     Raise InUse while a metadata file lists the ring, NotFound if it was freed before, Denied for a ring of a share.
     """
@@ -241,7 +241,7 @@ def mempool_lookup(name: str) -> Mempool:
 
 
 def mempool_free(pool: Mempool) -> None:
-    """Free a mempool; this process's handles of it raise Closed from then on (DPDK: rte_mempool_free).
+    """Free a mempool; handles in this process raise Closed from then on (DPDK: rte_mempool_free).
 
     Raise InUse while a metadata file lists the mempool, NotFound if it was freed before, Denied for one of a share.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Creation of the parts of an Eal: failures release what was created, and a restarted prefix is joined again."""
+"""Creation of the parts of an Eal: a failure releases all parts, and `join` retries if the directory was removed."""
 
 from __future__ import annotations
 

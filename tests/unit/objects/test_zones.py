@@ -101,7 +101,7 @@ def test_find_shared_of_restarted_host_raises_stale(segment: Segment) -> None:
         table.find_shared(Kind.RING, "r")
 
 
-def test_find_shared_looks_again_if_the_share_is_released_meanwhile(segment: Segment) -> None:
+def test_find_shared_repeats_the_search_if_the_share_is_released(segment: Segment) -> None:
     """The monitor releases the share after the zone was found in it."""
 
     class ReleasedShare(FakeShare):
