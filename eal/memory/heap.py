@@ -142,7 +142,7 @@ class Heap:
         return self._with_fallback(hugepages.backend_of(of_group[0]) if of_group else self.backend, create)
 
     def _with_fallback(self, backend: Backend, create: Callable[[Backend], Segment]) -> Segment:
-        """Create a segment of a backend's pages, or of tmpfs if nobody requested hugepages and they ran out."""
+        """Create a segment of a backend's pages, or of tmpfs if hugepages ran out and were not requested."""
         try:
             return create(backend)
         except NoMemory as error:

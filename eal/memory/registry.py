@@ -20,7 +20,7 @@ _NAME = "registry"
 
 
 class Registry:
-    """The authority on what is allocated in a prefix. Callers hold the prefix's CHANGE lock.
+    """The authority on the allocations of a prefix. Callers hold the prefix's CHANGE lock.
 
     A single store of the table file's selector publishes a change, so a writer that dies earlier changes nothing.
     """

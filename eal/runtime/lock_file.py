@@ -30,8 +30,8 @@ class LockFile:
     """fcntl record locks on a lock file that this process opens once.
 
     fcntl locks end with the process, even if a forked child lives on; flock locks would not. The file has no other use,
-    because closing any other descriptor of it would drop the locks. All threads of a process share a record lock, so a
-    thread lock is acquired before CHANGE.
+    because closing another descriptor of the same file would drop the locks. All threads of a process share a record
+    lock, so a thread lock is acquired before CHANGE.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Errors: each has the builtin that fits it, an errno, and a message as it was written."""
+"""eal.errors: base classes, errno and message of each error."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from eal import errors
         (eal.Stale, eal.EalError),
     ],
 )
-def test_kinds(kind: type[Exception], builtin: type[Exception]) -> None:
+def test_error_has_builtin_base_and_unchanged_message(kind: type[Exception], builtin: type[Exception]) -> None:
     assert issubclass(kind, builtin)
     assert issubclass(kind, eal.EalError)
-    assert str(kind("a whole sentence")) == "a whole sentence"
+    assert str(kind("a complete message")) == "a complete message"
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_kinds(kind: type[Exception], builtin: type[Exception]) -> None:
         (errno.EXDEV, eal.EalError),
     ],
 )
-def test_the_door_from_errno(code: int, kind: type[eal.EalError]) -> None:
+def test_from_errno_returns_class_code_and_message(code: int, kind: type[eal.EalError]) -> None:
     for number in (code, -code):
-        error = errors.from_errno(number, "said so")
+        error = errors.from_errno(number, "the message")
         assert type(error) is kind
         assert error.code == code
-        assert "said so" in str(error)
+        assert "the message" in str(error)

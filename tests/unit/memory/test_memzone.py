@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Memzones: reserving, zeroing, aligning, grouping, naming, arrays, listing and freeing."""
+"""Memzones: reserve, zero, align, group, name, list and free them; arrays in memzones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIB = 1 << 20
 # --- reserving ----------------------------------------------------------------------------------------------
 
 
-def test_a_zone_is_a_zeroed_range_of_its_segment(primary: eal.Eal) -> None:
+def test_reserved_zone_is_zeroed_range_of_its_segment(primary: eal.Eal) -> None:
     zone = eal.memzone_reserve("frames", 1000, flags=5)
     assert (zone.name, zone.length, zone.flags, zone.align) == ("frames", 1000, 5, 64)
     assert (zone.buf.format, len(zone.buf), zone.buf.readonly, zone.buf.contiguous) == ("B", 1000, False, True)
@@ -36,7 +36,7 @@ def test_a_zone_is_a_zeroed_range_of_its_segment(primary: eal.Eal) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 4096, 2 * MIB, 5 * MIB + 1])
-def test_lengths(primary: eal.Eal, length: int) -> None:
+def test_reserve_any_length_returns_exactly_that_length(primary: eal.Eal, length: int) -> None:
     zone = primary.memzone_reserve("z", length)
     assert (zone.length, len(zone.buf)) == (length, length)
     assert zone.segment.size == 1 << (zone.segment.size.bit_length() - 1)
@@ -45,19 +45,19 @@ def test_lengths(primary: eal.Eal, length: int) -> None:
 
 
 @pytest.mark.parametrize("length", [0, -1, 1 << 47, 1 << 64])
-def test_a_length_that_cannot_be(primary: eal.Eal, length: int) -> None:
+def test_reserve_invalid_length_raises_invalid(primary: eal.Eal, length: int) -> None:
     with pytest.raises(eal.Invalid, match="length"):
         primary.memzone_reserve("z", length)
     assert (primary.memzones(), primary.segments()) == ([], [])
 
 
 @pytest.mark.parametrize("length", [None, "64", 64.0, True])
-def test_a_length_is_an_int(primary: eal.Eal, length: object) -> None:
+def test_reserve_length_of_wrong_type_raises_type_error(primary: eal.Eal, length: object) -> None:
     with pytest.raises(TypeError, match="length must be an int"):
         primary.memzone_reserve("z", length)  # type: ignore[arg-type]
 
 
-def test_more_than_the_machine_has(primary: eal.Eal) -> None:
+def test_reserve_more_than_available_raises_no_memory(primary: eal.Eal) -> None:
     with pytest.raises(eal.NoMemory, match=r"pages of 4 KiB required in /dev/shm, \d+ available"):
         primary.memzone_reserve("z", 1 << 45)
     assert (primary.memzones(), primary.segments()) == ([], [])
@@ -65,7 +65,7 @@ def test_more_than_the_machine_has(primary: eal.Eal) -> None:
 
 
 @pytest.mark.parametrize("align", [1, 2, 64, 128, 4096, MIB, 4 * MIB])
-def test_align(primary: eal.Eal, align: int) -> None:
+def test_reserve_with_align_returns_aligned_offset_and_address(primary: eal.Eal, align: int) -> None:
     primary.memzone_reserve("before", 1)
     zone = primary.memzone_reserve("z", 100, align=align)
     assert zone.offset % max(align, 64) == 0
@@ -74,12 +74,12 @@ def test_align(primary: eal.Eal, align: int) -> None:
 
 
 @pytest.mark.parametrize("align", [0, -64, 3, 96, 1 << 31, None, 64.0, "64"])
-def test_an_align_that_cannot_be(primary: eal.Eal, align: object) -> None:
+def test_reserve_invalid_align_raises_invalid(primary: eal.Eal, align: object) -> None:
     with pytest.raises(eal.Invalid, match="align"):
         primary.memzone_reserve("z", 64, align=align)  # type: ignore[arg-type]
 
 
-def test_a_reserved_range_is_zero_whatever_was_there(primary: eal.Eal) -> None:
+def test_reserved_range_is_zero_after_free_of_used_range(primary: eal.Eal) -> None:
     dirty = primary.memzone_reserve("dirty", 100_000)
     place = (dirty.segment, dirty.offset)
     dirty.buf[:] = b"\xff" * 100_000
@@ -89,8 +89,7 @@ def test_a_reserved_range_is_zero_whatever_was_there(primary: eal.Eal) -> None:
     assert bytes(clean.buf) == bytes(99_999)
 
 
-def test_memory_that_a_peer_dirtied_before_it_was_reserved_reads_zero(primary: eal.Eal) -> None:
-    """A VM that has the segment may write where nothing is reserved yet."""
+def test_reserved_range_is_zero_after_peer_wrote_to_free_range(primary: eal.Eal) -> None:
     segment = primary.memzone_reserve("first", 64).segment
     with open(segment.path, "r+b") as file:
         file.seek(8192)
@@ -100,7 +99,7 @@ def test_memory_that_a_peer_dirtied_before_it_was_reserved_reads_zero(primary: e
     assert bytes(zone.buf) == bytes(65536)
 
 
-def test_ranges_never_overlap_and_freed_ones_are_used_again(primary: eal.Eal) -> None:
+def test_ranges_do_not_overlap_and_freed_ranges_are_reused(primary: eal.Eal) -> None:
     zones = [primary.memzone_reserve(f"z{i}", 1000 + i, align=64 << i % 5) for i in range(50)]
     for zone in zones[::2]:
         primary.memzone_free(zone)
@@ -113,7 +112,9 @@ def test_ranges_never_overlap_and_freed_ones_are_used_again(primary: eal.Eal) ->
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(1, 300_000), st.integers(0, 14), st.sampled_from("ab"), st.booleans())))
-def test_any_zones_lie_apart_and_in_their_group(primary: eal.Eal, wishes: list[tuple[int, int, str, bool]]) -> None:
+def test_random_zones_do_not_overlap_and_are_in_their_group(
+    primary: eal.Eal, wishes: list[tuple[int, int, str, bool]]
+) -> None:
     zones: list[eal.Memzone] = []
     for number, (length, shift, group, free) in enumerate(wishes):
         zone = primary.memzone_reserve(f"z{number}", length, align=1 << shift, group=group)
@@ -132,7 +133,7 @@ def test_any_zones_lie_apart_and_in_their_group(primary: eal.Eal, wishes: list[t
 # --- groups -------------------------------------------------------------------------------------------------
 
 
-def test_groups_never_share_a_segment(primary: eal.Eal) -> None:
+def test_groups_do_not_share_segments(primary: eal.Eal) -> None:
     for group in ("default", "secret", "größe"):
         for number in range(3):
             primary.memzone_reserve(f"{group}{number}", 100, group=group)
@@ -143,7 +144,7 @@ def test_groups_never_share_a_segment(primary: eal.Eal) -> None:
     assert len({s.path for s in primary.segments()}) == 3
 
 
-def test_a_group_grows_as_it_is_filled(primary: eal.Eal) -> None:
+def test_group_doubles_when_full(primary: eal.Eal) -> None:
     for number in range(5):
         primary.memzone_reserve(f"z{number}", 2 * MIB - 4096)
     sizes = [segment.size for segment in primary.segments()]
@@ -152,7 +153,7 @@ def test_a_group_grows_as_it_is_filled(primary: eal.Eal) -> None:
 
 
 @pytest.mark.parametrize("group", ["", "a/b", "x" * 32, "\n", None, 5, b"g"])
-def test_a_group_that_cannot_be(primary: eal.Eal, group: object) -> None:
+def test_invalid_group_name_raises_invalid(primary: eal.Eal, group: object) -> None:
     with pytest.raises(eal.Invalid, match="group"):
         primary.memzone_reserve("z", 64, group=group)  # type: ignore[arg-type]
     assert primary.segments() == []
@@ -175,7 +176,7 @@ def make(primary: eal.Eal, kind: str, name: object) -> object:
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 @pytest.mark.parametrize("kind", ["memzone", "array", "ring", "mempool"])
-def test_a_name_that_cannot_be(primary: eal.Eal, kind: str, name: object) -> None:
+def test_invalid_name_raises_invalid(primary: eal.Eal, kind: str, name: object) -> None:
     with pytest.raises(eal.Invalid, match="name must") as caught:
         make(primary, kind, name)
     assert isinstance(caught.value, TypeError) == (not isinstance(name, str))
@@ -184,7 +185,7 @@ def test_a_name_that_cannot_be(primary: eal.Eal, kind: str, name: object) -> Non
 
 @pytest.mark.parametrize(("kind", "limit"), [("memzone", 31), ("array", 31), ("ring", 28), ("mempool", 25)])
 @pytest.mark.parametrize("letter", ["x", "ä", "語"])
-def test_names_are_limited_in_bytes(primary: eal.Eal, kind: str, limit: int, letter: str) -> None:
+def test_name_above_limit_in_bytes_raises_invalid(primary: eal.Eal, kind: str, limit: int, letter: str) -> None:
     size = len(letter.encode())
     longest = letter * (limit // size) + "y" * (limit % size)
     assert make(primary, kind, longest).name == longest  # type: ignore[attr-defined]
@@ -193,14 +194,14 @@ def test_names_are_limited_in_bytes(primary: eal.Eal, kind: str, limit: int, let
 
 
 @pytest.mark.parametrize("name", ["RG_x", "MP_x", "RG_", "MP_"])
-def test_names_of_rings_and_pools_are_kept_for_them(primary: eal.Eal, name: str) -> None:
+def test_zone_name_with_ring_or_mempool_prefix_raises_invalid(primary: eal.Eal, name: str) -> None:
     for kind in ("memzone", "array"):
         with pytest.raises(eal.Invalid, match="must not start with RG_ or MP_"):
             make(primary, kind, name)
 
 
 @pytest.mark.parametrize("name", [".", "..", " ", "RG", "MP-", "rg_x", "%s", "a.b", "-rf", "é\u0301"])
-def test_unusual_names_that_can_be(primary: eal.Eal, name: str) -> None:
+def test_unusual_valid_names_are_found(primary: eal.Eal, name: str) -> None:
     for kind, lookup in (
         ("memzone", primary.memzone_lookup),
         ("ring", primary.ring_lookup),
@@ -210,7 +211,7 @@ def test_unusual_names_that_can_be(primary: eal.Eal, name: str) -> None:
         assert lookup(name) is made
 
 
-def test_one_name_for_a_zone_a_ring_and_a_pool(primary: eal.Eal) -> None:
+def test_name_is_unique_per_kind(primary: eal.Eal) -> None:
     for kind in ("memzone", "ring", "mempool"):
         make(primary, kind, "same")
         with pytest.raises(eal.Exists, match=rf"{kind} 'same' already exists"):
@@ -219,13 +220,13 @@ def test_one_name_for_a_zone_a_ring_and_a_pool(primary: eal.Eal) -> None:
 
 
 @pytest.mark.parametrize("name", [None, 5, b"z"])
-def test_a_lookup_takes_a_str(primary: eal.Eal, name: object) -> None:
+def test_lookup_of_wrong_type_raises_type_error(primary: eal.Eal, name: object) -> None:
     for lookup in (primary.memzone_lookup, primary.ring_lookup, primary.mempool_lookup):
         with pytest.raises(TypeError, match="name must be a str"):
             lookup(name)  # type: ignore[arg-type]
 
 
-def test_a_lookup_that_fails_says_what_there_is(primary: eal.Eal) -> None:
+def test_lookup_of_missing_name_lists_existing_names(primary: eal.Eal) -> None:
     with pytest.raises(eal.NotFound, match="memzone 'q' does not exist; no memzone exists"):
         primary.memzone_lookup("q")
     for number in range(12):
@@ -239,7 +240,7 @@ def test_a_lookup_that_fails_says_what_there_is(primary: eal.Eal) -> None:
 # --- exist_ok -----------------------------------------------------------------------------------------------
 
 
-def test_exist_ok(primary: eal.Eal) -> None:
+def test_exist_ok_returns_existing_zone_or_raises_on_mismatch(primary: eal.Eal) -> None:
     zone = primary.memzone_reserve("z", 100, exist_ok=True)
     zone.buf[0] = 9
     assert primary.memzone_reserve("z", 100, exist_ok=True) is zone
@@ -250,7 +251,7 @@ def test_exist_ok(primary: eal.Eal) -> None:
         primary.memzone_reserve("z", 100)
 
 
-def test_exist_ok_of_arrays(primary: eal.Eal) -> None:
+def test_exist_ok_returns_existing_array_or_raises_on_mismatch(primary: eal.Eal) -> None:
     zone = primary.array_reserve("a", (2, 3), "<f4", exist_ok=True)
     assert primary.array_reserve("a", (2, 3), np.float32, exist_ok=True) is zone
     others: list[tuple[int | tuple[int, ...], str, str]]
@@ -290,7 +291,7 @@ DTYPES = [
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(), (7,), (2, 3, 4), 5, (1, 1)], ids=str)
-def test_an_array_is_found_without_dtype_and_shape(primary: eal.Eal, dtype: object, shape: object) -> None:
+def test_array_needs_no_dtype_and_shape_after_array_reserve(primary: eal.Eal, dtype: object, shape: object) -> None:
     zone = primary.array_reserve("a", shape, dtype)  # type: ignore[arg-type]
     array = zone.array()
     assert array.dtype == np.dtype(dtype)  # type: ignore[call-overload]
@@ -305,7 +306,7 @@ def test_an_array_is_found_without_dtype_and_shape(primary: eal.Eal, dtype: obje
 
 
 @pytest.mark.parametrize("dtype", ["O", [("a", "O")], [("a", [("b", "O")], (2,))], object])
-def test_python_objects_cannot_be_shared(primary: eal.Eal, dtype: object) -> None:
+def test_dtype_with_python_objects_raises_invalid(primary: eal.Eal, dtype: object) -> None:
     with pytest.raises(eal.Invalid, match="Python objects"):
         primary.array_reserve("a", 3, dtype)
     zone = primary.memzone_reserve("z", 64)
@@ -317,7 +318,7 @@ def test_python_objects_cannot_be_shared(primary: eal.Eal, dtype: object) -> Non
     ("shape", "dtype"),
     [((0,), "f4"), ((3, 0), "f4"), ((-1,), "f4"), ((-2, -2), "f4"), (3, "V0"), (3, "S0"), (-3, "u1")],
 )
-def test_an_array_without_bytes(primary: eal.Eal, shape: object, dtype: str) -> None:
+def test_array_reserve_without_bytes_raises_invalid(primary: eal.Eal, shape: object, dtype: str) -> None:
     with pytest.raises(eal.Invalid, match="at least one byte"):
         primary.array_reserve("a", shape, dtype)  # type: ignore[arg-type]
 
@@ -325,13 +326,15 @@ def test_an_array_without_bytes(primary: eal.Eal, shape: object, dtype: str) -> 
 @pytest.mark.parametrize(
     ("shape", "dtype"), [("3", "f4"), (None, "f4"), (2.5, "f4"), (3, "no such dtype"), (("2",), "f4")]
 )
-def test_what_is_no_shape_or_dtype(primary: eal.Eal, shape: object, dtype: str) -> None:
+def test_array_reserve_with_shape_or_dtype_of_wrong_type_raises_type_error(
+    primary: eal.Eal, shape: object, dtype: str
+) -> None:
     with pytest.raises(TypeError):
         primary.array_reserve("a", shape, dtype)  # type: ignore[arg-type]
     assert primary.memzones() == []
 
 
-def test_array_of_a_plain_zone(primary: eal.Eal) -> None:
+def test_array_of_plain_zone_needs_dtype_and_must_fit(primary: eal.Eal) -> None:
     zone = primary.memzone_reserve("z", 100)
     assert (zone.dtype, zone.shape) == (None, None)
     with pytest.raises(eal.Invalid, match="has no dtype"):
@@ -352,14 +355,14 @@ def test_array_of_a_plain_zone(primary: eal.Eal) -> None:
             zone.array(dtype, shape)
 
 
-def test_array_as_another_type(primary: eal.Eal) -> None:
+def test_array_with_other_dtype_views_same_bytes(primary: eal.Eal) -> None:
     zone = primary.array_reserve("a", (2, 4), "<u4")
     zone.array()[:] = 0x01020304
     assert zone.array("u1", (2, 4, 4))[0, 0].tolist() == [4, 3, 2, 1]
     assert zone.array(shape=(8,)).tolist() == [0x01020304] * 8
 
 
-def test_a_view_keeps_its_memory(primary: eal.Eal) -> None:
+def test_array_is_usable_after_close(primary: eal.Eal) -> None:
     array = primary.array_reserve("a", 1000, "<u4").array()
     array[:] = np.arange(1000)
     primary.close()
@@ -370,7 +373,7 @@ def test_a_view_keeps_its_memory(primary: eal.Eal) -> None:
 # --- lists, dump, free --------------------------------------------------------------------------------------
 
 
-def test_lists_are_sorted_by_name(primary: eal.Eal) -> None:
+def test_lists_of_objects_are_sorted_by_name(primary: eal.Eal) -> None:
     for name in ("b", "a", "ä", "C", "c10", "c9"):
         for kind in ("memzone", "ring", "mempool"):
             make(primary, kind, name)
@@ -381,7 +384,7 @@ def test_lists_are_sorted_by_name(primary: eal.Eal) -> None:
     assert names == sorted(expected + [f"RG_{n}" for n in expected] + [f"MP_{n}" for n in expected])
 
 
-def test_dump(primary: eal.Eal) -> None:
+def test_dump_writes_line_per_zone(primary: eal.Eal) -> None:
     primary.memzone_reserve("zone", 4660, flags=3)
     primary.ring_create("ring", 8)
     out = io.StringIO()
@@ -398,7 +401,7 @@ def test_dump(primary: eal.Eal) -> None:
     assert "flags:0x3" in lines[1]
 
 
-def test_free(primary: eal.Eal) -> None:
+def test_free_removes_zone_once(primary: eal.Eal) -> None:
     zone = primary.memzone_reserve("z", 64)
     eal.memzone_free(zone)
     assert primary.memzones() == []
@@ -408,11 +411,11 @@ def test_free(primary: eal.Eal) -> None:
         eal.memzone_free(zone)
     new = primary.memzone_reserve("z", 64)
     with pytest.raises(eal.NotFound):
-        primary.memzone_free(zone)  # of the same name and place, but another one
+        primary.memzone_free(zone)  # another zone with the same name and offset
     assert primary.memzone_lookup("z") is new
 
 
-def test_the_zone_of_a_ring_or_pool_cannot_be_freed_alone(primary: eal.Eal) -> None:
+def test_free_of_ring_or_mempool_zone_raises_invalid(primary: eal.Eal) -> None:
     for made in (primary.ring_create("x", 8), primary.mempool_create("x", 8, 8)):
         with pytest.raises(eal.Invalid, match=r"belongs to a (ring|mempool); free the"):
             primary.memzone_free(made.memzone)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Table files: whole tables or none, whoever writes and whatever is damaged."""
+"""eal.metadata.table_file: readers get a complete valid table, or an error."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def new_file(size: int = SIZE, magic: int = METADATA_MAGIC) -> TableFile:
 
 
 def opened(file: TableFile) -> TableFile:
-    """The same bytes as another process sees them, with nothing remembered."""
+    """Open the same mapping again, without the cached table, as another process would."""
     return TableFile.open(file.mapping, METADATA_MAGIC, "test")
 
 
@@ -83,7 +83,7 @@ def tables(draw: st.DrawFn) -> Table:
 
 @settings(deadline=None, max_examples=80)
 @given(tables())
-def test_any_table_comes_back(table: Table) -> None:
+def test_published_table_is_read_back(table: Table) -> None:
     file = new_file()
     published = file.publish(table)
     assert published == replace(table, selector=2)
@@ -91,7 +91,7 @@ def test_any_table_comes_back(table: Table) -> None:
     assert replace(decode(encode(table)), selector=0) == table
 
 
-def test_as_json_names_segments_by_uuid() -> None:
+def test_table_as_json_refers_to_segments_by_uuid() -> None:
     data = json.loads(json.dumps(table_as_json(TABLE)))
     assert data["segments"][0]["uuid"] == str(SEGMENT.uuid)
     assert [entry["segment"] for entry in data["entries"]] == [str(SEGMENT.uuid)] * 2
@@ -109,7 +109,7 @@ def test_as_json_names_segments_by_uuid() -> None:
     assert (data["entries"][1]["dtype"], data["entries"][1]["shape"]) == (None, None)
 
 
-def test_a_full_table_is_refused_and_the_old_one_stays() -> None:
+def test_publish_of_too_large_table_raises_no_memory_and_keeps_old_table() -> None:
     file = new_file()
     file.publish(TABLE)
     large = replace(TABLE, entries=tuple(Entry(f"z{i}", Kind.MEMZONE, 0, 4096, 64) for i in range(200)))
@@ -118,7 +118,7 @@ def test_a_full_table_is_refused_and_the_old_one_stays() -> None:
     assert opened(file).read() == file.read() == replace(TABLE, selector=2)
 
 
-def test_a_table_that_just_fits() -> None:
+def test_publish_of_largest_table_succeeds() -> None:
     file = new_file()
     room = lib.ivs_table_room(SIZE)
     n = (room - 64 - 96) // 96
@@ -129,24 +129,24 @@ def test_a_table_that_just_fits() -> None:
     assert file.mapping.length == SIZE
 
 
-# --- half-done and at once ----------------------------------------------------------------------------------
+# --- incomplete and concurrent changes --------------------------------------------------------------------------
 
 
-def test_a_change_that_was_not_finished_is_not_seen() -> None:
-    """The writer died after it had filled the other slot, before it stored the selector."""
+def test_incomplete_change_is_not_read() -> None:
+    """Simulate a writer that dies after filling the unused slot, before the store of the selector."""
     file = new_file()
     before = file.publish(TABLE)
     room = lib.ivs_table_room(SIZE)
     inactive = 4096 + (before.selector + 1 & 1) * room
-    for garbage in (b"\xff" * room, encode(replace(TABLE, epoch=99)).ljust(room, b"\0"), bytes(room)):
-        file.mapping.view()[inactive : inactive + room] = garbage
+    for content in (b"\xff" * room, encode(replace(TABLE, epoch=99)).ljust(room, b"\0"), bytes(room)):
+        file.mapping.view()[inactive : inactive + room] = content
         assert opened(file).read() == before
     after = opened(file).publish(replace(TABLE, epoch=4))
     assert opened(file).read() == after == replace(TABLE, epoch=4, selector=before.selector + 1)
 
 
-def test_readers_see_whole_tables_while_one_writes() -> None:
-    """Every table says the same number in each place; a mixture of two would not."""
+def test_concurrent_readers_get_complete_tables() -> None:
+    """All fields of a table contain the same number, so a mixture of two tables is detected."""
     file = new_file()
 
     def table(number: int) -> Table:
@@ -185,7 +185,7 @@ def test_readers_see_whole_tables_while_one_writes() -> None:
 # --- damage -------------------------------------------------------------------------------------------------
 
 
-def test_every_flipped_bit_of_the_table_in_force_is_seen() -> None:
+def test_flipped_bit_in_current_table_raises_corrupt() -> None:
     file = new_file()
     length = len(encode(TABLE))
     file.publish(TABLE)
@@ -200,8 +200,8 @@ def test_every_flipped_bit_of_the_table_in_force_is_seen() -> None:
     assert opened(file).read().entries == TABLE.entries
 
 
-def test_every_flipped_bit_of_the_header_is_seen() -> None:
-    """In the 128 bytes of identity, and in the selector, whose other values name no whole table."""
+def test_flipped_bit_in_header_raises_corrupt() -> None:
+    """Flip the 128 bytes of identity and the selector, of which no other value selects a valid table."""
     file = new_file()
     file.publish(TABLE)
     raw = file.mapping.view()
@@ -214,7 +214,7 @@ def test_every_flipped_bit_of_the_header_is_seen() -> None:
     assert opened(file).read().entries == TABLE.entries
 
 
-def test_no_flipped_bit_elsewhere_matters() -> None:
+def test_flipped_bits_outside_header_and_current_table_are_ignored() -> None:
     file = new_file()
     good = file.publish(TABLE)
     raw = file.mapping.view()
@@ -224,7 +224,7 @@ def test_no_flipped_bit_elsewhere_matters() -> None:
 
 
 def with_crc(file: TableFile, at: int, value: bytes) -> None:
-    """Writes into the table in force (in slot 0) and makes its CRC right, as a liar would."""
+    """Write to the current table (in slot 0) and update its CRC, as a hostile peer would."""
     raw = file.mapping.view()
     raw[4096 + at : 4096 + at + len(value)] = value
     length = struct.unpack_from("<Q", raw, 4096 + 40)[0]
@@ -238,18 +238,18 @@ U32, U64 = "<I", "<Q"
 
 
 @pytest.mark.parametrize(
-    ("at", "kind", "value", "said"),
+    ("at", "kind", "value", "message"),
     [
         (24, U32, 1000, "inconsistent table sizes"),  # n_segments
         (24, U32, 0xFFFFFFFF, "inconsistent table sizes"),
         (28, U32, 0xFFFFFFFF, "inconsistent table sizes"),  # n_entries
         (28, U32, 1, "inconsistent table sizes"),
         (32, U64, 2**64 - 1, "inconsistent table sizes"),  # heap
-        (HEAD + 16, U64, 3 << 20, "invalid segment size"),  # size: no power of two
+        (HEAD + 16, U64, 3 << 20, "invalid segment size"),  # size: not a power of two
         (HEAD + 16, U64, 4096, "invalid segment size"),
         (HEAD + 24, U64, 5000, "invalid segment size"),  # page size
         (HEAD + 24, U64, 1 << 30, "invalid segment size"),
-        (HEAD + 48, "32s", b"x" * 32, "invalid name"),  # group without an end
+        (HEAD + 48, "32s", b"x" * 32, "invalid name"),  # group without a terminating 0
         (HEAD + 48, "32s", b"a/b", "invalid name"),
         (HEAD + 48, "32s", b"", "invalid name"),
         (HEAD + 80, U32, 0xFFFFFFFF, "inconsistent table sizes"),  # path beyond the heap
@@ -260,7 +260,7 @@ U32, U64 = "<I", "<Q"
         (ENTRY + 32, U32, 0, "unknown kind"),
         (ENTRY + 32, U32, 4, "unknown kind"),
         (ENTRY + 36, U32, 1, "segment that is not listed"),
-        (ENTRY + 40, U64, 0, "outside its segment"),  # over the segment's header
+        (ENTRY + 40, U64, 0, "outside its segment"),  # overlaps the segment's header
         (ENTRY + 40, U64, 4095, "outside its segment"),
         (ENTRY + 40, U64, 1 << 21, "outside its segment"),
         (ENTRY + 40, U64, 2**64 - 64, "outside its segment"),
@@ -272,15 +272,15 @@ U32, U64 = "<I", "<Q"
         (ENTRY + 76, U32, 7, "dtype or shape"),
     ],
 )
-def test_a_lie_with_a_right_crc_is_refused(at: int, kind: str, value: int | bytes, said: str) -> None:
+def test_invalid_field_with_valid_crc_raises_corrupt(at: int, kind: str, value: int | bytes, message: str) -> None:
     file = new_file()
     file.publish(TABLE)
     with_crc(file, at, struct.pack(kind, value))
-    with pytest.raises(eal.Corrupt, match=said):
+    with pytest.raises(eal.Corrupt, match=message):
         opened(file).read()
 
 
-def test_a_dtype_that_lies_is_refused_when_it_is_used() -> None:
+def test_invalid_dtype_or_shape_raises_corrupt_when_used() -> None:
     file = new_file()
     file.publish(replace(TABLE, entries=(replace(TABLE.entries[0], dtype='"|O"', shape=(2,)),)))
     (entry,) = opened(file).read().entries
@@ -297,13 +297,13 @@ def test_a_dtype_that_lies_is_refused_when_it_is_used() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 4095])
-def test_a_file_shorter_than_its_header(length: int) -> None:
+def test_check_of_file_shorter_than_header_returns_fault_length(length: int) -> None:
     file = new_file()
     info = ffi.new("struct ivs_table_info *")
     assert lib.ivs_table_check_file(file.mapping.pointer(), length, METADATA_MAGIC, info) == lib.IVS_FAULT_LENGTH
 
 
-def test_a_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_open_truncated_file_raises_corrupt_with_name(tmp_path: Path) -> None:
     path = tmp_path / "table"
     file = new_file()
     path.write_bytes(bytes(file.mapping.view())[: SIZE - 4096])
@@ -311,7 +311,7 @@ def test_a_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
         TableFile.open(Mapping(short.fileno(), SIZE - 4096), METADATA_MAGIC, "here")
 
 
-def test_a_newer_version_is_refused_by_name() -> None:
+def test_open_newer_version_raises_corrupt_with_name() -> None:
     file = new_file()
     struct.pack_into("<I", file.mapping.view(), 8, 2)
     with pytest.raises(
@@ -320,7 +320,7 @@ def test_a_newer_version_is_refused_by_name() -> None:
         opened(file)
 
 
-def test_magics_keep_metadata_and_registries_apart() -> None:
+def test_open_with_magic_of_other_file_type_raises_corrupt() -> None:
     with pytest.raises(eal.Corrupt, match="bad magic"):
         opened(new_file(magic=REGISTRY_MAGIC))
     with pytest.raises(eal.Corrupt, match="bad magic"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The lock file: who holds what, in one process and between several."""
+"""eal.runtime.lock_file: locks between threads and between processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from eal.errors import Closed
 from eal.runtime.lock_file import Lock, LockFile, holder_of
 
 HOLD = """
@@ -26,7 +27,7 @@ def locks(tmp_path: Path) -> LockFile:
     return LockFile(tmp_path / "lock")
 
 
-def test_a_lock_is_one_process_s(locks: LockFile, peer: object) -> None:
+def test_lock_of_live_process_is_refused_until_it_ends(locks: LockFile, peer: object) -> None:
     other = peer(HOLD, locks.path, "PRIMARY", "alone")  # type: ignore[operator]
     assert other.hear() == "True"
     assert locks.holder(Lock.PRIMARY) == other.pid
@@ -38,7 +39,7 @@ def test_a_lock_is_one_process_s(locks: LockFile, peer: object) -> None:
     assert locks.acquire(Lock.PRIMARY) is True
 
 
-def test_members_share(locks: LockFile, peer: object) -> None:
+def test_shared_lock_excludes_exclusive_lock(locks: LockFile, peer: object) -> None:
     assert locks.acquire(Lock.MEMBER, shared=True)
     other = peer(HOLD, locks.path, "MEMBER", "shared")  # type: ignore[operator]
     assert other.hear() == "True"
@@ -47,7 +48,7 @@ def test_members_share(locks: LockFile, peer: object) -> None:
     assert stranger.hear() == "False"
 
 
-def test_a_killed_process_holds_nothing_though_its_fork_lives(locks: LockFile, peer: object) -> None:
+def test_lock_of_killed_process_is_free_while_its_child_lives(locks: LockFile, peer: object) -> None:
     other = peer(  # type: ignore[operator]
         """
         import os, sys, time
@@ -74,7 +75,7 @@ def test_a_killed_process_holds_nothing_though_its_fork_lives(locks: LockFile, p
         os.kill(child, 9)
 
 
-def test_change_excludes_threads_and_may_be_nested(locks: LockFile) -> None:
+def test_nested_change_excludes_other_threads(locks: LockFile) -> None:
     inside = 0
     most = 0
 
@@ -94,7 +95,7 @@ def test_change_excludes_threads_and_may_be_nested(locks: LockFile) -> None:
     assert (most, inside) == (1, 0)
 
 
-def test_change_is_given_up_at_the_outermost_end_and_by_an_exception(locks: LockFile, peer: object) -> None:
+def test_change_is_released_after_outermost_block_and_after_exception(locks: LockFile, peer: object) -> None:
     def others_can() -> bool:
         return peer(HOLD, locks.path, "CHANGE", "alone").hear() == "True"  # type: ignore[operator]
 
@@ -110,8 +111,8 @@ def test_change_is_given_up_at_the_outermost_end_and_by_an_exception(locks: Lock
     assert others_can()
 
 
-def test_change_excludes_processes(locks: LockFile, peer: object, tmp_path: Path) -> None:
-    """Two processes add to a number in a file, which loses nothing."""
+def test_change_excludes_other_processes(locks: LockFile, peer: object, tmp_path: Path) -> None:
+    """Two processes increment a number in a file without losing an increment."""
     counter = tmp_path / "counter"
     counter.write_text("0")
     script = """
@@ -135,7 +136,7 @@ def test_change_excludes_processes(locks: LockFile, peer: object, tmp_path: Path
     assert counter.read_text() == "1000"
 
 
-def test_a_removed_lock_file_is_not_current(locks: LockFile) -> None:
+def test_removed_lock_file_is_not_current(locks: LockFile) -> None:
     assert locks.is_current()
     locks.path.unlink()
     assert not locks.is_current()
@@ -143,7 +144,7 @@ def test_a_removed_lock_file_is_not_current(locks: LockFile) -> None:
     assert not locks.is_current()
 
 
-def test_holder_of_a_file(tmp_path: Path, peer: object) -> None:
+def test_holder_of_returns_pid_until_release(tmp_path: Path, peer: object) -> None:
     assert holder_of(tmp_path / "none", Lock.MEMBER) is None
     other = peer(HOLD, tmp_path / "lock", "MEMBER", "shared")  # type: ignore[operator]
     other.hear()
@@ -152,6 +153,8 @@ def test_holder_of_a_file(tmp_path: Path, peer: object) -> None:
     assert holder_of(tmp_path / "lock", Lock.MEMBER) is None
 
 
-def test_close_may_be_called_twice(locks: LockFile) -> None:
+def test_close_twice_is_allowed_and_change_raises_closed(locks: LockFile) -> None:
     locks.close()
     locks.close()
+    with pytest.raises(Closed), locks.change():
+        pass

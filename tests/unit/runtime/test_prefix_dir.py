@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The runtime directory: where it is, and that nobody else may have a hand in it."""
+"""eal.runtime.prefix_dir: location, ownership and mode of the runtime directory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from eal.runtime.prefix_dir import PrefixDir, make_private
         (1000, None, None, "/tmp/ivshmem-1000"),
     ],
 )
-def test_where_it_is(
+def test_runtime_dir_depends_on_environment_and_user(
     monkeypatch: pytest.MonkeyPatch, uid: int, given: str | None, session: str | None, expected: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: uid)
@@ -40,7 +40,7 @@ def test_where_it_is(
     assert runtime.runtime_dir() == Path(expected)
 
 
-def test_all_of_it_is_private(primary: eal.Eal, runtime_dir: Path) -> None:
+def test_directories_and_files_are_private(primary: eal.Eal, runtime_dir: Path) -> None:
     primary.memzone_reserve("z", 64)
     folders = [runtime_dir, primary.directory.path, primary.directory.metadata]
     assert [stat.S_IMODE(os.stat(folder).st_mode) for folder in folders] == [0o700] * 3
@@ -48,13 +48,17 @@ def test_all_of_it_is_private(primary: eal.Eal, runtime_dir: Path) -> None:
         assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
 
 
-def test_it_is_made_with_its_parents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefix: str) -> None:
+def test_init_creates_runtime_directory_with_parents(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefix: str
+) -> None:
     monkeypatch.setenv("EAL_RUNTIME_DIR", str(tmp_path / "a" / "b"))
     with eal.init(file_prefix=prefix, no_huge=True):
         assert (tmp_path / "a" / "b" / prefix / "registry").exists()
 
 
-def test_a_relative_one_stays_where_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefix: str) -> None:
+def test_relative_runtime_directory_is_unaffected_by_chdir(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefix: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EAL_RUNTIME_DIR", "run")
     with eal.init(file_prefix=prefix, no_huge=True):
@@ -64,7 +68,7 @@ def test_a_relative_one_stays_where_it_was(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o720, 0o702, 0o1777])
-def test_one_that_others_may_write_to(runtime_dir: Path, prefix: str, mode: int) -> None:
+def test_runtime_directory_writable_by_others_raises_denied(runtime_dir: Path, prefix: str, mode: int) -> None:
     runtime_dir.chmod(mode)
     with pytest.raises(eal.Denied, match=f"{runtime_dir} must not be writable by other users: run chmod go-w"):
         eal.init(file_prefix=prefix, no_huge=True)
@@ -72,14 +76,14 @@ def test_one_that_others_may_write_to(runtime_dir: Path, prefix: str, mode: int)
 
 
 @pytest.mark.root
-def test_one_of_another_user(runtime_dir: Path, prefix: str) -> None:
+def test_runtime_directory_of_another_user_raises_denied(runtime_dir: Path, prefix: str) -> None:
     os.chown(runtime_dir, 65534, 65534)
     with pytest.raises(eal.Denied, match=r"must belong to user 0, not to user 65534: set EAL_RUNTIME_DIR"):
         eal.init(file_prefix=prefix, no_huge=True)
 
 
 @pytest.mark.root
-def test_a_prefix_folder_of_another_user(runtime_dir: Path, prefix: str) -> None:
+def test_prefix_directory_of_another_user_raises_denied(runtime_dir: Path, prefix: str) -> None:
     (runtime_dir / prefix).mkdir()
     os.chown(runtime_dir / prefix, 65534, 65534)
     with pytest.raises(PermissionError):
@@ -87,7 +91,7 @@ def test_a_prefix_folder_of_another_user(runtime_dir: Path, prefix: str) -> None
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
-def test_what_is_no_folder(tmp_path: Path, kind: str) -> None:
+def test_make_private_on_link_or_file_raises_denied(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "run"
     (tmp_path / "elsewhere").mkdir()
     path.symlink_to(tmp_path / "elsewhere") if kind == "link" else path.touch()
@@ -96,7 +100,7 @@ def test_what_is_no_folder(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["lock", "registry"])
-def test_a_planted_link_is_not_followed(runtime_dir: Path, prefix: str, tmp_path: Path, name: str) -> None:
+def test_init_does_not_follow_planted_link(runtime_dir: Path, prefix: str, tmp_path: Path, name: str) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (runtime_dir / prefix).mkdir(mode=0o700)
@@ -106,7 +110,7 @@ def test_a_planted_link_is_not_followed(runtime_dir: Path, prefix: str, tmp_path
     assert victim.read_text() == "precious"
 
 
-def test_file_names_say_whose_they_are(runtime_dir: Path, tmp_path: Path) -> None:
+def test_file_name_contains_user_directory_prefix_and_uuid(runtime_dir: Path, tmp_path: Path) -> None:
     here = PrefixDir(runtime_dir, "p").file_name("0" * 32, "seg")
     there = PrefixDir(tmp_path, "p").file_name("0" * 32, "seg")
     assert here.startswith(f"ivshmem.{os.geteuid()}.")
@@ -114,10 +118,9 @@ def test_file_names_say_whose_they_are(runtime_dir: Path, tmp_path: Path) -> Non
     assert here != there  # another runtime directory may have a prefix of the same name
 
 
-def test_prefixes_of_two_runtime_directories_are_strangers(
+def test_primary_removes_stale_files_of_its_runtime_directory_only(
     runtime_dir: Path, prefix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Starting a primary takes away leftovers of its own prefix, not those of a namesake."""
     first = eal.init(file_prefix=prefix, no_huge=True)
     path = Path(first.memzone_reserve("z", 64).segment.path)
     first.detach()

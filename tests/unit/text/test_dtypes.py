@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Descriptions of dtypes: text that a peer may have written is restored or refused, and never more than that."""
+"""eal.text.dtypes: round trip of dtypes, and rejection of invalid text from a peer."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from eal.text import dtypes
         npst.nested_dtypes(subtype_strategy=npst.scalar_dtypes(), max_itemsize=1 << 12),
     )
 )
-def test_every_dtype_comes_back(dtype: np.dtype) -> None:
+def test_described_dtype_is_restored(dtype: np.dtype) -> None:
     if dtype.subdtype is not None:
         dtype = np.dtype([("only", dtype)])
     assert dtypes.restore(dtypes.describe(dtype)) == dtype
 
 
-def test_what_is_too_long_to_describe() -> None:
+def test_describe_of_dtype_with_too_many_fields_raises_invalid() -> None:
     with pytest.raises(Invalid, match="must have at most 16384 bytes"):
         dtypes.describe([(f"field{number}", "u1") for number in range(2000)])
 
@@ -45,7 +45,7 @@ JSON = st.recursive(
 
 @settings(deadline=None, max_examples=400)
 @given(st.one_of(st.text(), JSON.map(json.dumps), st.lists(JSON).map(json.dumps)))
-def test_any_text_is_a_dtype_or_corrupt(text: str) -> None:
+def test_restore_random_text_returns_dtype_or_raises_corrupt(text: str) -> None:
     try:
         dtype = dtypes.restore(text)
     except Corrupt:
@@ -78,7 +78,7 @@ def test_any_text_is_a_dtype_or_corrupt(text: str) -> None:
     ],
     ids=lambda text: text[:20],
 )
-def test_nonsense_is_corrupt(text: str) -> None:
+def test_restore_invalid_text_raises_corrupt(text: str) -> None:
     with pytest.raises(EalError) as caught:
         dtypes.restore(text)
     assert isinstance(caught.value, Corrupt)
