@@ -46,7 +46,7 @@ class Denied(EalError, PermissionError):
 
 
 class InUse(EalError, OSError):
-    """A live process uses what was to be created, freed or removed (DPDK: EBUSY)."""
+    """A live process uses the object or file that the call would create, free or remove (DPDK: EBUSY)."""
 
 
 class Corrupt(EalError, ValueError):

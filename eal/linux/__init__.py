@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Linux: mappings, memory types, kernel lockdown, processes."""
+"""Linux interfaces: mappings, memory types and latency, kernel lockdown, processes, atomic file replacement."""

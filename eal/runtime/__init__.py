@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The runtime directory of a file_prefix and its locks."""
+"""The runtime directory of a file_prefix and its lock file."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Text forms of names and dtypes."""
+"""Text forms of names, dtypes and sizes."""
