@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import struct
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +146,31 @@ def test_incomplete_change_is_not_read() -> None:
         assert opened(file).read() == before
     after = opened(file).publish(replace(TABLE, epoch=4))
     assert opened(file).read() == after == replace(TABLE, epoch=4, selector=before.selector + 1)
+
+
+WRITER = """
+import ctypes, sys
+from pathlib import Path
+from eal.metadata.lookup import open_metadata
+from eal.metadata.records import Table
+file = open_metadata(Path(sys.argv[1]), writable=True)
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mprotect(ctypes.c_void_p(file.mapping.address + 4096), ctypes.c_size_t(4096), 1) == 0  # slot 0, PROT_READ
+file.publish(Table(epoch=99))
+"""
+
+
+def test_selector_is_stored_after_the_table(tmp_path: Path) -> None:
+    """Let a writer die at its first store to the unused slot; a selector stored earlier would select that slot."""
+    path = tmp_path / "table"
+    with path.open("w+b") as raw:
+        raw.truncate(SIZE)
+        file = TableFile.format(Mapping(raw.fileno(), SIZE), METADATA_MAGIC, "vm0", uuid4(), epoch=1)
+    before = opened(file).read()
+    assert before.selector & 1  # the unused slot is slot 0
+    done = subprocess.run([sys.executable, "-P", "-c", WRITER, path], stderr=subprocess.DEVNULL)
+    assert done.returncode == -signal.SIGSEGV
+    assert opened(file).read() == before
 
 
 def test_concurrent_readers_get_complete_tables() -> None:
