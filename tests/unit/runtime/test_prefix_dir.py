@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import eal
-from eal.runtime import prefix_dir as runtime
+from eal.runtime import prefix_dir
 from eal.runtime.prefix_dir import PrefixDir, make_private
 
 
@@ -37,7 +37,7 @@ def test_runtime_dir_depends_on_environment_and_user(
             monkeypatch.delenv(name, raising=False)
         else:
             monkeypatch.setenv(name, value)
-    assert runtime.runtime_dir() == Path(expected)
+    assert prefix_dir.runtime_dir() == Path(expected)
 
 
 def test_directories_and_files_are_private(primary: eal.Eal, runtime_dir: Path) -> None:
