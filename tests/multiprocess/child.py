@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Forked children of a test."""
+"""Run part of a test in a forked child process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ TIME_LIMIT = 120  # seconds
 
 
 def in_child(work: Callable[[], object]) -> None:
-    """Run a function in a forked child; fail with its traceback, or with the signal that ended the child."""
+    """Call `work` in a forked child; fail with the traceback of the child, or else with its wait status."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(TIME_LIMIT)  # ends a child that waits for a lock of a thread that does not exist in it
+        signal.alarm(TIME_LIMIT)  # ends a child that blocks on a lock whose owner thread fork did not copy
         os.close(reader)
         status = 1
         try:

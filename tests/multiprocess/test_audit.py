@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Audit of a mempool after a process died: objects in its cache, in hand and in rings are counted per owner."""
+"""Mempool audit after a process died: its cached objects, its objects in use and the objects queued in rings."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_audit_lists_objects_of_dead_process(primary: eal.Eal, peer: Callable[..
 
 def test_audit_names_dead_owner_after_slot_is_reused(primary: eal.Eal, peer: Callable[..., Any]) -> None:
     pool, ring, owner, held = victim(primary, peer, MempoolFlag.DEBUG)
-    index = pool.get()  # claims the slot of the dead process, with its cache
+    index = pool.get()  # claims the participant slot and the cache of the dead process
     assert index is not None
     audit = pool.audit(rings=[ring])
     assert audit.dead == {owner: sorted(held[2:])}
@@ -63,7 +63,7 @@ def test_audit_names_dead_owner_after_slot_is_reused(primary: eal.Eal, peer: Cal
     assert "(dead)" not in audit.who(process.owner_word())
 
 
-def test_audit_without_rings_counts_queued_objects_as_in_hand(primary: eal.Eal, peer: Callable[..., Any]) -> None:
+def test_audit_without_rings_reports_queued_objects_in_hand(primary: eal.Eal, peer: Callable[..., Any]) -> None:
     pool, ring, _, held = victim(primary, peer, 0)
     assert sorted(pool.audit().in_hand) == sorted(held)
     assert ring.elements() == held[:2]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Fork: the child has no Eal, may open its own, and never changes the Eal of the parent."""
+"""Fork: the child inherits no usable Eal, may open its own, and never changes the Eal of its parent."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_child_that_exits_with_atexit_removes_no_files(peer: Callable[..., objec
 
 
 def test_fork_while_other_thread_changes_registry_does_not_block_child(primary: eal.Eal) -> None:
-    """The child inherits locks that are held by a thread which does not exist there, and does not block on them."""
+    """The child inherits locks held by a thread that fork did not copy; no call in the child may block on them."""
     stop = threading.Event()
 
     def change() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Hot plug with several processes of one guest: each finds the share, detaches it and acknowledges the unplug."""
+"""Hotplug with several processes in one guest: each attaches the share, detaches it and acknowledges the unplug."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_monitor_slot_of_killed_process_is_dead_without_heartbeat(lab: Any, peer
     time.sleep(0.3)
     for guard in metadata.guards():
         assert (guard.heartbeat == before[guard.slot]) == guard.dead
-        assert guard.dead or guard.heartbeat >= before[guard.slot] + 3  # at least every 100 ms
+        assert guard.dead or guard.heartbeat >= before[guard.slot] + 3  # one heartbeat per 100 ms
     metadata.announce(1)
     assert second.hear() == "unplugged vm0"
     until(lambda: [guard.dead for guard in metadata.guards()] == [True])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""SIGKILL at random moments, repeatedly: other processes keep using the objects, and no element or object is lost."""
+"""Repeated SIGKILL at random times: the other processes lose no ring element and no mempool object."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OBJECTS = 256
 def kill_during(
     work: Callable[[], None], delay: float, in_parent: Callable[[], object] = lambda: time.sleep(0.001)
 ) -> None:
-    """Run `work` in a forked child, kill it `delay` seconds after its start; call `in_parent` repeatedly until then."""
+    """Run `work` in a forked child and call `in_parent` in a loop; kill the child after `delay` seconds."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -38,13 +38,15 @@ def kill_during(
     while time.monotonic() < end:
         in_parent()
     os.kill(child, signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL  # not by itself
+    assert (
+        os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    )  # the child did not exit before the kill
 
 
 @pytest.fixture
 def chance() -> random.Random:
     seed = random.SystemRandom().getrandbits(32)
-    print(f"seed {seed}")  # pytest prints it if the test fails
+    print(f"seed {seed}")  # pytest shows this line if the test fails
     return random.Random(seed)
 
 
@@ -55,7 +57,7 @@ def join(primary: eal.Eal) -> eal.Eal:
 def test_mempool_loses_no_object_when_users_are_killed(
     primary: eal.Eal, runtime_dir: Path, chance: random.Random
 ) -> None:
-    """A killed process holds no more objects than it allocated and cached; after they are freed, all are available."""
+    """A killed process holds at most its allocated and cached objects; freeing them makes every object available."""
     pool = primary.mempool_create("pool", OBJECTS, 32, cache_size=16)
 
     for _ in range(KILLS):
@@ -78,7 +80,7 @@ def test_mempool_loses_no_object_when_users_are_killed(
     held = []
     while (index := pool.get()) is not None:
         held.append(index)
-    # The cache of the last killed process is kept until another participant claims its slot.
+    # The cache of the last killed process keeps its objects until another participant claims the slot.
     cached = [index for cache in pool.audit().cached.values() for index in cache]
     assert sorted(held + cached) == list(range(OBJECTS))
 
@@ -87,7 +89,7 @@ def test_mempool_loses_no_object_when_users_are_killed(
 def test_ring_delivers_elements_in_order_when_producers_are_killed(
     primary: eal.Eal, runtime_dir: Path, chance: random.Random, flags: eal.RingFlag
 ) -> None:
-    """The elements of each producer are complete and in order: 1, 2, 3, ..."""
+    """Each producer enqueues 1, 2, 3, ...; the consumer gets these numbers without a gap."""
     total = 0
     for number in range(KILLS // 2):
         ring = primary.ring_create(f"r{number}", 64, elem_size=16, flags=flags)
@@ -119,7 +121,7 @@ def test_ring_delivers_elements_in_order_when_producers_are_killed(
         try:
             assert ring.enqueue(bytes(16))
         except eal.Stalled:
-            assert not flags  # this project's ST enqueue stores head and tail together, so no kill can separate them
+            assert not flags  # an ST enqueue stores head and tail in one word, so a kill cannot separate them
         assert time.monotonic() - begin < 5
         primary.ring_free(ring)
     assert total > KILLS  # most producers enqueued before they were killed

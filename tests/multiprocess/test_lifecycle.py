@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""End of a primary by close, detach, SIGKILL or exit, and the state that the next start finds."""
+"""A primary ends by close, detach, SIGKILL or exit; the next primary finds its files, or none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ eal.array_reserve("zone", 100, "<u2", group="other").array()[:] = 9
 
 
 def files(prefix: str) -> list[str]:
-    """Return the names of a prefix's files in /dev/shm."""
+    """Return the names of the files of a prefix in /dev/shm."""
     return sorted(name for name in os.listdir("/dev/shm") if name.startswith("ivshmem.") and f".{prefix}." in name)
 
 
@@ -59,7 +59,7 @@ def check_contents() -> None:
     assert eal.memzone_lookup("zone").segment.group == "other"
 
 
-# --- closing ------------------------------------------------------------------------------------------------
+# --- close --------------------------------------------------------------------------------------------------
 
 
 def test_close_of_primary_removes_all_files(runtime_dir: Path, prefix: str) -> None:
@@ -181,7 +181,7 @@ def mapped(address: int) -> bool:
         return any(line.startswith(f"{address:x}-") for line in maps)
 
 
-def test_hundred_eals_leak_no_mapping_and_no_descriptor(runtime_dir: Path, prefix: str) -> None:
+def test_hundred_init_and_close_leak_no_mapping_or_descriptor(runtime_dir: Path, prefix: str) -> None:
     def count() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), Path("/proc/self/maps").read_text().count("ivshmem.")
 
@@ -200,7 +200,7 @@ def test_hundred_eals_leak_no_mapping_and_no_descriptor(runtime_dir: Path, prefi
     assert before[1] == 0
 
 
-# --- detaching ----------------------------------------------------------------------------------------------
+# --- detach -------------------------------------------------------------------------------------------------
 
 
 def test_auto_attaches_to_files_kept_by_detach(runtime_dir: Path, prefix: str, peer: Peers) -> None:
@@ -213,7 +213,7 @@ def test_auto_attaches_to_files_kept_by_detach(runtime_dir: Path, prefix: str, p
     assert len(files(prefix)) == 2
     with init(prefix) as third:
         assert [ring.name for ring in third.rings()] == ["ring"]
-    assert len(files(prefix)) == 2  # kept files stay kept after close
+    assert len(files(prefix)) == 2  # close does not remove files that an earlier detach kept
     init(prefix, proc_type="primary").close()
     assert state(runtime_dir, prefix) == (0, [])
 
@@ -249,10 +249,10 @@ def test_each_primary_raises_the_epoch(runtime_dir: Path, prefix: str) -> None:
     assert epochs == sorted(epochs)
 
 
-# --- killing ------------------------------------------------------------------------------------------------
+# --- SIGKILL ------------------------------------------------------------------------------------------------
 
 
-def test_primary_starts_after_primary_was_killed(runtime_dir: Path, prefix: str, peer: Peers) -> None:
+def test_primary_after_killed_primary_removes_stale_files(runtime_dir: Path, prefix: str, peer: Peers) -> None:
     """After each kill, the next primary removes the stale files and raises the epoch; files do not accumulate."""
     states, epochs = [], []
     for _ in range(20):
@@ -335,7 +335,7 @@ def test_recovered_pool_returns_objects_cached_by_dead_process(runtime_dir: Path
         (cached,) = pool.audit().cached.values()
         assert len(cached) == 8
         taken = [pool.get() for _ in range(63)]
-        assert None not in taken  # this thread claimed the slot of the dead thread, with its cache
+        assert None not in taken  # this thread claimed the slot and the cache of the dead thread
         assert pool.get() is None
 
 
@@ -354,7 +354,7 @@ def test_recover_with_damaged_registry_raises_corrupt(runtime_dir: Path, prefix:
         file.write(b"\xff" * 8)
     with pytest.raises(eal.Corrupt, match="registry"):
         init(prefix, recover=True)
-    with init(prefix) as made:  # without recover, removes the registry and the files named after the prefix
+    with init(prefix) as made:  # without recover, init removes all files of the prefix
         assert made.memzones() == []
     assert state(runtime_dir, prefix) == (0, [])
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""End of the interpreter while views, threads and exit handlers are alive: no error output, no files left."""
+"""Interpreter exit with live views, threads and exit handlers: no error output, no stale files."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ def work():
         touch()
 """
 
-ENDS = {
+EXITS = {
     "views in globals": "touch()",
-    "a view that outlives its module": "sys.kept = views; sys.modules['kept'] = views",
-    "a cycle": """
+    "views referenced by sys.modules": "sys.kept = views; sys.modules['kept'] = views",
+    "a reference cycle": """
 class Node:
     pass
 node = Node()
 node.self, node.views, node.made, node.ring = node, views, made, ring""",
     "a finalizer": "class Last:\n    def __del__(self): touch()\nlast = Last(); last.self = last",
     "daemon threads": "for _ in range(2): threading.Thread(target=work, daemon=True).start()\ntime.sleep(0.05)",
-    "a thread that the interpreter joins": """
+    "a non-daemon thread": """
 threading.Thread(target=lambda: (time.sleep(0.1), touch(), ring.enqueue(1))).start()""",
-    "an exit handler": """
+    "an atexit handler": """
 def handler():
     touch()
     try:
@@ -65,7 +65,7 @@ def handler():
         pass
     made.close(); made.close(); made.detach(); touch()
 atexit.register(handler)""",
-    "a close before the end": "made.close(); touch(); atexit.register(touch)",
+    "close before exit": "made.close(); touch(); atexit.register(touch)",
     "a burst and an unfinished iteration": "iterator = iter(views); next(iterator); burst.enqueue(8); burst.dequeue()",
     "an exception": "kept = views\nraise SystemExit(0)",
     "a wait in a daemon thread": """
@@ -82,26 +82,26 @@ def plugged(tmp_path: Path) -> tuple[Lab, Metadata]:
     return lab, vm0
 
 
-def check_clean_end(other: Any) -> None:
+def check_clean_exit(other: Any) -> None:
     assert other.wait(60) == 0, other.error()
     output = other.error()
     for word in ("Exception ignored", "Traceback", "Error", "Fatal"):
         assert word not in output, output
 
 
-@pytest.mark.parametrize("end", ENDS)
-def test_host_interpreter_ends_cleanly(end: str, peer: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
-    check_clean_end(peer(START + ENDS[end]))
+@pytest.mark.parametrize("name", EXITS)
+def test_host_interpreter_exits_cleanly(name: str, peer: Callable[..., Any], runtime_dir: Path, prefix: str) -> None:
+    check_clean_exit(peer(START + EXITS[name]))
     assert [name for name in os.listdir("/dev/shm") if f".{prefix}." in name] == []
     assert list(runtime_dir.iterdir()) == []
 
 
-@pytest.mark.parametrize("end", ENDS)
-def test_guest_interpreter_ends_cleanly(
-    end: str, peer: Callable[..., Any], runtime_dir: Path, plugged: tuple[Lab, Metadata]
+@pytest.mark.parametrize("name", EXITS)
+def test_guest_interpreter_exits_cleanly(
+    name: str, peer: Callable[..., Any], runtime_dir: Path, plugged: tuple[Lab, Metadata]
 ) -> None:
-    """The hotplug monitor runs and a watch is open."""
+    """Exit while the hotplug monitor runs and a watch is open."""
     lab, vm0 = plugged
-    check_clean_end(peer(START + ENDS[end], lab.root))
+    check_clean_exit(peer(START + EXITS[name], lab.root))
     assert vm0.guards() == []
     assert list(runtime_dir.iterdir()) == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Closing in any order, twice, and in a forked child: only live views keep pages mapped, and they stay usable."""
+"""Close in any order, twice, and in a forked child: live views stay usable, and only they keep pages mapped."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from tests.multiprocess.child import in_child
 
 @dataclass
 class Life:
-    """An Eal with an object of each kind: how to close each, and the views that may outlive them."""
+    """An Eal with an object of each kind: close functions by name, and views that may outlive the objects."""
 
     closings: dict[str, Callable[[], object]] = field(default_factory=dict)
     views: dict[str, Any] = field(default_factory=dict)
 
     def close(self, name: str) -> None:
-        """Close an object. If it is in use or already closed, only an EalError may be raised."""
+        """Close the object `name`. EalError is allowed: the object may be in use or already closed."""
         with contextlib.suppress(eal.EalError):
             self.closings[name]()
 
     def touch(self) -> None:
-        """Read and write through every view. An unmapped page would end the process with SIGSEGV."""
+        """Read and write through every view; an unmapped page raises SIGSEGV."""
         for view in self.views.values():
             array = np.frombuffer(view, np.uint8) if isinstance(view, memoryview) else view
             array.reshape(-1)[:1] = array.reshape(-1)[-1:]
@@ -46,7 +46,7 @@ class Life:
         self.views.pop(name, None)
 
 
-def host(prefix: str) -> Life:
+def open_host(prefix: str) -> Life:
     made = eal.init(["--no-pci"], file_prefix=prefix, proc_type="primary", no_huge=True)
     zone = made.array_reserve("zone", (8, 8), "<u4")
     ring = made.ring_create("ring", 16, flags=eal.RingFlag.SP_ENQ | eal.RingFlag.SC_DEQ)
@@ -89,8 +89,8 @@ def host(prefix: str) -> Life:
     return life
 
 
-def guest(lab: Any, prefix: str) -> Life:
-    """A guest on an emulated bus, with the hotplug monitor and a watch of each form."""
+def open_guest(lab: Any, prefix: str) -> Life:
+    """Open a guest on an emulated bus, with the hotplug monitor and both forms of watch."""
     made = eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root)
     heard = Heard()
     watch, other = made.watch(heard), made.watch()
@@ -121,34 +121,34 @@ GUEST_VIEWS = ["buf", "array", "burst", "pool"]
 
 @st.composite
 def orders(draw: st.DrawFn, closings: list[str], views: list[str]) -> list[str]:
-    """Draw an order of steps for `live`: close each object twice, drop each view once, fork once."""
+    """Draw an order of steps: close each object twice, drop each view once, fork once."""
     words = [f"close {name}" for name in closings * 2] + [f"drop {name}" for name in views]
     return draw(st.permutations([*words, "fork"]))
 
 
 def held() -> tuple[int, int]:
-    """Return the number of descriptors and of threads of this process."""
+    """Return the numbers of open descriptors and of threads of this process."""
     return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
 
 def mapped(*words: str) -> list[str]:
-    """Return the mappings of files whose path contains one of these words."""
+    """Return the lines of /proc/self/maps that contain one of `words`."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     return [line for line in lines if any(word in line for word in words)]
 
 
-def live(make: Callable[[], Life], words: list[str], files: tuple[str, ...]) -> None:
-    """Perform the steps in this process and check that no mapping, descriptor or thread is left."""
+def check_run(make: Callable[[], Life], words: list[str], files: tuple[str, ...]) -> None:
+    """Run the steps in this process and check that no mapping, descriptor or thread remains."""
     warnings.simplefilter("ignore")
-    gc.freeze()  # do not collect objects that the parent created
-    before, others = held(), mapped(*files)  # the host side of the lab is also in this process
-    play(make, words, files)
+    gc.freeze()  # exclude the objects of the parent from collection
+    before, others = held(), mapped(*files)  # this process also maps the host side of the lab
+    run_steps(make, words, files)
     gc.collect()
     assert mapped(*files) == others
     until(lambda: held() == before)  # a joined thread disappears from /proc with a delay
 
 
-def play(make: Callable[[], Life], words: list[str], files: tuple[str, ...]) -> None:
+def run_steps(make: Callable[[], Life], words: list[str], files: tuple[str, ...]) -> None:
     before = len(mapped(*files))
     life = make()
     assert len(mapped(*files)) > before
@@ -157,38 +157,38 @@ def play(make: Callable[[], Life], words: list[str], files: tuple[str, ...]) -> 
             rest = words[at + 1 :]
             in_child(partial(run_rest_in_child, life, rest, files))
         else:
-            do(life, word)
+            run_step(life, word)
         life.touch()
     assert not life.views
 
 
-def do(life: Life, word: str) -> None:
+def run_step(life: Life, word: str) -> None:
     verb, _, name = word.partition(" ")
     (life.close if verb == "close" else life.drop)(name)
 
 
 def run_rest_in_child(life: Life, words: list[str], files: tuple[str, ...]) -> None:
-    """Perform the remaining steps in a child: closing inherited objects removes no file of the parent."""
+    """Run the remaining steps in a child: closing inherited objects removes no file of the parent."""
     before = {path for path in Path("/dev/shm").iterdir() if any(word in path.name for word in files)}
     for word in words:
-        do(life, word)
+        run_step(life, word)
         life.touch()
     assert before <= set(Path("/dev/shm").iterdir())
 
 
-LIVES = settings(
+ORDERS = settings(
     max_examples=20,
     deadline=None,
     database=None,
-    phases=[Phase.generate],  # no shrinking: a failure prints its order, and each attempt is slow
+    phases=[Phase.generate],  # no shrinking: each example is slow
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
-@LIVES
+@ORDERS
 @given(words=orders(HOST, HOST_VIEWS))
-def test_host_closed_in_any_order_leaves_nothing(words: list[str], runtime_dir: Path, prefix: str) -> None:
-    in_child(lambda: live(lambda: host(prefix), words, (f".{prefix}.", str(runtime_dir))))
+def test_host_close_in_any_order_leaves_no_files_or_mappings(words: list[str], runtime_dir: Path, prefix: str) -> None:
+    in_child(lambda: check_run(lambda: open_host(prefix), words, (f".{prefix}.", str(runtime_dir))))
     assert [name for name in os.listdir("/dev/shm") if f".{prefix}." in name] == []
     assert list(runtime_dir.iterdir()) == []
 
@@ -203,13 +203,15 @@ def plugged(tmp_path: Path) -> Iterator[tuple[Lab, Metadata]]:
         segment.close()
 
 
-@settings(LIVES, max_examples=10)
+@settings(ORDERS, max_examples=10)
 @given(words=orders(GUEST, GUEST_VIEWS))
-def test_guest_closed_in_any_order_leaves_nothing(
+def test_guest_close_in_any_order_leaves_no_files_or_mappings(
     words: list[str], runtime_dir: Path, prefix: str, plugged: tuple[Lab, Metadata]
 ) -> None:
     lab, vm0 = plugged
-    in_child(lambda: live(lambda: guest(lab, prefix), words, (f".{prefix}.", str(runtime_dir), str(lab.folder))))
+    in_child(
+        lambda: check_run(lambda: open_guest(lab, prefix), words, (f".{prefix}.", str(runtime_dir), str(lab.folder)))
+    )
     assert vm0.guards() == []
     assert vm0.segments[0].participants() == []
     assert list(runtime_dir.iterdir()) == []

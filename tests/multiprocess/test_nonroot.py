@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""An unprivileged user: everything works as user nobody in its own runtime directory, and in no other one."""
+"""Unprivileged user: an Eal of user nobody works in the runtime directory of that user and in no other."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ import pytest
 import eal
 
 NOBODY = 65534
-# setpriv can still open files that only root may open; env, which it executes, cannot.
-BECOME = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "/usr/bin/env"]
+# setpriv keeps root's file access until it executes env; env then searches for the program without that access.
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all", "/usr/bin/env"]
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("nonroot")]  # one worker, one copy of the packages
 
-FIND = """
+SCRIPT = """
 import os, stat, sys
 import eal
 made = eal.init(file_prefix=sys.argv[1], no_huge=True)
@@ -38,18 +38,18 @@ print(os.path.basename(zone.segment.path).split(".")[:2], found.st_uid, oct(foun
 
 
 def interpreter() -> str:
-    """Return a Python of the same version that user nobody may execute; root's may be in root's home."""
+    """Return a Python of the same version that user nobody may execute; sys.executable may be in the home of root."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     for candidate in (os.path.realpath(sys.executable), "/usr/bin/python3"):
-        ask = [*BECOME, candidate, "-Ic", "import sys; print('%d.%d' % sys.version_info[:2])"]
-        done = subprocess.run(ask, cwd="/", capture_output=True, text=True)
+        command = [*AS_NOBODY, candidate, "-Ic", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True)
         if done.stdout.strip() == version:
             return candidate
     pytest.skip(f"no Python {version} that user nobody may execute")
 
 
 def files_of(name: str, seen: set[str]) -> Iterator[tuple[Path, Path]]:
-    """Yield the files of a distribution and of its requirements, each with its path below site-packages."""
+    """Yield the files of a distribution and its requirements as pairs (path, path relative to site-packages)."""
     seen.add(name)
     try:
         found = distribution(name)
@@ -66,7 +66,7 @@ def files_of(name: str, seen: set[str]) -> Iterator[tuple[Path, Path]]:
 
 @pytest.fixture(scope="module")
 def packages() -> Iterator[Path]:
-    """Copy the installed package and its requirements to a directory that every user may read."""
+    """Copy the installed package and its requirements to a world-readable directory."""
     with tempfile.TemporaryDirectory(prefix="ivshmem-packages-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -78,19 +78,19 @@ def packages() -> Iterator[Path]:
 
 @dataclass
 class User:
-    """User nobody, with its own home and only the environment that a login sets."""
+    """User nobody, with a home directory and the minimal environment of a login."""
 
     python: str
     packages: Path
     home: Path
 
     def run(self, script: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-        command = [*BECOME, self.python, "-c", textwrap.dedent(script), *map(str, arguments)]
+        command = [*AS_NOBODY, self.python, "-c", textwrap.dedent(script), *map(str, arguments)]
         home, path = str(self.home), str(self.packages)
         env = {"PATH": "/usr/bin:/bin", "HOME": home, "TMPDIR": home, "PYTHONPATH": path, **variables}
         return subprocess.run(command, env=env, cwd=self.home, capture_output=True, text=True, timeout=60)
 
-    def says(self, script: str, *arguments: object, **variables: str) -> list[str]:
+    def output_lines(self, script: str, *arguments: object, **variables: str) -> list[str]:
         done = self.run(script, *arguments, **variables)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
@@ -113,7 +113,7 @@ def nobody(packages: Path) -> Iterator[User]:
 
 def test_runtime_directory_is_in_xdg_runtime_dir(nobody: User, prefix: str) -> None:
     session = nobody.folder("session")
-    lines = nobody.says(FIND, prefix, XDG_RUNTIME_DIR=str(session))
+    lines = nobody.output_lines(SCRIPT, prefix, XDG_RUNTIME_DIR=str(session))
     assert lines == [
         f"{NOBODY} primary {session}/ivshmem 0o700",
         f"['ivshmem', '{NOBODY}'] {NOBODY} 0o600",
@@ -121,13 +121,13 @@ def test_runtime_directory_is_in_xdg_runtime_dir(nobody: User, prefix: str) -> N
     assert list((session / "ivshmem").iterdir()) == []
 
 
-def test_runtime_directory_without_session_is_private_directory(nobody: User, prefix: str) -> None:
-    lines = nobody.says(FIND, prefix)
+def test_runtime_directory_without_session_is_in_tmpdir(nobody: User, prefix: str) -> None:
+    lines = nobody.output_lines(SCRIPT, prefix)
     assert lines[0] == f"{NOBODY} primary {nobody.home}/ivshmem-{NOBODY} 0o700"
     assert list((nobody.home / f"ivshmem-{NOBODY}").iterdir()) == []
 
 
-def test_primary_and_secondary_of_nobody_exchange_objects(nobody: User, prefix: str) -> None:
+def test_primary_and_secondary_of_unprivileged_user_exchange_objects(nobody: User, prefix: str) -> None:
     script = """
     import subprocess, sys
     import eal
@@ -141,12 +141,12 @@ def test_primary_and_secondary_of_nobody_exchange_objects(nobody: User, prefix: 
     pool.put(ring.dequeue())
     print(pool.available)
     """
-    assert nobody.says(script, prefix) == ["16"]
+    assert nobody.output_lines(script, prefix) == ["16"]
 
 
 @pytest.mark.parametrize("variable", ["XDG_RUNTIME_DIR", "EAL_RUNTIME_DIR", None])
 @pytest.mark.parametrize(
-    ("mode", "uid", "said"),
+    ("mode", "uid", "message"),
     [
         (0o700, 0, "must belong to user 65534, not to user 0"),
         (0o755, 0, "must belong to user 65534, not to user 0"),
@@ -155,16 +155,16 @@ def test_primary_and_secondary_of_nobody_exchange_objects(nobody: User, prefix: 
     ],
 )
 def test_unsafe_runtime_directory_raises_denied(
-    nobody: User, prefix: str, variable: str | None, mode: int, uid: int, said: str
+    nobody: User, prefix: str, variable: str | None, mode: int, uid: int, message: str
 ) -> None:
     names = {"XDG_RUNTIME_DIR": "ivshmem", "EAL_RUNTIME_DIR": "given", None: f"ivshmem-{NOBODY}"}
     folder = nobody.folder(names[variable], mode, uid)
     variables = {"XDG_RUNTIME_DIR": str(nobody.home), "EAL_RUNTIME_DIR": str(folder)}
-    done = nobody.run(FIND, prefix, **({variable: variables[variable]} if variable else {}))
+    done = nobody.run(SCRIPT, prefix, **({variable: variables[variable]} if variable else {}))
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert "Denied" in last
-    assert said in last
+    assert message in last
     assert str(folder) in last
     assert list(folder.iterdir()) == []
 
@@ -180,22 +180,22 @@ def test_segment_of_other_owner_raises_denied(nobody: User, prefix: str) -> None
                 print("Denied", made.segments())
         print(oct(__import__("os").stat(made.segment_create(1 << 21, mode=0o666).path).st_mode & 0o777))
     """
-    assert nobody.says(script, prefix) == ["Denied []", "Denied []", "0o666"]
+    assert nobody.output_lines(script, prefix) == ["Denied []", "Denied []", "0o666"]
 
 
 def test_same_prefix_of_two_users_is_separate(nobody: User, prefix: str, primary: eal.Eal) -> None:
     zone = primary.memzone_reserve("zone", 64)
-    lines = nobody.says(FIND + "print(len(eal.memzones()))", prefix)
+    lines = nobody.output_lines(SCRIPT + "print(len(eal.memzones()))", prefix)
     assert lines[0].startswith(f"{NOBODY} primary ")
     assert lines[2] == "2"
     assert os.path.exists(zone.segment.path)
     assert primary.memzone_lookup("zone") is zone
 
 
-def test_next_start_of_nobody_removes_files_of_killed_process(nobody: User, prefix: str) -> None:
-    done = nobody.run(FIND + "os.kill(os.getpid(), 9)", prefix)
+def test_restart_of_unprivileged_user_removes_files_of_killed_process(nobody: User, prefix: str) -> None:
+    done = nobody.run(SCRIPT + "os.kill(os.getpid(), 9)", prefix)
     assert done.returncode == -9
     left = [name for name in os.listdir("/dev/shm") if f".{prefix}." in name]
     assert len(left) == 1
-    nobody.says(FIND, prefix)
+    nobody.output_lines(SCRIPT, prefix)
     assert [name for name in os.listdir("/dev/shm") if f".{prefix}." in name] == []

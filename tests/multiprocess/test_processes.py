@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Primary and secondaries: several processes of one file_prefix use the same objects."""
+"""Primary and secondaries of one file_prefix use the same objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import eal
 
 Peers = Callable[..., Any]
 
-# The first lines of the scripts in this file.
+# Start of each secondary script below.
 SECONDARY = """
 import sys
 import eal
@@ -200,26 +200,26 @@ print(n)
 
 @pytest.mark.parametrize("cache_size", [0, 8, 32])
 def test_objects_allocated_in_one_process_are_freed_in_another(primary: eal.Eal, peer: Peers, cache_size: int) -> None:
-    """Allocate here and free there, then allocate there and free here."""
+    """Allocate in the primary and free in the secondary, then the reverse."""
     pool = primary.mempool_create("pool", 128, 8, cache_size=cache_size)
-    there = primary.ring_create("there", 64, elem_size=4)
-    back = primary.ring_create("back", 64, elem_size=4)
+    outbound = primary.ring_create("outbound", 64, elem_size=4)
+    inbound = primary.ring_create("inbound", 64, elem_size=4)
     other = peer(
         SECONDARY
         + """
-pool, there, back = eal.mempool_lookup("pool"), eal.ring_lookup("there"), eal.ring_lookup("back")
+pool, outbound, inbound = eal.mempool_lookup("pool"), eal.ring_lookup("outbound"), eal.ring_lookup("inbound")
 numbers = pool.view("<u8")
 print("ready")
 for i in range(2000):
-    assert there.wait(20)
-    index = there.dequeue()
+    assert outbound.wait(20)
+    index = outbound.dequeue()
     assert numbers[index] == i
     pool.put(index)
     index = None
     while index is None:
         index = pool.get()
     numbers[index] = i * 3
-    while not back.enqueue(index):
+    while not inbound.enqueue(index):
         pass
 """
     )
@@ -229,22 +229,22 @@ for i in range(2000):
         index = pool.get()
         assert index is not None
         numbers[index] = i
-        assert there.enqueue(index)
+        assert outbound.enqueue(index)
         if i >= 20:
-            assert back.wait(20)
-            received = back.dequeue()
+            assert inbound.wait(20)
+            received = inbound.dequeue()
             assert isinstance(received, int)
             assert numbers[received] == (i - 20) * 3
             pool.put(received)
     for i in range(1980, 2000):
-        assert back.wait(20)
-        received = back.dequeue()
+        assert inbound.wait(20)
+        received = inbound.dequeue()
         assert isinstance(received, int)
         assert numbers[received] == i * 3
         pool.put(received)
     other.end()
     assert (pool.available, pool.audit().ok) == (128, True)
-    assert [p.dead for p in pool.audit().participants] == [False]  # the other process released its slot
+    assert [p.dead for p in pool.audit().participants] == [False]  # the secondary released its slot
 
 
 def test_concurrent_reservations_do_not_overlap(primary: eal.Eal, peer: Peers) -> None:
@@ -324,7 +324,7 @@ print(eal.ring_lookup("ring").dequeue(), eal.mempool_create("pool", 8, 8).get() 
 
 
 def test_unpublished_registry_change_is_not_visible(primary: eal.Eal, peer: Peers) -> None:
-    """The writer died after filling the unused table slot, before storing the selector."""
+    """Simulate a writer that died after filling the unused table slot, before storing the selector."""
     primary.ring_create("ring", 8)
     registry = primary.directory.registry
     size = os.stat(registry).st_size

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Recovery: rings with a reservation of a dead process, the epoch of metadata files, and `exist_ok`."""
+"""Recovery: ring reservations of dead processes, epochs of metadata files, and `exist_ok` in start-up code."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,7 @@ FLAGS = {"MT": 0, "RTS": RingFlag.MP_RTS_ENQ | RingFlag.MC_RTS_DEQ, "HTS": RingF
 OWNER_AT = {"producer": 80, "consumer": 88}
 END_AT = {"producer": 128, "consumer": 256}
 
-# A process that stops in the middle of an operation, as a DPDK program can: it has moved the head and not the tail. The
-# ring has the elements 2, 3, 4.
+# Stop inside a ring operation, as a killed DPDK process can: the head is moved, the tail is not. The ring has 2, 3, 4.
 VICTIM = """
 import struct, sys
 import eal
@@ -56,7 +56,7 @@ def drained(ring: eal.Ring) -> list[int]:
 
 
 def until(deadline: float, operate: Callable[[], Any]) -> None:
-    """Repeat until the deadline: if the dead process reserved everything, the side is empty first and stalled later."""
+    """Call `operate` until the deadline: Stalled is raised late if the dead process reserved every slot."""
     while time.monotonic() < deadline:
         operate()
 
@@ -79,7 +79,7 @@ def test_recover_rolls_back_reservation_of_dead_owner(
     with init(prefix, recover=True):
         ring = eal.ring_lookup("ring")
         assert not ring.end(role).incomplete
-        assert drained(ring) == [2, 3, 4], "exactly the published elements"
+        assert drained(ring) == [2, 3, 4], "only the published elements must be dequeued"
         assert ring.enqueue(5)
         assert ring.dequeue() == 5
         assert ring.end(role).owner == process.process_owner_word()
@@ -145,9 +145,7 @@ def test_reused_process_id_counts_as_dead(primary: eal.Eal, start_victim: Callab
 
 
 def test_moving_side_with_dead_owner_is_kept(primary: eal.Eal, start_victim: Callable[..., Any]) -> None:
-    """The owner word names a dead process, but a process that does not record itself uses the side."""
-    import threading
-
+    """The owner word names a dead process, but a process that stores no owner word uses the side."""
     start_victim("producer").crash()
     zone = primary.memzone_lookup("RG_ring")
     stop = threading.Event()
@@ -185,7 +183,7 @@ def test_multi_producer_side_raises_stalled_after_one_wait(
         for _ in range(20):
             with pytest.raises(eal.Stalled):
                 operate()
-        assert time.monotonic() - began < 0.15, "20 operations, which would take 4 s if each waited"
+        assert time.monotonic() - began < 0.15, "only the first operation must wait for stall_timeout"
         assert ring.end(role).incomplete
         assert (ring.dequeue() == 2) if role == "producer" else ring.enqueue(9)
         ring.reset()
@@ -213,7 +211,7 @@ def test_recover_raises_epoch_of_metadata_file(runtime_dir: Path, prefix: str, p
         assert metadata.table.epoch == made.epoch > epoch
         assert [entry.name for entry in guest_view.read().entries] == ["ring"]
         assert guest_view.read().epoch == made.epoch
-        assert guest_view.read().segments[0].epoch == epoch, "a segment keeps the epoch of its creator"
+        assert guest_view.read().segments[0].epoch == epoch, "a segment must keep the epoch of its creator"
 
 
 def test_damaged_metadata_file_does_not_prevent_recovery(runtime_dir: Path, prefix: str, peer: Peers) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Threads of one process: a participant slot each, concurrent use of rings and pools, close during use."""
+"""Threads of one process: participant slots, concurrent use of rings and mempools, close during use."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_caches_of_ended_threads_are_flushed(primary: eal.Eal) -> None:
 
 @pytest.mark.parametrize("cache_size", [0, 8])
 def test_threads_without_slot_use_pool_without_cache(primary: eal.Eal, cache_size: int) -> None:
-    """64 threads have a slot; the others allocate and free without a cache."""
+    """64 threads claim a participant slot; the other threads allocate and free without a cache."""
     threads = 70
     pool = primary.mempool_create("p", 4096, 8, cache_size=cache_size)
     ring = primary.ring_create("r", 128)

@@ -29,7 +29,7 @@ from eal import errors
         (eal.Stale, eal.EalError),
     ],
 )
-def test_error_has_builtin_base_and_unchanged_message(kind: type[Exception], builtin: type[Exception]) -> None:
+def test_error_has_builtin_base_and_keeps_message(kind: type[Exception], builtin: type[Exception]) -> None:
     assert issubclass(kind, builtin)
     assert issubclass(kind, eal.EalError)
     assert str(kind("a complete message")) == "a complete message"

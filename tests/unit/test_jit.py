@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""eal.jit: rings and mempools in functions that numba compiles."""
+"""eal.jit: ring and mempool calls in functions compiled by numba."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eal import jit
 
 @njit(nogil=True)
 def forward(source, target, elements, rounds):
-    """Moves bursts from one ring to another; gives how many elements, or the first negative errno."""
+    """Move bursts from one ring to another; return the number of elements or the first negative errno."""
     moved = 0
     for _ in range(rounds):
         n = jit.ring_dequeue_burst(source, elements, len(elements))
@@ -32,7 +32,7 @@ def forward(source, target, elements, rounds):
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [("u4", ()), ("u8", ()), ("u1", (64,)), ("f4", (3,)), ("c16", ())])
-def test_a_compiled_loop_moves_elements_from_ring_to_ring(primary: eal.Eal, dtype: str, shape: tuple[int, ...]) -> None:
+def test_compiled_loop_moves_elements_between_rings(primary: eal.Eal, dtype: str, shape: tuple[int, ...]) -> None:
     elem_size = np.empty(shape, dtype).nbytes
     source, target = (primary.ring_create(name, 256, elem_size=elem_size) for name in ("source", "target"))
     sent = np.arange(100 * max(1, int(np.prod(shape)))).astype(dtype).reshape(100, *shape)
@@ -43,7 +43,7 @@ def test_a_compiled_loop_moves_elements_from_ring_to_ring(primary: eal.Eal, dtyp
     assert np.array_equal(received, sent)
 
 
-def test_bulk_is_all_or_nothing_and_burst_as_much_as_there_is(primary: eal.Eal) -> None:
+def test_bulk_moves_all_or_nothing_and_burst_moves_available(primary: eal.Eal) -> None:
     @njit
     def work(ring, elements):
         return (
@@ -60,25 +60,25 @@ def test_bulk_is_all_or_nothing_and_burst_as_much_as_there_is(primary: eal.Eal) 
     assert work(ring.handle, np.arange(8, dtype=np.uint64)) == (8, 2, 0, 10, 8, 0, 2)
 
 
-def test_objects_travel_through_a_pool(primary: eal.Eal) -> None:
+def test_compiled_get_and_put_keep_mempool_complete(primary: eal.Eal) -> None:
     @njit
-    def take_write_give(pool, objects, indices):
-        for turn in range(1000):
+    def get_write_put(pool, objects, indices):
+        for iteration in range(1000):
             if jit.mempool_get_bulk(pool, indices, 16) != 16:
-                return -turn
+                return -iteration
             for index in indices:
                 objects[index, 0] = (objects[index, 0] + 1) % 256
             jit.mempool_put_bulk(pool, indices, 16)
         return 1000
 
     pool = primary.mempool_create("pool", 64, 32, cache_size=8)
-    assert take_write_give(pool.handle, pool.array, np.zeros(16, np.uint32)) == 1000
+    assert get_write_put(pool.handle, pool.array, np.zeros(16, np.uint32)) == 1000
     assert pool.available == 64
     assert pool.view("u1", 32)[:, 0].astype(int).sum() % 256 == 16_000 % 256
     assert pool.audit().ok
 
 
-def test_an_empty_pool_is_a_return_value_and_a_wrong_index_an_errno(primary: eal.Eal) -> None:
+def test_get_from_empty_pool_returns_0_and_put_of_invalid_index_returns_einval(primary: eal.Eal) -> None:
     @njit
     def get(pool, indices):
         return jit.mempool_get_bulk(pool, indices, len(indices))
@@ -96,7 +96,7 @@ def test_an_empty_pool_is_a_return_value_and_a_wrong_index_an_errno(primary: eal
     assert pool.available == 8
 
 
-def test_an_array_too_short_is_refused_before_anything_moves(primary: eal.Eal) -> None:
+def test_too_short_array_returns_einval_and_moves_nothing(primary: eal.Eal) -> None:
     @njit
     def overrun(ring, elements, n):
         return jit.ring_enqueue_burst(ring, elements, n), jit.ring_dequeue_burst(ring, elements, n)
@@ -112,9 +112,9 @@ def test_an_array_too_short_is_refused_before_anything_moves(primary: eal.Eal) -
     assert jit.check(4, ring) == 4
 
 
-def test_arrays_that_c_cannot_use_are_refused_at_compile_time(primary: eal.Eal) -> None:
+def test_unsupported_array_raises_typing_error_at_compile_time(primary: eal.Eal) -> None:
     @njit
-    def take(ring, elements):
+    def dequeue(ring, elements):
         return jit.ring_dequeue_burst(ring, elements, 1)
 
     @njit
@@ -125,15 +125,15 @@ def test_arrays_that_c_cannot_use_are_refused_at_compile_time(primary: eal.Eal) 
     readonly = np.zeros(4, np.uint64)
     readonly.flags.writeable = False
     with pytest.raises(TypingError, match="C-contiguous"):
-        take(ring.handle, np.zeros(8, np.uint64)[::2])
+        dequeue(ring.handle, np.zeros(8, np.uint64)[::2])
     with pytest.raises(TypingError, match="read-only"):
-        take(ring.handle, readonly)
+        dequeue(ring.handle, readonly)
     pool = primary.mempool_create("pool", 8, 32)
     with pytest.raises(TypingError, match="uint32"):
         get(pool.handle, np.zeros(4, np.int64))
 
 
-def test_the_functions_work_from_python_too(primary: eal.Eal) -> None:
+def test_calls_from_python_return_number_of_elements(primary: eal.Eal) -> None:
     ring = primary.ring_create("ring", 64)
     elements = np.arange(8, dtype=np.uint64)
     assert jit.ring_enqueue_burst(ring.handle, elements, 8) == 8
@@ -141,7 +141,7 @@ def test_the_functions_work_from_python_too(primary: eal.Eal) -> None:
     assert jit.ring_dequeue_bulk(ring.handle, elements[::-1].copy(), 8) == 8
 
 
-def test_a_closed_ring_or_pool_refuses_its_old_handle(primary: eal.Eal) -> None:
+def test_old_handle_of_closed_object_returns_eshutdown(primary: eal.Eal) -> None:
     ring, pool = primary.ring_create("ring", 64), primary.mempool_create("pool", 8, 32)
     ring_handle, pool_handle = ring.handle, pool.handle
     primary.close()
@@ -154,7 +154,7 @@ def test_a_closed_ring_or_pool_refuses_its_old_handle(primary: eal.Eal) -> None:
             _ = closed.handle
 
 
-def test_without_numba_eal_works_and_eal_jit_names_the_extra() -> None:
+def test_import_without_numba_fails_only_for_jit_and_names_extra() -> None:
     program = (
         "import sys\n"
         "sys.modules['numba'] = None\n"

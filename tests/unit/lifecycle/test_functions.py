@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The functions of eal that act on the process's Eal: signatures and forwarding."""
+"""eal.lifecycle.functions: the module functions have the signatures of the Eal methods and forward to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = [name for name, value in vars(functions).items() if inspect.isfunction(v
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_function_has_the_signature_of_the_method(name: str) -> None:
+def test_function_has_signature_of_method(name: str) -> None:
     function = inspect.signature(getattr(eal, name))
     method = inspect.signature(getattr(eal.Eal, name))
     assert [*function.parameters.values()] == [*method.parameters.values()][1:]
@@ -25,7 +25,7 @@ def test_function_has_the_signature_of_the_method(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_function_passes_every_argument_to_the_method(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_function_passes_every_argument_to_method(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[inspect.BoundArguments] = []
 
     class Recorder:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Creation of the parts of an Eal: a failure releases all parts, and `join` retries if the directory was removed."""
+"""Create the parts of an Eal: a failure releases all parts, and `join` retries if the directory was removed."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def descriptors() -> list[str]:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    """A guest's bus with one share."""
+    """Return a guest bus with one share."""
     lab = Lab(tmp_path)
     lab.plug_all(lab.metadata("vm0"))
     return lab
 
 
 class Failure(Exception):
-    """Raised by a part on purpose."""
+    """Injected failure of a part."""
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ class Failure(Exception):
         (LazyMonitor, "start"),
     ],
 )
-def test_failure_of_a_part_leaves_no_files_and_no_descriptors(
+def test_failure_of_part_leaves_no_files_and_no_descriptors(
     lab: Lab, runtime_dir: Path, prefix: str, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -68,7 +68,7 @@ def test_failure_of_a_part_leaves_no_files_and_no_descriptors(
     eal.init(["--no-pci"], file_prefix=prefix, no_huge=True).close()
 
 
-def test_failed_recovery_keeps_the_files(runtime_dir: Path, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_recovery_keeps_files(runtime_dir: Path, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise Failure
 
@@ -118,9 +118,7 @@ def test_events_without_monitor_are_dropped() -> None:
     monitor.abandon()
 
 
-def test_join_repeats_if_the_directory_was_removed(
-    runtime_dir: Path, prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_join_retries_if_directory_was_removed(runtime_dir: Path, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[LockFile] = []
     is_current = LockFile.is_current
 

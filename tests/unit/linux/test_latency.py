@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""eal.linux.latency: timing loads and atomics of mapped memory."""
+"""eal.linux.latency: latency of loads and atomics on mapped memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eal.linux.latency import Speed, measure
 from eal.linux.mapping import Mapping
 
 
-def test_measure_of_ordinary_memory_finds_it_cached_and_changes_nothing(tmp_path: Path) -> None:
+def test_measure_of_ordinary_memory_is_cached_and_changes_nothing(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w+b") as file:
         file.write(bytes(range(256)) * 16)
         file.flush()

@@ -25,7 +25,7 @@ def test_owner_word_has_machine_and_thread() -> None:
     assert process.local_pid(0) is None
 
 
-def test_format_owner_contains_all_that_is_known() -> None:
+def test_format_owner_contains_known_fields() -> None:
     owner = 0x1A2B3C4D << 32 | 77
     assert process.format_owner(owner) == "machine 1a2b3c4d thread 77"
     assert process.format_owner(owner, 70 << 40 | 5) == "machine 1a2b3c4d thread 77 of process 70"
@@ -41,7 +41,7 @@ def test_live_process_is_not_dead_until_it_ends() -> None:
     assert (process.owner_state(owner), process.is_dead(owner, word)) == ("alive", False)
     child.communicate(b"\n")
     assert (process.owner_state(owner), process.is_dead(owner, word)) == ("dead", True)
-    assert not process.is_dead(owner, process.process_word())  # the thread ended, its process is alive
+    assert not process.is_dead(owner, process.process_word())  # only the thread ended; the process is alive
     assert process.start_time(child.pid) == 0
 
 
@@ -50,7 +50,7 @@ def test_owner_of_other_machine_is_never_dead() -> None:
     assert not process.is_dead(OTHER_MACHINE, 0)
 
 
-def test_later_process_with_same_pid_is_another_process() -> None:
+def test_owner_with_reused_pid_is_dead() -> None:
     dead_thread = process.machine_id() << 32 | 0x3F_FFFF
     assert process.is_dead(dead_thread, process.process_word() + 1)
 
@@ -67,7 +67,7 @@ print(*(m for m in modules if m.split(" ")[1].startswith(("eal", "ivshmem"))), s
 """
 
 
-def test_fork_count_is_registered_before_the_eal_is_abandoned() -> None:
+def test_fork_count_handler_runs_before_eal_handler() -> None:
     done = subprocess.run([sys.executable, "-P", "-c", HANDLERS], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
         "after_in_child eal.linux.process",

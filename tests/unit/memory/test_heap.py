@@ -131,7 +131,7 @@ def test_required_hugepages_that_run_out_raise_no_memory(
 
 @contextlib.contextmanager
 def taken(mount: Path) -> Iterator[None]:
-    """Let another file use the only page of a mount."""
+    """Allocate the only page of a mount to another file."""
     backend = Backend(mount, 2 * MIB, huge=True)
     other = segment_file.create(backend, mount / "other", 2 * MIB)
     try:

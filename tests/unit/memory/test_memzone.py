@@ -17,7 +17,7 @@ import eal
 
 MIB = 1 << 20
 
-# --- reserving ----------------------------------------------------------------------------------------------
+# --- reserve ------------------------------------------------------------------------------------------------
 
 
 def test_reserved_zone_is_zeroed_range_of_its_segment(primary: eal.Eal) -> None:
@@ -113,10 +113,10 @@ def test_ranges_do_not_overlap_and_freed_ranges_are_reused(primary: eal.Eal) -> 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(1, 300_000), st.integers(0, 14), st.sampled_from("ab"), st.booleans())))
 def test_random_zones_do_not_overlap_and_are_in_their_group(
-    primary: eal.Eal, wishes: list[tuple[int, int, str, bool]]
+    primary: eal.Eal, requests: list[tuple[int, int, str, bool]]
 ) -> None:
     zones: list[eal.Memzone] = []
-    for number, (length, shift, group, free) in enumerate(wishes):
+    for number, (length, shift, group, free) in enumerate(requests):
         zone = primary.memzone_reserve(f"z{number}", length, align=1 << shift, group=group)
         assert zone.segment.group == group
         assert zone.offset % (1 << shift) == 0
@@ -256,8 +256,8 @@ def test_exist_ok_returns_existing_array_or_raises_on_mismatch(primary: eal.Eal)
     assert primary.array_reserve("a", (2, 3), np.float32, exist_ok=True) is zone
     others: list[tuple[int | tuple[int, ...], str, str]]
     others = [((3, 2), "<f4", "shape"), (6, "<f4", "shape"), ((2, 3), "<i4", "dtype")]
-    for shape, dtype, what in others:
-        with pytest.raises(eal.Exists, match=f"exists with {what} "):
+    for shape, dtype, field in others:
+        with pytest.raises(eal.Exists, match=f"exists with {field} "):
             primary.array_reserve("a", shape, dtype, exist_ok=True)
     primary.memzone_reserve("plain", 24)
     with pytest.raises(eal.Exists, match="exists with dtype "):
@@ -291,7 +291,7 @@ DTYPES = [
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(), (7,), (2, 3, 4), 5, (1, 1)], ids=str)
-def test_array_needs_no_dtype_and_shape_after_array_reserve(primary: eal.Eal, dtype: object, shape: object) -> None:
+def test_array_without_arguments_has_reserved_dtype_and_shape(primary: eal.Eal, dtype: object, shape: object) -> None:
     zone = primary.array_reserve("a", shape, dtype)  # type: ignore[arg-type]
     array = zone.array()
     assert array.dtype == np.dtype(dtype)  # type: ignore[call-overload]
@@ -334,7 +334,7 @@ def test_array_reserve_with_shape_or_dtype_of_wrong_type_raises_type_error(
     assert primary.memzones() == []
 
 
-def test_array_of_plain_zone_needs_dtype_and_must_fit(primary: eal.Eal) -> None:
+def test_array_of_plain_zone_without_dtype_or_above_length_raises_invalid(primary: eal.Eal) -> None:
     zone = primary.memzone_reserve("z", 100)
     assert (zone.dtype, zone.shape) == (None, None)
     with pytest.raises(eal.Invalid, match="has no dtype"):
@@ -411,7 +411,7 @@ def test_free_removes_zone_once(primary: eal.Eal) -> None:
         eal.memzone_free(zone)
     new = primary.memzone_reserve("z", 64)
     with pytest.raises(eal.NotFound):
-        primary.memzone_free(zone)  # another zone with the same name and offset
+        primary.memzone_free(zone)  # `zone` was freed; the new zone has its name and offset
     assert primary.memzone_lookup("z") is new
 
 

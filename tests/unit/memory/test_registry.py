@@ -54,7 +54,7 @@ def test_entry_added_again_differs_by_serial(registry: Registry) -> None:
     assert registry.find(Kind.MEMZONE, "a") == second
 
 
-def test_next_epoch_rises_without_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_epoch_increases_if_clock_is_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time_ns()
     assert abs(next_epoch(0) - now // 1_000_000) < 60_000
     monkeypatch.setattr(time, "time_ns", lambda: 5_000_000)
@@ -75,7 +75,7 @@ def test_create_registry_replaces_private_file_and_keeps_open_mapping(registry: 
     assert os.stat(tmp_path / "registry").st_mode & 0o7777 == 0o600
     create_registry(tmp_path / "registry", last_epoch=0)
     assert os.listdir(tmp_path) == ["registry"]
-    assert len(registry.table.segments) == 1  # the mapping of the replaced file remains valid
+    assert len(registry.table.segments) == 1  # the open mapping of the replaced file stays valid
 
 
 @pytest.mark.parametrize("content", [b"", b"x", bytes(4095), bytes(8192), b"\xff" * 8192])

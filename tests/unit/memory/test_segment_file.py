@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""eal.memory.segment_file: all pages are allocated at creation, so that too few are an error and never a SIGBUS."""
+"""eal.memory.segment_file: pages are allocated at creation, so a shortage raises NoMemory and never SIGBUS."""
 
 from __future__ import annotations
 
@@ -56,24 +56,22 @@ def test_reserve_on_full_tmpfs_raises_no_memory_and_changes_nothing(
 
 
 def test_request_above_available_memory_allocates_no_page(primary: eal.Eal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Allocating all available pages before failing would starve other processes."""
+    """Allocating every available page before the error would starve other processes."""
 
     def allocate(*_: object) -> None:
         raise AssertionError("pages were allocated")
 
     before = primary.segments()
     monkeypatch.setattr(os, "posix_fallocate", allocate)
-    with pytest.raises(AssertionError):  # proves that segment_create allocates by posix_fallocate
+    with pytest.raises(AssertionError):  # segment_create calls the patched posix_fallocate
         primary.segment_create(8 * MIB)
-    monkeypatch.setattr(hugepages, "_available_memory", lambda: 4 * MIB)  # simulates a small machine
+    monkeypatch.setattr(hugepages, "_available_memory", lambda: 4 * MIB)  # simulate a small machine
     with pytest.raises(eal.NoMemory, match=r"2048 pages of 4 KiB required in /dev/shm, 1024 available"):
         primary.segment_create(8 * MIB)
     monkeypatch.undo()
     monkeypatch.setattr(os, "posix_fallocate", allocate)
     for create in (lambda: primary.segment_create(1 << 50), lambda: primary.memzone_reserve("z", 1 << 45)):
-        with pytest.raises(
-            eal.NoMemory, match="pages of 4 KiB required in /dev/shm"
-        ):  # more than the memory of any machine
+        with pytest.raises(eal.NoMemory, match="pages of 4 KiB required in /dev/shm"):
             create()
     assert primary.segments() == before
 
@@ -90,7 +88,7 @@ def test_zone_is_usable_after_another_process_filled_the_tmpfs(
                 file.write(bytes(MIB))
         zone.buf[:] = b"\2" * MIB
         assert bytes(zone.buf[-4:]) == b"\2" * 4
-        assert eal.memzone_reserve("y", 900 * KIB).buf[0] == 0  # in pages that are already allocated
+        assert eal.memzone_reserve("y", 900 * KIB).buf[0] == 0  # uses allocated pages of the segment
         with pytest.raises(eal.NoMemory):
             eal.memzone_reserve("x", 4 * MIB)
         filler.unlink()

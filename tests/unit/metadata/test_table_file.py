@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""eal.metadata.table_file: readers get a complete valid table, or an error."""
+"""eal.metadata.table_file: a reader gets a complete valid table or an error."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def new_file(size: int = SIZE, magic: int = METADATA_MAGIC) -> TableFile:
 
 
 def opened(file: TableFile) -> TableFile:
-    """Open the same mapping again, without the cached table, as another process would."""
+    """Open the same mapping without the cached table, as another process does."""
     return TableFile.open(file.mapping, METADATA_MAGIC, "test")
 
 
@@ -161,7 +161,7 @@ file.publish(Table(epoch=99))
 
 
 def test_selector_is_stored_after_the_table(tmp_path: Path) -> None:
-    """Let a writer die at its first store to the unused slot; a selector stored earlier would select that slot."""
+    """Kill a writer at its first store to the unused slot; a selector stored earlier would select that slot."""
     path = tmp_path / "table"
     with path.open("w+b") as raw:
         raw.truncate(SIZE)
@@ -174,7 +174,7 @@ def test_selector_is_stored_after_the_table(tmp_path: Path) -> None:
 
 
 def test_concurrent_readers_get_complete_tables() -> None:
-    """All fields of a table contain the same number, so a mixture of two tables is detected."""
+    """Every field of a table contains the same number, so a mixture of two tables is detected."""
     file = new_file()
 
     def table(number: int) -> Table:
@@ -187,10 +187,10 @@ def test_concurrent_readers_get_complete_tables() -> None:
     faults: list[object] = []
 
     def read() -> None:
-        mine = opened(file)
+        reader_file = opened(file)
         while not stop.is_set():
             try:
-                found = mine.read()
+                found = reader_file.read()
             except eal.EalError as error:
                 faults.append(error)
                 return
@@ -217,7 +217,7 @@ def test_flipped_bit_in_current_table_raises_corrupt() -> None:
     file = new_file()
     length = len(encode(TABLE))
     file.publish(TABLE)
-    start = 4096  # the second change is in slot 0
+    start = 4096  # the second table is in slot 0
     raw = file.mapping.view()
     for at in range(start, start + length):
         for bit in range(8):
@@ -229,7 +229,7 @@ def test_flipped_bit_in_current_table_raises_corrupt() -> None:
 
 
 def test_flipped_bit_in_header_raises_corrupt() -> None:
-    """Flip the 128 bytes of identity and the selector, of which no other value selects a valid table."""
+    """Flip each bit of the 128 identity bytes and of the selector; no flipped selector selects a valid table."""
     file = new_file()
     file.publish(TABLE)
     raw = file.mapping.view()
@@ -252,7 +252,7 @@ def test_flipped_bits_outside_header_and_current_table_are_ignored() -> None:
 
 
 def with_crc(file: TableFile, at: int, value: bytes) -> None:
-    """Write to the current table (in slot 0) and update its CRC, as a hostile peer would."""
+    """Overwrite bytes of the current table (slot 0) and update its CRC, as a hostile peer can."""
     raw = file.mapping.view()
     raw[4096 + at : 4096 + at + len(value)] = value
     length = struct.unpack_from("<Q", raw, 4096 + 40)[0]

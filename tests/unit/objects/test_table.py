@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The object table: handles, listings without damaged objects, and the objects that cannot be freed."""
+"""eal.objects.table: one handle per object, lists without damaged objects, argument checks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def damage(ring: eal.Ring) -> None:
     ring.memzone.buf[64:72] = bytes(8)  # the magic of the extension header
 
 
-def test_all_leaves_out_and_logs_damaged_objects(
+def test_list_omits_and_logs_damaged_objects(
     primary: eal.Eal, table: ObjectTable, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("c", "a", "b"):
@@ -50,7 +50,7 @@ def test_repair_rings_logs_rings_that_fail_validation(
     assert [name for _, name in table._handles] == ["s"]
 
 
-def test_ring_of_closed_zone_raises_the_error_of_the_zone(primary: eal.Eal, table: ObjectTable) -> None:
+def test_ring_of_closed_zone_raises_error_of_zone(primary: eal.Eal, table: ObjectTable) -> None:
     zone = primary.ring_create("r", 8).memzone
     table._handles.clear()
     zone.close(errno.ENODEV)
@@ -67,7 +67,7 @@ def test_handle_is_attached_once_and_again_after_free(primary: eal.Eal, table: O
     assert primary.ring_create("r", 8) is not ring
 
 
-def test_entries_list_objects_of_the_file_prefix_once(primary: eal.Eal, table: ObjectTable) -> None:
+def test_entries_list_each_object_of_file_prefix_once(primary: eal.Eal, table: ObjectTable) -> None:
     primary.memzone_reserve("x", 64)
     primary.ring_create("x", 8)
     assert [(entry.kind, entry.name) for entry, _ in table.entries()] == [(Kind.MEMZONE, "x"), (Kind.RING, "x")]
@@ -86,13 +86,13 @@ def test_entries_list_objects_of_the_file_prefix_once(primary: eal.Eal, table: O
         ("g", 1 << 31, eal.Invalid),
     ],
 )
-def test_impossible_placement_is_rejected(group: Any, socket_id: Any, error: type[eal.EalError]) -> None:
+def test_invalid_placement_raises_invalid(group: Any, socket_id: Any, error: type[eal.EalError]) -> None:
     with pytest.raises(error):
         check_placement(group, socket_id)
     check_placement("g", eal.SOCKET_ID_ANY)
 
 
-def test_check_same_names_the_first_difference() -> None:
+def test_check_same_error_names_first_difference() -> None:
     check_same(Kind.RING, "r", {"count": (8, 8)})
     with pytest.raises(eal.Exists, match="ring 'r' exists with elem_size 4, not 8"):
         check_same(Kind.RING, "r", {"count": (8, 8), "elem_size": (4, 8), "flags": (0, 1)})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The zone table: one Memzone per object, lookups in shares, and revocation of the zones of a share."""
+"""eal.objects.zones: one Memzone per object, lookup in shares, and revocation of the zones of a share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENTRY = Entry("r", Kind.RING, 0, 4096, 640, 64, 0, "", None)
 
 
 class FakeShare(SimpleNamespace):
-    """A share that lists some entries of one segment."""
+    """Share with the given entries, all in one segment."""
 
     def __init__(self, segment: Segment, *entries: Entry, over: int = 0) -> None:
         super().__init__(segments=[segment], table=SimpleNamespace(entries=entries), over=over)
@@ -52,11 +52,11 @@ def table_of(*shares: Any) -> ZoneTable:
 @pytest.mark.parametrize(
     ("kind", "expected"), [(Kind.MEMZONE, "name"), (Kind.RING, "RG_name"), (Kind.MEMPOOL, "MP_name")]
 )
-def test_zone_name_has_the_prefix_of_the_kind(kind: Kind, expected: str) -> None:
+def test_zone_name_has_prefix_of_kind(kind: Kind, expected: str) -> None:
     assert zone_name(replace(ENTRY, kind=kind, name="name")) == expected
 
 
-def test_issue_returns_the_same_zone_for_the_same_object(segment: Segment) -> None:
+def test_issue_of_same_object_returns_same_zone(segment: Segment) -> None:
     table = ZoneTable()
     zone = table.issue(ENTRY, segment)
     assert zone.name == "RG_r"
@@ -66,9 +66,7 @@ def test_issue_returns_the_same_zone_for_the_same_object(segment: Segment) -> No
 
 
 @pytest.mark.parametrize("change", ["offset", "segment", "closed"])
-def test_issue_returns_a_new_zone_if_the_name_denotes_another_object(
-    primary: eal.Eal, segment: Segment, change: str
-) -> None:
+def test_issue_of_other_object_with_same_name_returns_new_zone(primary: eal.Eal, segment: Segment, change: str) -> None:
     table = ZoneTable()
     zone = table.issue(ENTRY, segment)
     other, entry = segment, ENTRY
@@ -83,7 +81,7 @@ def test_issue_returns_a_new_zone_if_the_name_denotes_another_object(
     assert table.issue(entry, other) is new
 
 
-def test_find_shared_uses_the_first_usable_share(primary: eal.Eal, segment: Segment) -> None:
+def test_find_shared_uses_first_usable_share(primary: eal.Eal, segment: Segment) -> None:
     other = primary.memzone_reserve("y", 64, group="other").segment
     table = table_of(FakeShare(other, ENTRY, over=errno.ESTALE), FakeShare(segment, ENTRY))
     found = table.find_shared(Kind.RING, "r")
@@ -101,8 +99,8 @@ def test_find_shared_of_restarted_host_raises_stale(segment: Segment) -> None:
         table.find_shared(Kind.RING, "r")
 
 
-def test_find_shared_repeats_the_search_if_the_share_is_released(segment: Segment) -> None:
-    """The monitor releases the share after the zone was found in it."""
+def test_find_shared_repeats_search_if_share_is_released(segment: Segment) -> None:
+    """Simulate a monitor that releases the share after the zone was found in the share."""
 
     class ReleasedShare(FakeShare):
         def segment_of(self, entry: Entry) -> Segment:
@@ -115,7 +113,7 @@ def test_find_shared_repeats_the_search_if_the_share_is_released(segment: Segmen
 
 
 @pytest.mark.parametrize(("code", "error"), [(errno.ENODEV, eal.Detached), (errno.ESTALE, eal.Stale)])
-def test_revoke_closes_zones_that_no_other_usable_share_lists(
+def test_revoke_closes_only_zones_without_other_usable_share(
     segment: Segment, code: int, error: type[eal.EalError]
 ) -> None:
     kept = replace(ENTRY, name="kept", kind=Kind.MEMZONE)
@@ -129,7 +127,7 @@ def test_revoke_closes_zones_that_no_other_usable_share_lists(
         _ = zones[1].buf
 
 
-def test_revoke_reaches_zones_whose_name_denotes_another_object(segment: Segment) -> None:
+def test_revoke_closes_old_zone_after_name_is_reused(segment: Segment) -> None:
     share = FakeShare(segment, ENTRY, over=errno.ENODEV)
     table = table_of(share)
     old = table.issue(ENTRY, segment)
@@ -139,7 +137,7 @@ def test_revoke_reaches_zones_whose_name_denotes_another_object(segment: Segment
         _ = old.buf
 
 
-def test_zone_table_keeps_no_zone_alive_after_forget(segment: Segment) -> None:
+def test_forgotten_zone_is_collected(segment: Segment) -> None:
     table = ZoneTable()
     zone = weakref.ref(table.issue(ENTRY, segment))
     assert zone() is not None

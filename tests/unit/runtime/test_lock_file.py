@@ -28,7 +28,7 @@ def locks(tmp_path: Path) -> LockFile:
 
 
 def test_lock_of_live_process_is_refused_until_it_ends(locks: LockFile, peer: object) -> None:
-    other = peer(HOLD, locks.path, "PRIMARY", "alone")  # type: ignore[operator]
+    other = peer(HOLD, locks.path, "PRIMARY", "exclusive")  # type: ignore[operator]
     assert other.hear() == "True"
     assert locks.holder(Lock.PRIMARY) == other.pid
     assert locks.holder(Lock.MEMBER) is None
@@ -44,8 +44,8 @@ def test_shared_lock_excludes_exclusive_lock(locks: LockFile, peer: object) -> N
     other = peer(HOLD, locks.path, "MEMBER", "shared")  # type: ignore[operator]
     assert other.hear() == "True"
     assert locks.holder(Lock.MEMBER) == other.pid
-    stranger = peer(HOLD, locks.path, "MEMBER", "alone")  # type: ignore[operator]
-    assert stranger.hear() == "False"
+    second = peer(HOLD, locks.path, "MEMBER", "exclusive")  # type: ignore[operator]
+    assert second.hear() == "False"
 
 
 def test_lock_of_killed_process_is_free_while_its_child_lives(locks: LockFile, peer: object) -> None:
@@ -96,23 +96,23 @@ def test_nested_change_excludes_other_threads(locks: LockFile) -> None:
 
 
 def test_change_is_released_after_outermost_block_and_after_exception(locks: LockFile, peer: object) -> None:
-    def others_can() -> bool:
-        return peer(HOLD, locks.path, "CHANGE", "alone").hear() == "True"  # type: ignore[operator]
+    def free_for_others() -> bool:
+        return peer(HOLD, locks.path, "CHANGE", "exclusive").hear() == "True"  # type: ignore[operator]
 
     def fail() -> None:
         with locks.change():
             with locks.change():
                 pass
-            assert not others_can()
+            assert not free_for_others()
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
-    assert others_can()
+    assert free_for_others()
 
 
 def test_change_excludes_other_processes(locks: LockFile, peer: object, tmp_path: Path) -> None:
-    """Two processes increment a number in a file without losing an increment."""
+    """Two processes increment a number in a file; no increment is lost."""
     counter = tmp_path / "counter"
     counter.write_text("0")
     script = """
@@ -153,7 +153,7 @@ def test_holder_of_returns_pid_until_release(tmp_path: Path, peer: object) -> No
     assert holder_of(tmp_path / "lock", Lock.MEMBER) is None
 
 
-def test_close_twice_is_allowed_and_change_raises_closed(locks: LockFile) -> None:
+def test_second_close_is_ignored_and_change_raises_closed(locks: LockFile) -> None:
     locks.close()
     locks.close()
     with pytest.raises(Closed), locks.change():

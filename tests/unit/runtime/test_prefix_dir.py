@@ -101,13 +101,13 @@ def test_make_private_on_link_or_file_raises_denied(tmp_path: Path, kind: str) -
 
 @pytest.mark.parametrize("name", ["lock", "registry"])
 def test_init_does_not_follow_planted_link(runtime_dir: Path, prefix: str, tmp_path: Path, name: str) -> None:
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
+    target = tmp_path / "target"
+    target.write_text("unchanged")
     (runtime_dir / prefix).mkdir(mode=0o700)
-    (runtime_dir / prefix / name).symlink_to(victim)
+    (runtime_dir / prefix / name).symlink_to(target)
     with contextlib.suppress(eal.EalError):
         eal.init(file_prefix=prefix, no_huge=True).close()
-    assert victim.read_text() == "precious"
+    assert target.read_text() == "unchanged"
 
 
 def test_file_name_contains_user_directory_prefix_and_uuid(runtime_dir: Path, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_file_name_contains_user_directory_prefix_and_uuid(runtime_dir: Path, tm
     there = PrefixDir(tmp_path, "p").file_name("0" * 32, "seg")
     assert here.startswith(f"ivshmem.{os.geteuid()}.")
     assert here.endswith(f".p.{'0' * 32}.seg")
-    assert here != there  # another runtime directory may have a prefix of the same name
+    assert here != there  # the name includes the runtime directory
 
 
 def test_primary_removes_stale_files_of_its_runtime_directory_only(

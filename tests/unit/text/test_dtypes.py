@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""eal.text.dtypes: round trip of dtypes, and rejection of invalid text from a peer."""
+"""eal.text.dtypes: dtypes are described and restored unchanged; invalid text raises Corrupt."""
 
 from __future__ import annotations
 

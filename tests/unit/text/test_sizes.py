@@ -36,7 +36,7 @@ def test_parse_size_with_long_unit_or_fraction_returns_bytes(text: str, size: in
 
 
 @pytest.mark.parametrize("text", ["", "M", "1X", "-1M", "1.5", "1.M", "1 2M", "2MM", "1e3", "0x10", "1_0M", "iB"])
-def test_parse_size_of_other_text_raises(text: str) -> None:
+def test_parse_size_of_invalid_text_raises_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="size must be a number with an optional unit"):
         parse_size(text)
 
@@ -82,7 +82,7 @@ def test_rounded_size_text_has_about_three_digits(size: int, text: str) -> None:
     assert rounded_size_text(size) == text
 
 
-def test_alignment_and_powers_of_two() -> None:
+def test_align_up_and_power_of_two_match_definition() -> None:
     for value in range(200):
         assert sizes.align_up(value, 24) == next(n for n in range(0, 400, 24) if n >= value)
         assert sizes.is_power_of_two(value) == (value in (1, 2, 4, 8, 16, 32, 64, 128))
