@@ -40,7 +40,7 @@ class ZoneTable:
 
     def revoke(self, share: Share, code: int) -> None:
         """Refuse, with this errno, the zones of a share that no other usable share lists."""
-        usable = [other for other in self.shares if not other.over]
+        usable = [other for other in self.shares if not other.terminal_errno]
         for segment in share.segments:
             for zone in list(self._issued.get(segment, ())):
                 if not any(other.has(zone.entry, segment) for other in usable):
@@ -70,7 +70,7 @@ class ZoneTable:
     def shared_entries(self) -> Iterator[tuple[Entry, Segment]]:
         """Yield the objects of all usable shares with their segments; an object of several shares several times."""
         for share in self.shares:
-            for entry in () if share.over else share.table.entries:
+            for entry in () if share.terminal_errno else share.table.entries:
                 yield entry, share.segment_of(entry)
 
     def find_shared(self, kind: Kind, name: str) -> Memzone | None:
@@ -80,12 +80,12 @@ class ZoneTable:
             entry = share.find(kind, name)
             if entry is None:
                 continue
-            if share.over:
+            if share.terminal_errno:
                 stale = True
                 continue
             zone = self.issue(entry, share.segment_of(entry))
             # If the share was released in the meantime, revoke() may have run before this zone was issued.
-            return zone if not share.over else self.find_shared(kind, name)
+            return zone if not share.terminal_errno else self.find_shared(kind, name)
         if stale:
             raise_for(-errno.ESTALE, kind.name.lower(), name)
         return None

@@ -62,8 +62,8 @@ class ProbedDevice:
 
 
 class SegmentDevice(ProbedDevice):
-    """A device that carries a segment. `home` is the address of the metadata file that it was plugged with, as far as
-    known: this device is removed when that metadata file is unplugged.
+    """A device that carries a segment. `home` is the address of the metadata file with which it was plugged, "" if
+    unknown: the device is removed when that metadata file is unplugged.
     """
 
     def __init__(self, device: IvshmemDevice, record: SegmentRecord) -> None:

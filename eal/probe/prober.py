@@ -13,6 +13,8 @@ A device with a metadata file has one of these states (DeviceState):
 
 LEAVING is left only if the unplug does not take place. An accepted share never becomes PENDING or REJECTED: it keeps
 its table if a newer one cannot be used (`Share.unused`). A removed device has no state.
+
+Never: a share published before all its segments are mapped, an acknowledgement sent before everything is detached.
 """
 
 from __future__ import annotations
@@ -95,10 +97,7 @@ class Prober:
     # --- acceptance ---------------------------------------------------------------------------------------
 
     def accept_all(self, *, only_released: bool = False) -> None:
-        """Accept every metadata file that can be; with `only_released` only those released for an announced unplug.
-
-        The others are in `findings.rejections` with the reason.
-        """
+        """Accept every usable metadata file; with `only_released`, only those released for an announced unplug."""
         accepted = {share.address for share in self.findings.shares}
         found = [
             (device, content)
@@ -150,15 +149,11 @@ class Prober:
         if device.state is NEW:
             log.warning("ivshmem device %s is not used: %s", device.address, reason)
         enter(device, state, reason)
-        self._observer.report(
-            Event("pending" if state is PENDING else "rejected", device.name, device.address, reason=reason)
-        )
+        self._report("pending" if state is PENDING else "rejected", device, reason=reason)
 
     def _map(self, device: MetadataDevice, file: TableFile, table: Table, writable: set[UUID]) -> Share:
         name = file.info.name
-        check_conflicts(file, table, self.findings.shares)
-        check_unused(name, self._observer.find_in_use(table.entries))
-        check_complete(name, table, self.segments)
+        self._check(file, table, self.findings.shares)
         try:
             segments = [self.segments.map(record, record.uuid in writable, name) for record in table.segments]
             slot = self._claim_slot(file, table)  # last: the first mapping of a BAR decides on its memory type
@@ -168,6 +163,11 @@ class Prober:
         for record in table.segments:
             self.segments.assign_home(record.uuid, device.address)
         return Share(name, device.address, file.info.uuid, file, table, segments, device, slot)
+
+    def _check(self, file: TableFile, table: Table, others: Iterable[Share]) -> None:
+        check_conflicts(file, table, others)
+        check_unused(file.info.name, self._observer.find_in_use(table.entries))
+        check_complete(file.info.name, table, self.segments)
 
     def _claim_slot(self, file: TableFile, table: Table) -> MonitorSlot | None:
         """Claim a monitor slot in the first writable segment; None if the share has no writable segment."""
@@ -186,9 +186,7 @@ class Prober:
         others = [other for other in self.findings.shares if other is not share]
         try:
             table = share.file.read()
-            check_conflicts(share.file, table, others)
-            check_unused(share.name, self._observer.find_in_use(table.entries))
-            check_complete(share.name, table, self.segments)
+            self._check(share.file, table, others)
             writable = self.segments.wanted_writable([table])
             segments = [self.segments.map(record, record.uuid in writable, share.name) for record in table.segments]
         except Detached:
@@ -216,7 +214,7 @@ class Prober:
 
     def refuse(self, share: Share) -> None:
         """Make operations on the objects of a stale share raise Stale."""
-        share.over = errno.ESTALE
+        share.terminal_errno = errno.ESTALE
         self._observer.revoke(share, errno.ESTALE)
 
     # --- removal ------------------------------------------------------------------------------------------
@@ -266,7 +264,7 @@ class Prober:
     def _forget(self, share: Share) -> None:
         """Remove a share from lookups and refuse its objects."""
         self._publish([other for other in self.findings.shares if other is not share])
-        share.over = errno.ENODEV
+        share.terminal_errno = errno.ENODEV
         self._observer.revoke(share, errno.ENODEV)
 
     def _drop_unused(self) -> None:
@@ -289,9 +287,11 @@ class Prober:
         self.findings.shares = sorted(shares, key=lambda share: bool(share.stale))
         self._observer.publish(self.findings.shares)
 
-    def _report(self, kind: EventKind, share: Share, entries: Iterable[Entry] = (), reason: str = "") -> None:
-        log.info("metadata %r on %s: %s %s", share.name, share.address, kind, reason)
-        self._observer.report(Event(kind, share.name, share.address, names_of(entries), reason))
+    def _report(
+        self, kind: EventKind, subject: Share | MetadataDevice, entries: Iterable[Entry] = (), reason: str = ""
+    ) -> None:
+        log.info("metadata %r on %s: %s %s", subject.name, subject.address, kind, reason)
+        self._observer.report(Event(kind, subject.name, subject.address, names_of(entries), reason))
 
 
 def _leaving(name: str) -> str:

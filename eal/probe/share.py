@@ -17,8 +17,8 @@ from eal.probe.unplug_ack import MonitorSlot
 class Share:
     """An accepted metadata file: its name, the address of its device, and the segments it needs, mapped.
 
-    `stale` is the reason why its host is considered restarted, "" if it is not. `over` is the errno with which its
-    objects are refused, 0 if they are not.
+    `stale` is the reason why its host is considered restarted, "" if it is not. `terminal_errno` is the errno with
+    which its objects are refused, 0 if they are not.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Share:
     device: MetadataDevice
     slot: MonitorSlot | None = None
     stale: str = ""
-    over: int = 0
+    terminal_errno: int = 0
     unused: str = ""  # why the newer table has not been adopted
 
     def __post_init__(self) -> None:

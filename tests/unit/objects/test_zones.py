@@ -29,8 +29,8 @@ ENTRY = Entry("r", Kind.RING, 0, 4096, 640, 64, 0, "", None)
 class FakeShare(SimpleNamespace):
     """Share with the given entries, all in one segment."""
 
-    def __init__(self, segment: Segment, *entries: Entry, over: int = 0) -> None:
-        super().__init__(segments=[segment], table=SimpleNamespace(entries=entries), over=over)
+    def __init__(self, segment: Segment, *entries: Entry, terminal_errno: int = 0) -> None:
+        super().__init__(segments=[segment], table=SimpleNamespace(entries=entries), terminal_errno=terminal_errno)
 
     def find(self, kind: Kind, name: str) -> Entry | None:
         return next((e for e in self.table.entries if (e.kind, e.name) == (kind, name)), None)
@@ -83,7 +83,7 @@ def test_issue_of_other_object_with_same_name_returns_new_zone(primary: eal.Eal,
 
 def test_find_shared_uses_first_usable_share(primary: eal.Eal, segment: Segment) -> None:
     other = primary.memzone_reserve("y", 64, group="other").segment
-    table = table_of(FakeShare(other, ENTRY, over=errno.ESTALE), FakeShare(segment, ENTRY))
+    table = table_of(FakeShare(other, ENTRY, terminal_errno=errno.ESTALE), FakeShare(segment, ENTRY))
     found = table.find_shared(Kind.RING, "r")
     assert found is not None
     assert found.segment is segment
@@ -94,7 +94,7 @@ def test_find_shared_uses_first_usable_share(primary: eal.Eal, segment: Segment)
 
 
 def test_find_shared_of_restarted_host_raises_stale(segment: Segment) -> None:
-    table = table_of(FakeShare(segment, ENTRY, over=errno.ESTALE))
+    table = table_of(FakeShare(segment, ENTRY, terminal_errno=errno.ESTALE))
     with pytest.raises(eal.Stale, match="ring 'r'"):
         table.find_shared(Kind.RING, "r")
 
@@ -104,7 +104,7 @@ def test_find_shared_repeats_search_if_share_is_released(segment: Segment) -> No
 
     class ReleasedShare(FakeShare):
         def segment_of(self, entry: Entry) -> Segment:
-            self.over = errno.ENODEV
+            self.terminal_errno = errno.ENODEV
             table.publish([])
             return super().segment_of(entry)
 
@@ -118,8 +118,8 @@ def test_revoke_closes_only_zones_without_other_usable_share(
 ) -> None:
     kept = replace(ENTRY, name="kept", kind=Kind.MEMZONE)
     lost = replace(ENTRY, name="lost", kind=Kind.MEMZONE, offset=8192)
-    leaving, staying = FakeShare(segment, kept, lost, over=code), FakeShare(segment, kept)
-    table = table_of(leaving, staying, FakeShare(segment, lost, over=errno.ESTALE))
+    leaving, staying = FakeShare(segment, kept, lost, terminal_errno=code), FakeShare(segment, kept)
+    table = table_of(leaving, staying, FakeShare(segment, lost, terminal_errno=errno.ESTALE))
     zones = [table.issue(entry, segment) for entry in (kept, lost)]
     table.revoke(leaving, code)  # type: ignore[arg-type]
     assert len(zones[0].buf) == 640
@@ -128,7 +128,7 @@ def test_revoke_closes_only_zones_without_other_usable_share(
 
 
 def test_revoke_closes_old_zone_after_name_is_reused(segment: Segment) -> None:
-    share = FakeShare(segment, ENTRY, over=errno.ENODEV)
+    share = FakeShare(segment, ENTRY, terminal_errno=errno.ENODEV)
     table = table_of(share)
     old = table.issue(ENTRY, segment)
     table.issue(replace(ENTRY, offset=8192), segment)
