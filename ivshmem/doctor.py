@@ -121,7 +121,7 @@ def qemu() -> Check:
     install = "apt-get install qemu-system-x86 (dnf install qemu-system-x86-core)"
     path = shutil.which(QEMU)
     if path is None:
-        return Check("qemu", QEMU, "not there", Verdict.WARN, install)
+        return Check("qemu", QEMU, "not found", Verdict.WARN, install)
     try:
         said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -145,14 +145,14 @@ def kvm(path: Path = KVM) -> Check:
         remedy = (
             "modprobe kvm_intel (or kvm_amd), or enable virtualization in the firmware; until then VMs are emulated"
         )
-        return Check("kvm", str(path), "not there", Verdict.WARN, remedy)
+        return Check("kvm", str(path), "not found", Verdict.WARN, remedy)
     except OSError as error:
         remedy = "add this user to group kvm; until then VMs are emulated"
         return Check("kvm", str(path), f"cannot be opened: {error.strerror}", Verdict.WARN, remedy)
     try:
         version = fcntl.ioctl(fd, KVM_GET_API_VERSION)
     except OSError as error:
-        return Check("kvm", str(path), f"is not KVM: {error.strerror}", Verdict.WARN, "rm it, and modprobe kvm")
+        return Check("kvm", str(path), f"is not KVM: {error.strerror}", Verdict.WARN, f"rm {path} && modprobe kvm")
     finally:
         os.close(fd)
     measured = {"api": version}

@@ -56,14 +56,14 @@ def _content(device: IvshmemDevice, findings: Findings, segments: dict[str, Segm
     for rejection in findings.rejections:
         if rejection.address == device.address:
             name = f"metadata {rejection.name!r} " if rejection.name else ""
-            return Check("device", device.address, f"{name}refused", Verdict.FAIL, rejection.reason, measured)
+            return Check("device", device.address, f"{name}rejected", Verdict.FAIL, rejection.reason, measured)
     for share in findings.shares:
         if share.address == device.address:
             entries, needs = len(share.table.entries), len(share.segments)
             value = f"metadata {share.name!r}: {entries} objects in {needs} segments"
             return Check("device", device.address, value, measured={**measured, "uuid": str(share.uuid)})
     if device.address in findings.foreign:
-        return Check("device", device.address, "foreign: left alone", measured=measured)
+        return Check("device", device.address, "foreign: left unchanged", measured=measured)
     segment = segments.get(device.resource_name)
     if segment is None:
         remedy = "plug the metadata file that lists it; a segment alone, or a second copy of one, is not used"

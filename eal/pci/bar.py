@@ -19,7 +19,7 @@ HOW_TO_LET_USERS_IN = "run as root, or install the udev rule of docs/nonroot.md 
 
 
 class Bar:
-    """BAR2 of a device, opened. An error states the obstacle and the remedy."""
+    """BAR2 of a device, opened. Raise Detached if it has no address, Denied without access; both name the remedy."""
 
     def __init__(self, device: IvshmemDevice) -> None:
         self.device = device
@@ -80,10 +80,10 @@ class Bar:
             raise _explain(self.device, error) from error
 
     def map_write_back(self, length: int, *, writable: bool, hint: int = 0) -> Mapping:
-        """Map the BAR through /dev/mem. Raises the errors of eal.linux.memory_type.map_write_back."""
+        """Map the BAR through /dev/mem. Raise the errors of eal.linux.memory_type.map_write_back."""
         length = self._whole_pages(length)
-        what = f"BAR2 of {self.device.address}"
-        return map_write_back(self.device.bar_start, length, writable=writable, hint=hint, label=what)
+        label = f"BAR2 of {self.device.address}"
+        return map_write_back(self.device.bar_start, length, writable=writable, hint=hint, label=label)
 
     def held_write_back(self) -> bool:
         """Return whether a process maps this BAR write-back, according to the kernel's PAT list."""
@@ -92,7 +92,7 @@ class Bar:
     def _whole_pages(self, length: int) -> int:
         if length > self.size:
             raise Corrupt(
-                f"{self.device.address}: {length} bytes are needed, but BAR2 has {self.size}: the file was truncated"
+                f"{self.device.address}: BAR2 must have {length} bytes or more, got {self.size}: its file was truncated"
             )
         return min(-(-length // self._block) * self._block, self.size)
 

@@ -21,17 +21,16 @@ from eal.pci.bar import Bar
 log = logging.getLogger(__name__)
 
 SYSFS, DEVMEM, AUTO = "sysfs", "devmem", "auto"
-# A mapped range is tried again, because another process may just be classifying the device: number of attempts, and
-# seconds
-# between them.
-_GLANCES, _GLANCE = 20, 0.01
+# A range in use is tried again, because another process may just be classifying the device.
+_ATTEMPTS = 20  # in all
+_RETRY_DELAY = 0.01  # seconds
 
 
 @dataclass
 class Choice:
-    """The choice of a prefix: "sysfs", "devmem" or "auto" (not decided yet), the reason, and for each BAR that is
-    mapped
-    through sysfs although devmem was chosen, the reason.
+    """The choice of a prefix: "sysfs", "devmem" or "auto" (not decided yet), and the reason.
+
+    `fallbacks` has, by PCI address, the reason why a BAR is mapped through sysfs although devmem was chosen.
     """
 
     access: str = AUTO
@@ -56,20 +55,20 @@ class BarAccess:
     """
 
     def __init__(
-        self, path: Path, wish: str, *, primary: bool, lock: Callable[[], AbstractContextManager[None]]
+        self, path: Path, requested: str, *, primary: bool, lock: Callable[[], AbstractContextManager[None]]
     ) -> None:
         """`path` is the prefix's record, which a primary replaces; `lock` excludes the prefix's other processes."""
         self._path = path
         self._lock = lock
-        self._glances = _GLANCES
-        self._known = AUTO  # the decided access, which does not change
+        self._attempts = _ATTEMPTS
+        self._access = AUTO  # the decided access, which does not change
         if primary:
             with lock():
                 self._path.unlink(missing_ok=True)
-                if wish != AUTO:
-                    self._write(Choice(wish, "asked for"))
-        elif wish not in (AUTO, self.choice.access):
-            log.warning("bar_access=%r is not followed: the prefix's is %r", wish, self.choice.access)
+                if requested != AUTO:
+                    self._write(Choice(requested, "asked for"))
+        elif requested not in (AUTO, self.choice.access):
+            log.warning("bar_access=%r is not followed: the prefix's is %r", requested, self.choice.access)
 
     @property
     def choice(self) -> Choice:
@@ -77,10 +76,10 @@ class BarAccess:
         return read_choice(self._path)
 
     def map(self, bar: Bar, length: int, *, writable: bool, hint: int = 0) -> Mapping:
-        """Map the first `length` bytes of a segment's BAR. Raises the errors of Bar.map."""
-        if self._known == AUTO:
-            self._known = self._decided(bar).access
-        if self._known == DEVMEM:
+        """Map the first `length` bytes of a segment's BAR. Raise the errors of Bar.map."""
+        if self._access == AUTO:
+            self._access = self._decide(bar).access
+        if self._access == DEVMEM:
             try:
                 if bar.device.emulated:
                     raise EalError("the device is a file on an emulated bus")
@@ -90,21 +89,21 @@ class BarAccess:
         return bar.map(length, writable=writable, hint=hint)
 
     def _map_write_back(self, bar: Bar, length: int, writable: bool, hint: int) -> Mapping:
-        while self._glances:
+        while self._attempts:
             try:
                 return bar.map_write_back(length, writable=writable, hint=hint)
             except InUse:
-                self._glances -= 1
-                time.sleep(_GLANCE)
+                self._attempts -= 1
+                time.sleep(_RETRY_DELAY)
         return bar.map_write_back(length, writable=writable, hint=hint)
 
-    def _decided(self, bar: Bar) -> Choice:
+    def _decide(self, bar: Bar) -> Choice:
         choice = self.choice
         if choice.access == AUTO:
             with self._lock():
                 choice = self.choice  # another process may have decided in the meantime
                 if choice.access == AUTO:
-                    choice = Choice(*_decide(bar))
+                    choice = Choice(*_compare(bar))
                     log.info("bar_access is %s: %s", choice.access, choice.why)
                     self._write(choice)
         return choice
@@ -121,7 +120,7 @@ class BarAccess:
         atomic_file.write_text(self._path, json.dumps(asdict(choice)))
 
 
-def _decide(bar: Bar) -> tuple[str, str]:
+def _compare(bar: Bar) -> tuple[str, str]:
     """Return the better access for the BARs of this machine, measured on one of them, and the reason."""
     if bar.device.emulated:
         return SYSFS, "an emulated bus"

@@ -34,10 +34,10 @@ class Bus:
         if self._source is None:
             self._source = _Folder(Path(self._root)) if self._root else _kernel()
 
-    def wait(self, timeout: float, bell: int) -> bool:
-        """Wait up to `timeout` seconds, or until `bell` is readable. Return whether to call `devices`."""
+    def wait(self, timeout: float, wakeup: int) -> bool:
+        """Wait up to `timeout` seconds, or until `wakeup` is readable. Return whether to call `devices`."""
         assert self._source is not None
-        descriptors = [bell, *self._source.descriptors()]
+        descriptors = [wakeup, *self._source.descriptors()]
         poll = select.poll()
         for fd in descriptors:
             poll.register(fd, select.POLLIN)
@@ -97,14 +97,14 @@ class _Kernel:
         return [self._monitor.fileno()]
 
     def changed(self) -> bool:
-        told = False
+        notified = False
         try:
             while self._monitor.poll(timeout=0) is not None:
-                told = True
+                notified = True
         except OSError as error:  # more events than the socket buffer holds
             log.debug("uevents were lost (%s): scanning the bus", error)
-            told = True
-        return self._relist.changed() or told
+            notified = True
+        return self._relist.changed() or notified
 
 
 class _Relist:

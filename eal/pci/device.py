@@ -85,7 +85,7 @@ class IvshmemDevice:
 def scan(sysfs_root: str | os.PathLike[str] | None = None) -> list[IvshmemDevice]:
     """Return all ivshmem devices, sorted by address (DPDK: rte_bus_scan).
 
-    Uses pyudev if `sysfs_root` is None (and $EAL_SYSFS_ROOT is not set), otherwise reads that tree, which udev does not
+    Use pyudev if `sysfs_root` is None (and $EAL_SYSFS_ROOT is not set), otherwise read that tree, which udev does not
     know.
     """
     root = sysfs_root or os.environ.get("EAL_SYSFS_ROOT")

@@ -63,7 +63,7 @@ def test_guest_devices_are_ok(bus: EmulatedBus) -> None:
         "metadata 'camera': 2 objects in 2 segments",
         "segment of group 'default', 2 MiB",
         "segment of group 'facts', 2 MiB",
-        "foreign: left alone",
+        "foreign: left unchanged",
     ]
     writable, readonly = of(report.checks, "caching", DEFAULT), of(report.checks, "caching", FACTS)
     assert 0 < writable.measured["load_ns"] < 1000
@@ -117,9 +117,9 @@ def test_bound_driver_warns(bus: EmulatedBus) -> None:
 def test_rejected_device_fails_with_the_reason_of_init(bus: EmulatedBus) -> None:
     bus.remove(FACTS)
     report = examine(bus.root)
-    refused = of(report.checks, "device", METADATA)
-    assert (refused.verdict, refused.value) == (Verdict.FAIL, "metadata 'camera' refused")
-    assert "start the VM with all devices" in refused.remedy
+    rejected = of(report.checks, "device", METADATA)
+    assert (rejected.verdict, rejected.value) == (Verdict.FAIL, "metadata 'camera' rejected")
+    assert "start the VM with all devices" in rejected.remedy
     assert of(report.checks, "device", DEFAULT).verdict == Verdict.WARN  # no metadata file lists it now
     assert not report.ok
 
@@ -298,7 +298,7 @@ def test_missing_qemu_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_unusable_kvm_warns(tmp_path: Path) -> None:
     missing = whole.kvm(tmp_path / "kvm")
-    assert (missing.value, missing.verdict) == ("not there", Verdict.WARN)
+    assert (missing.value, missing.verdict) == ("not found", Verdict.WARN)
     (tmp_path / "file").write_text("")
     other = whole.kvm(tmp_path / "file")
     assert other.verdict == Verdict.WARN
