@@ -42,7 +42,7 @@ class Metadata:
     segments: list[Segment]
     addresses: list[str] = field(default_factory=list)  # of its devices, the metadata file's first
 
-    def guards(self) -> list[Participant]:
+    def monitor_slots(self) -> list[Participant]:
         """Return the monitor slots of this metadata file in all segments."""
         word = share_word(self.file.info.uuid)
         return [p for segment in self.segments for p in segment.participants() if p.share == word]
@@ -152,12 +152,12 @@ class Lab:
     def unplug(self, metadata: Metadata, number: int = 1, timeout: float = 5.0) -> None:
         """Unplug as a host does: announce, wait for acknowledgements, remove."""
         metadata.announce(number)
-        until(lambda: all(guard.ack == number for guard in metadata.guards()), timeout)
+        until(lambda: all(slot.ack == number for slot in metadata.monitor_slots()), timeout)
         self.pull(*metadata.addresses)
         metadata.announce(0)
 
 
-class Heard:
+class EventLog:
     """A callback that stores the events."""
 
     def __init__(self) -> None:
@@ -189,5 +189,5 @@ class Heard:
 def until(condition: Callable[[], Any], timeout: float = 5.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
+        assert time.monotonic() < deadline, f"condition not met within {timeout:g} s"
         time.sleep(0.005)

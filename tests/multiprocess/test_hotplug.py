@@ -45,10 +45,10 @@ def test_each_process_finds_uses_and_detaches_share(lab: Any, peer: Callable[...
         process.say("vm0 ring")
     assert [p.hear() for p in processes] == ["True"] * 3
     assert metadata.ring("vm0 ring").count == 3
-    assert len(metadata.guards()) == 3
+    assert len(metadata.monitor_slots()) == 3
     metadata.announce(4)
     assert [p.hear() for p in processes] == ["unplugged vm0"] * 3
-    until(lambda: not metadata.guards())
+    until(lambda: not metadata.monitor_slots())
     lab.pull(*metadata.addresses)
     for process in processes:
         process.say("vm0 ring")
@@ -62,15 +62,15 @@ def test_monitor_slot_of_killed_process_is_dead_without_heartbeat(lab: Any, peer
     lab.plug_all(metadata)
     first, second = peer(SCRIPT, lab.root), peer(SCRIPT, lab.root)
     assert {p.hear().split()[-1] for p in (first, second)} == {"vm0"}
-    until(lambda: len(metadata.guards()) == 2)
+    until(lambda: len(metadata.monitor_slots()) == 2)
     first.crash()
-    until(lambda: sorted(guard.dead for guard in metadata.guards()) == [False, True])
-    before = {guard.slot: guard.heartbeat for guard in metadata.guards()}
+    until(lambda: sorted(slot.dead for slot in metadata.monitor_slots()) == [False, True])
+    before = {slot.slot: slot.heartbeat for slot in metadata.monitor_slots()}
     time.sleep(0.3)
-    for guard in metadata.guards():
-        assert (guard.heartbeat == before[guard.slot]) == guard.dead
-        assert guard.dead or guard.heartbeat >= before[guard.slot] + 3  # one heartbeat per 100 ms
+    for slot in metadata.monitor_slots():
+        assert (slot.heartbeat == before[slot.slot]) == slot.dead
+        assert slot.dead or slot.heartbeat >= before[slot.slot] + 3  # one heartbeat per 100 ms
     metadata.announce(1)
     assert second.hear() == "unplugged vm0"
-    until(lambda: [guard.dead for guard in metadata.guards()] == [True])
+    until(lambda: [slot.dead for slot in metadata.monitor_slots()] == [True])
     second.end()

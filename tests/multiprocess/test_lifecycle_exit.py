@@ -103,5 +103,5 @@ def test_guest_interpreter_exits_cleanly(
     """Exit while the hotplug monitor runs and a watch is open."""
     lab, vm0 = plugged
     check_clean_exit(peer(START + EXITS[name], lab.root))
-    assert vm0.guards() == []
+    assert vm0.monitor_slots() == []
     assert list(runtime_dir.iterdir()) == []

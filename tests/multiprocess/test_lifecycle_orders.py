@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import eal
 import ivshmem
-from tests.hotplug import Heard, Lab, Metadata, until
+from tests.hotplug import EventLog, Lab, Metadata, until
 from tests.multiprocess.child import in_child
 
 
@@ -92,8 +92,8 @@ def open_host(prefix: str) -> Life:
 def open_guest(lab: Any, prefix: str) -> Life:
     """Open a guest on an emulated bus, with the hotplug monitor and both forms of watch."""
     made = eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root)
-    heard = Heard()
-    watch, other = made.watch(heard), made.watch()
+    log = EventLog()
+    watch, other = made.watch(log), made.watch()
     until(lambda: made.shares)
     zone, ring = made.memzone_lookup("vm0 zone"), made.ring_lookup("vm0 ring")
     pool = made.mempool_lookup("vm0 pool")
@@ -212,6 +212,6 @@ def test_guest_close_in_any_order_leaves_no_files_or_mappings(
     in_child(
         lambda: check_run(lambda: open_guest(lab, prefix), words, (f".{prefix}.", str(runtime_dir), str(lab.folder)))
     )
-    assert vm0.guards() == []
+    assert vm0.monitor_slots() == []
     assert vm0.segments[0].participants() == []
     assert list(runtime_dir.iterdir()) == []

@@ -6,138 +6,37 @@ from __future__ import annotations
 import gc
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pytest
 
 import eal
-from eal._native import lib
-from eal.linux.mapping import Mapping
 from eal.memory import hugepages
-from eal.memory.hugepages import Backend
 from eal.memory.memzone import Memzone
-from eal.memory.segment import Segment, create_segment
-from eal.memory.segment_file import Ownership
-from eal.mempool.format import format_mempool, mempool_memsize
-from eal.metadata.records import Entry, Kind, Table
-from eal.metadata.table_file import METADATA_MAGIC, TableFile, encode
-from eal.pci.device import scan
-from eal.probe.prober import Prober
-from eal.probe.share import Findings
-from eal.ring.format import format_ring, ring_memsize
-from eal.text import dtypes
-
-MIB = 1 << 20
-HINT = 0x3300_0000_0000  # an address range that nothing else uses
-
-
-@dataclass
-class Lab:
-    """A host's files and a guest's bus in one temporary directory."""
-
-    folder: Path
-    devices: int = 0
-    segments: list[Segment] = field(default_factory=list)
-
-    # --- the host
-
-    def segment(self, group: str = "default", size: int = MIB, socket_id: int = -1) -> Segment:
-        backend = Backend(self.folder, 4096, huge=False)
-        path = self.folder / f"{group}{len(self.segments)}"
-        where = {
-            "group": group,
-            "socket_id": socket_id,
-            "epoch": 5,
-            "hint": HINT + len(self.segments) * size,
-            "ownership": Ownership(),
-        }
-        made = create_segment(backend, path, uuid4(), size, **where)  # type: ignore[arg-type]
-        self.segments.append(made)
-        return made
-
-    def metadata(self, name: str, table: Table, size: int = 16384) -> Path:
-        path = self.folder / f"{name}{self.devices}-{uuid4().hex}.md"
-        with path.open("w+b") as file:
-            file.truncate(size)
-            mapping = Mapping(file.fileno(), size)
-        TableFile.format(mapping, METADATA_MAGIC, name, uuid4(), epoch=5).publish(table)
-        return path
-
-    # --- the guest
-
-    def device(self, bar: Path | None, numa_node: int = -1, **files: str) -> str:
-        """Create an ivshmem device whose BAR2 is a file."""
-        self.devices += 1
-        address = f"0000:00:{self.devices + 1:02x}.0"
-        device = self.folder / "sys/bus/pci/devices" / address
-        device.mkdir(parents=True)
-        texts = {"vendor": "0x1af4", "device": "0x1110", "enable": "0", "numa_node": str(numa_node), **files}
-        for name, text in texts.items():
-            (device / name).write_text(text)
-        if bar is not None:
-            (device / "resource2").symlink_to(bar)
-        return address
-
-    def enabled(self, address: str) -> str:
-        return (self.folder / "sys/bus/pci/devices" / address / "enable").read_text()
-
-    def probe(self) -> Findings:
-        return Prober().probe(scan(self.folder / "sys"))
+from eal.metadata.records import Table
+from eal.metadata.table_file import METADATA_MAGIC
+from tests.unit.probe.static_lab import MIB, Guest, StaticLab, good, one_zone, ring, zone
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
+def lab(tmp_path: Path) -> StaticLab:
     (tmp_path / "sys").mkdir()
-    return Lab(tmp_path)
-
-
-Guest = Callable[[], eal.Eal]
+    return StaticLab(tmp_path)
 
 
 @pytest.fixture
-def guest(lab: Lab, runtime_dir: Path, prefix: str) -> Guest:
+def guest(lab: StaticLab, runtime_dir: Path, prefix: str) -> Guest:
     """`guest()` starts this process's Eal as the guest of the lab's bus."""
     return lambda: eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.folder / "sys", stall_timeout=0.2)
-
-
-def zone(segment: Segment, name: str, offset: int = 4096, length: int = 4096, **more: Any) -> Entry:
-    return Entry(name, Kind.MEMZONE, 0, offset, length, **more)
-
-
-def ring(segment: Segment, name: str, offset: int) -> Entry:
-    entry = Entry(name, Kind.RING, 0, offset, ring_memsize(name, 16, 8, 0))
-    format_ring(Memzone(entry, segment), name, 16, 8, 0)
-    return entry
-
-
-def pool(segment: Segment, name: str, offset: int) -> Entry:
-    entry = Entry(name, Kind.MEMPOOL, 0, offset, mempool_memsize(name, 64, 32, 8, 0))
-    format_mempool(Memzone(entry, segment), name, 64, 32, 8, 0)
-    return entry
-
-
-def good(lab: Lab, name: str = "good", readonly: bool = False) -> tuple[str, Segment]:
-    """Create a metadata file with one object of each kind on devices of its own; return its address and segment."""
-    segment = lab.segment(name)
-    entries = (
-        zone(segment, f"{name} image", dtype=dtypes.describe("<f4"), shape=(4, 8), length=128),
-        ring(segment, f"{name} ring", 16384),
-        pool(segment, f"{name} pool", 65536),
-    )
-    table = Table((replace(segment.record, path="", readonly=readonly),), entries, epoch=5)
-    address = lab.device(lab.metadata(name, table))
-    lab.device(Path(segment.path))
-    return address, segment
 
 
 # --- a share ------------------------------------------------------------------------------------------------
 
 
-def test_guest_finds_every_object(lab: Lab, guest: Guest) -> None:
+def test_guest_finds_every_object(lab: StaticLab, guest: Guest) -> None:
     address, segment = good(lab)
     Memzone(zone(segment, "x", length=128), segment).array("<f4", (4, 8))[:] = np.arange(32).reshape(4, 8)
     with guest() as made:
@@ -160,7 +59,7 @@ def test_guest_finds_every_object(lab: Lab, guest: Guest) -> None:
     assert Memzone(zone(segment, "x", length=128), segment).array("<f4")[0] == 99
 
 
-def test_segment_is_mapped_at_the_hosts_address_if_free(lab: Lab, guest: Guest) -> None:
+def test_segment_is_mapped_at_the_hosts_address_if_free(lab: StaticLab, guest: Guest) -> None:
     _, segment = good(lab)
     with guest():  # the host is this process, too, so its address is in use
         assert eal.memzone_lookup("good image").relocated
@@ -175,7 +74,7 @@ def test_segment_is_mapped_at_the_hosts_address_if_free(lab: Lab, guest: Guest) 
         assert eal.memzone_lookup("good image").address == wanted + 4096
 
 
-def test_socket_id_is_the_devices_node_and_host_socket_id_the_hosts(lab: Lab, guest: Guest) -> None:
+def test_socket_id_is_the_devices_node_and_host_socket_id_the_hosts(lab: StaticLab, guest: Guest) -> None:
     segment = lab.segment(socket_id=0)
     table = Table((replace(segment.record, path=""),), (zone(segment, "z"),))
     lab.device(lab.metadata("vm", table))
@@ -185,7 +84,7 @@ def test_socket_id_is_the_devices_node_and_host_socket_id_the_hosts(lab: Lab, gu
         assert (found.socket_id, found.host_socket_id) == (3, 0)
 
 
-def test_free_or_create_of_host_objects_raises(lab: Lab, guest: Guest) -> None:
+def test_free_or_create_of_host_objects_raises(lab: StaticLab, guest: Guest) -> None:
     good(lab)
     with guest() as made:
         frees: list[tuple[Callable[[Any], None], object]] = [
@@ -210,7 +109,7 @@ def test_free_or_create_of_host_objects_raises(lab: Lab, guest: Guest) -> None:
         assert made.ring_lookup("good ring").enqueue(1)
 
 
-def test_guest_heap_is_separate_from_the_share(lab: Lab, guest: Guest) -> None:
+def test_guest_heap_is_separate_from_the_share(lab: StaticLab, guest: Guest) -> None:
     good(lab)
     with guest() as made:
         own = made.memzone_reserve("own", 64)
@@ -219,7 +118,7 @@ def test_guest_heap_is_separate_from_the_share(lab: Lab, guest: Guest) -> None:
         assert len(made.segments()) == 2
 
 
-def test_views_stay_valid_after_close(lab: Lab, guest: Guest) -> None:
+def test_views_stay_valid_after_close(lab: StaticLab, guest: Guest) -> None:
     good(lab)
     with guest() as made:
         view = made.memzone_lookup("good image").buf
@@ -233,7 +132,7 @@ def test_views_stay_valid_after_close(lab: Lab, guest: Guest) -> None:
 # --- read-only ----------------------------------------------------------------------------------------------
 
 
-def test_read_only_share_is_readable_and_raises_denied(lab: Lab, guest: Guest) -> None:
+def test_read_only_share_is_readable_and_raises_denied(lab: StaticLab, guest: Guest) -> None:
     _, segment = good(lab, readonly=True)
     Memzone(ring(segment, "good ring", 16384), segment).buf[384] = 0
     before = Path(segment.path).read_bytes()
@@ -271,7 +170,7 @@ def test_read_only_share_is_readable_and_raises_denied(lab: Lab, guest: Guest) -
 # --- unchanged devices --------------------------------------------------------------------------------------
 
 
-def test_foreign_device_keeps_its_state(lab: Lab, guest: Guest) -> None:
+def test_foreign_device_keeps_its_state(lab: StaticLab, guest: Guest) -> None:
     noise = lab.folder / "noise"
     noise.write_bytes(bytes(np.random.default_rng(7).integers(0, 256, MIB, np.uint8)))
     small, empty = lab.folder / "small", lab.folder / "empty"
@@ -291,7 +190,7 @@ def test_foreign_device_keeps_its_state(lab: Lab, guest: Guest) -> None:
     assert lab.enabled(address) == "1"
 
 
-def test_other_pci_device_is_not_touched(lab: Lab, guest: Guest) -> None:
+def test_other_pci_device_is_not_touched(lab: StaticLab, guest: Guest) -> None:
     address = lab.device(None, vendor="0x8086", device="0x100e", enable="0")
     folder = lab.folder / "sys/bus/pci/devices" / address
     (folder / "resource2").write_bytes(struct.pack("<Q", METADATA_MAGIC) + bytes(8192))
@@ -301,162 +200,16 @@ def test_other_pci_device_is_not_touched(lab: Lab, guest: Guest) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-def test_segment_without_metadata_file_adds_no_object(lab: Lab, guest: Guest) -> None:
+def test_segment_without_metadata_file_adds_no_object(lab: StaticLab, guest: Guest) -> None:
     lab.device(Path(lab.segment().path))
     with guest() as made:
         assert (made.shares, made.rejections, made.memzones(), made.segments()) == ([], [], [], [])
 
 
-# --- rejections ---------------------------------------------------------------------------------------------
-
-
-def rejection(lab: Lab, guest: Guest, address: str, name: str, said: str) -> None:
-    """Check that the device at `address` is rejected with this name and reason while a valid share beside it works."""
-    good(lab, "beside")
-    with guest() as made:
-        (found,) = made.rejections
-        assert (found.address, found.name) == (address, name)
-        assert said in found.reason
-        if name:
-            assert name in found.reason
-        assert [share.name for share in made.shares] == ["beside"]
-        assert made.ring_lookup("beside ring").enqueue(1)
-
-
-def of_one_zone(lab: Lab, **change: Any) -> tuple[Table, Segment]:
-    segment = lab.segment()
-    return Table((replace(segment.record, path=""),), (replace(zone(segment, "z"), **change),)), segment
-
-
-def patched(path: Path, at: int, value: bytes) -> Path:
-    with path.open("r+b") as file:
-        file.seek(at)
-        file.write(value)
-    return path
-
-
-def test_newer_version_is_rejected(lab: Lab, guest: Guest) -> None:
-    table, segment = of_one_zone(lab)
-    address = lab.device(patched(lab.metadata("vm0", table), 8, struct.pack("<I", 2)))
-    lab.device(Path(segment.path))
-    rejection(lab, guest, address, "vm0", "format version must be 1, got 2")
-
-
-@pytest.mark.parametrize(("at", "name"), [(20, "vm0"), (4096 + 70, "vm0")], ids=["header", "table"])
-def test_bad_crc_is_rejected(lab: Lab, guest: Guest, at: int, name: str) -> None:
-    table, segment = of_one_zone(lab)
-    address = lab.device(patched(lab.metadata("vm0", table), at, b"\x99"))
-    lab.device(Path(segment.path))
-    rejection(lab, guest, address, name, "CRC")
-
-
-def test_entry_outside_its_segment_is_rejected(lab: Lab, guest: Guest) -> None:
-    table, segment = of_one_zone(lab)
-    path = lab.metadata("vm0", table)
-    raw = bytearray(encode(table))
-    struct.pack_into("<Q", raw, 64 + 96 + 48, MIB)  # its length
-    struct.pack_into("<Q", raw, 8, 2)
-    struct.pack_into("<Q", raw, 40, len(raw))
-    struct.pack_into("<I", raw, 0, lib.ivs_crc32c(0, bytes(raw), len(raw)))
-    lab.device(Path(segment.path))
-    rejection(lab, guest, lab.device(patched(path, 4096, bytes(raw))), "vm0", "entry outside its segment")
-
-
-def test_missing_segment_is_rejected(lab: Lab, guest: Guest) -> None:
-    table, segment = of_one_zone(lab)
-    address = lab.device(lab.metadata("vm0", table))
-    rejection(lab, guest, address, "vm0", f"needs segment {segment.uuid} of {MIB} bytes, but no device carries it")
-
-
-@pytest.mark.parametrize(("length", "name"), [(8192, "vm0"), (4096, "vm0")])
-def test_truncated_metadata_file_is_rejected(lab: Lab, guest: Guest, length: int, name: str) -> None:
-    table, segment = of_one_zone(lab)
-    path = lab.metadata("vm0", table)
-    with path.open("r+b") as file:
-        file.truncate(length)
-    lab.device(Path(segment.path))
-    rejection(lab, guest, lab.device(path), name, "truncated")
-
-
-def test_truncated_segment_is_rejected(lab: Lab, guest: Guest) -> None:
-    table, segment = of_one_zone(lab)
-    short = lab.folder / "short"
-    short.write_bytes(Path(segment.path).read_bytes()[: MIB // 2])
-    metadata = lab.device(lab.metadata("vm0", table))
-    address = lab.device(short)
-    good(lab, "beside")
-    with guest() as made:
-        reasons = {found.address: found for found in made.rejections}
-        assert set(reasons) == {metadata, address}
-        assert "truncated" in reasons[address].reason
-        assert reasons[metadata].name == "vm0"
-        assert [share.name for share in made.shares] == ["beside"]
-
-
-def test_segment_that_differs_from_its_record_is_rejected(lab: Lab, guest: Guest) -> None:
-    table, segment = of_one_zone(lab)
-    other = replace(table, segments=(replace(table.segments[0], size=MIB // 2),))
-    lab.device(Path(segment.path))
-    rejection(lab, guest, lab.device(lab.metadata("vm0", other)), "vm0", f"has {MIB} bytes and group 'default'")
-
-
-def test_bar_without_address_is_rejected(lab: Lab, guest: Guest) -> None:
-    rejection(lab, guest, lab.device(None), "", "BAR2 has no address")
-
-
-def test_segment_with_damaged_header_is_rejected(lab: Lab, guest: Guest) -> None:
-    segment = lab.segment()
-    rejection(lab, guest, lab.device(patched(Path(segment.path), 40, b"\x77")), "", "segment with bad CRC")
-
-
-def test_duplicate_name_in_one_metadata_file_is_rejected(lab: Lab, guest: Guest) -> None:
-    segment = lab.segment()
-    table = Table((replace(segment.record, path=""),), (zone(segment, "z"), zone(segment, "z", 8192)))
-    lab.device(Path(segment.path))
-    rejection(lab, guest, lab.device(lab.metadata("vm0", table)), "vm0", "lists two objects with one kind and name")
-
-
-@pytest.mark.parametrize("kind", [Kind.RING, Kind.MEMPOOL])
-def test_lookup_of_damaged_object_raises_corrupt(lab: Lab, guest: Guest, kind: Kind) -> None:
-    """The metadata file is valid, but the memory of the object is not: its lookup raises."""
-    table, segment = of_one_zone(lab, kind=kind)
-    lab.device(lab.metadata("vm0", table))
-    lab.device(Path(segment.path))
-    with guest() as made:
-        lookup = made.ring_lookup if kind == Kind.RING else made.mempool_lookup
-        with pytest.raises(eal.Corrupt, match=f"{kind.name.lower()} 'z': bad magic"):
-            lookup("z")
-
-
-def test_every_flipped_bit_of_a_metadata_file_is_detected(lab: Lab) -> None:
-    """Any wrong bit of the identity, the selector or the current table leads to rejection."""
-    table, segment = of_one_zone(lab, dtype=dtypes.describe("u1"), shape=(4096,))
-    path = lab.metadata("vm0", table)
-    address = lab.device(path)
-    lab.device(Path(segment.path))
-    raw = bytearray(path.read_bytes())
-    length = len(encode(table))
-    assert lab.probe().rejections == []
-    with path.open("r+b", buffering=0) as file:
-        for at in [*range(136), *range(4096, 4096 + length)]:
-            for bit in range(8):
-                file.seek(at)
-                file.write(bytes([raw[at] ^ 1 << bit]))
-                found = lab.probe()
-                assert found.shares == [], (at, bit)
-                if at < 8:  # without its magic the device is foreign
-                    assert found.foreign == [address]
-                else:
-                    assert [r.address for r in found.rejections] == [address], (at, bit)
-            file.seek(at)
-            file.write(raw[at : at + 1])
-    assert [share.name for share in lab.probe().shares] == ["vm0"]
-
-
 # --- several metadata files ---------------------------------------------------------------------------------
 
 
-def test_object_listed_twice_is_one_object(lab: Lab, guest: Guest) -> None:
+def test_object_listed_twice_is_one_object(lab: StaticLab, guest: Guest) -> None:
     segment = lab.segment()
     shared = ring(segment, "shared", 8192)
     record = replace(segment.record, path="")
@@ -472,7 +225,7 @@ def test_object_listed_twice_is_one_object(lab: Lab, guest: Guest) -> None:
         assert made.memzone_lookup("a").segment is made.memzone_lookup("b").segment
 
 
-def test_two_metadata_files_without_common_segment_are_both_used(lab: Lab, guest: Guest) -> None:
+def test_two_metadata_files_without_common_segment_are_both_used(lab: StaticLab, guest: Guest) -> None:
     good(lab, "one")
     good(lab, "two")
     with guest() as made:
@@ -482,10 +235,10 @@ def test_two_metadata_files_without_common_segment_are_both_used(lab: Lab, guest
         assert made.ring_lookup("two ring").empty
 
 
-def test_different_objects_of_one_name_reject_the_second_file(lab: Lab, guest: Guest) -> None:
+def test_different_objects_of_one_name_reject_the_second_file(lab: StaticLab, guest: Guest) -> None:
     tables = []
     for name in ("one", "two"):
-        table, segment = of_one_zone(lab)
+        table, segment = one_zone(lab)
         tables.append(lab.device(lab.metadata(name, table)))
         lab.device(Path(segment.path))
     with guest() as made:
@@ -497,8 +250,8 @@ def test_different_objects_of_one_name_reject_the_second_file(lab: Lab, guest: G
         assert made.memzone_lookup("z").segment.uuid == lab.segments[0].uuid
 
 
-def test_metadata_file_on_two_devices_is_used_once(lab: Lab, guest: Guest) -> None:
-    table, segment = of_one_zone(lab)
+def test_metadata_file_on_two_devices_is_used_once(lab: StaticLab, guest: Guest) -> None:
+    table, segment = one_zone(lab)
     path = lab.metadata("vm0", table)
     first, second = lab.device(path), lab.device(path)
     lab.device(Path(segment.path))
@@ -509,8 +262,8 @@ def test_metadata_file_on_two_devices_is_used_once(lab: Lab, guest: Guest) -> No
         assert first in found.reason
 
 
-def test_segment_on_two_devices_is_mapped_once(lab: Lab, guest: Guest) -> None:
-    table, segment = of_one_zone(lab)
+def test_segment_on_two_devices_is_mapped_once(lab: StaticLab, guest: Guest) -> None:
+    table, segment = one_zone(lab)
     lab.device(Path(segment.path))
     lab.device(lab.metadata("vm0", table))
     lab.device(Path(segment.path))
@@ -521,7 +274,7 @@ def test_segment_on_two_devices_is_mapped_once(lab: Lab, guest: Guest) -> None:
     assert Memzone(zone(segment, "z"), segment).buf[0] == 7
 
 
-def test_segment_read_only_in_one_file_and_writable_in_another_is_writable(lab: Lab, guest: Guest) -> None:
+def test_segment_read_only_in_one_file_and_writable_in_another_is_writable(lab: StaticLab, guest: Guest) -> None:
     segment = lab.segment()
     record = replace(segment.record, path="")
     lab.device(lab.metadata("reads", Table((replace(record, readonly=True),), (zone(segment, "a"),))))
@@ -533,9 +286,9 @@ def test_segment_read_only_in_one_file_and_writable_in_another_is_writable(lab: 
         assert len(made.segments()) == 1
 
 
-def test_name_in_use_by_the_prefix_rejects_the_share(lab: Lab, runtime_dir: Path, prefix: str, peer: Any) -> None:
+def test_name_in_use_by_the_prefix_rejects_the_share(lab: StaticLab, runtime_dir: Path, prefix: str, peer: Any) -> None:
     """A second process of a guest's prefix gets a metadata file that conflicts with objects of the first one."""
-    table, segment = of_one_zone(lab)
+    table, segment = one_zone(lab)
     with eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.folder / "sys") as made:
         made.memzone_reserve("z", 64)
         address = lab.device(lab.metadata("vm0", table))
@@ -552,7 +305,7 @@ def test_name_in_use_by_the_prefix_rejects_the_share(lab: Lab, runtime_dir: Path
         assert f"file_prefix '{prefix}'" in reason
 
 
-def test_failed_start_releases_the_devices(lab: Lab, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_releases_the_devices(lab: StaticLab, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     good(lab)
 
     def fail(**_: object) -> None:
@@ -568,7 +321,7 @@ def test_failed_start_releases_the_devices(lab: Lab, guest: Guest, monkeypatch: 
         assert len(made.shares) == 1
 
 
-def test_no_pci_option_skips_the_scan(lab: Lab, runtime_dir: Path, prefix: str) -> None:
+def test_no_pci_option_skips_the_scan(lab: StaticLab, runtime_dir: Path, prefix: str) -> None:
     good(lab)
     with eal.init(["--no-pci"], file_prefix=prefix, no_huge=True, sysfs_root=lab.folder / "sys") as made:
         assert (made.shares, made.findings.foreign) == ([], [])

@@ -7,7 +7,6 @@ import errno
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,29 +15,19 @@ import pytest
 import eal
 from eal import Mempool, RingFlag
 from eal._native import lib
-from tests.hotplug import Heard, Lab, until
+from tests.hotplug import EventLog, until
 
 OBJECTS = {("memzone", "vm0 zone"), ("ring", "vm0 ring"), ("mempool", "vm0 pool")}
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Any:
-    return Lab(tmp_path)
-
-
-@pytest.fixture
-def guest(lab: Any, runtime_dir: Path, prefix: str) -> Callable[..., eal.Eal]:
-    return lambda: eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root, stall_timeout=0.2)
 
 
 # --- plug ---------------------------------------------------------------------------------------------------
 
 
 def test_plugged_share_can_be_looked_up(lab: Any, guest: Callable[..., eal.Eal]) -> None:
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         metadata = lab.metadata("vm0")
         address = lab.plug_all(metadata)
-        event = heard.next("plugged")
+        event = log.next("plugged")
         assert (event.metadata, event.address, set(event.objects)) == ("vm0", address, OBJECTS)
         assert made.ring_lookup("vm0 ring").enqueue(7)
         assert metadata.ring("vm0 ring").dequeue() == 7
@@ -49,15 +38,15 @@ def test_plugged_share_can_be_looked_up(lab: Any, guest: Callable[..., eal.Eal])
 def test_unplugged_share_is_removed_and_acknowledged(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         ring = made.ring_lookup("vm0 ring")
         zone = made.memzone_lookup("vm0 zone")
         view = zone.buf
         view[:4] = b"data"
-        (guard,) = metadata.guards()
+        (slot,) = metadata.monitor_slots()
         metadata.announce(3)
-        until(lambda: not metadata.guards())
-        event = heard.next("unplugged")
+        until(lambda: not metadata.monitor_slots())
+        event = log.next("unplugged")
         assert (event.metadata, event.reason, set(event.objects)) == ("vm0", "announced", OBJECTS)
         assert bytes(view[:8]) == bytes(8)
         view[:4] = b"lost"
@@ -68,7 +57,7 @@ def test_unplugged_share_is_removed_and_acknowledged(lab: Any, guest: Callable[.
             _ = zone.buf
         with pytest.raises(eal.NotFound):
             made.ring_lookup("vm0 ring")
-        assert guard.ack == 0
+        assert slot.ack == 0
         assert np.array(view)[0] == ord("l")
 
 
@@ -77,19 +66,19 @@ def test_unplugged_share_is_removed_and_acknowledged(lab: Any, guest: Callable[.
 
 def test_share_is_pending_until_its_segments_are_present(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0", first := lab.segment(), second := lab.segment("other"))
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         address = lab.plug(metadata.path)
-        event = heard.next("pending")
+        event = log.next("pending")
         assert (event.metadata, event.address) == ("vm0", address)
         assert str(first.uuid) in event.reason
         assert [found.reason for found in made.rejections] == [event.reason]
         lab.plug(first.path)
-        assert str(second.uuid) in heard.next("pending").reason
+        assert str(second.uuid) in log.next("pending").reason
         lab.plug(second.path)
-        assert heard.next("plugged").metadata == "vm0"
+        assert log.next("plugged").metadata == "vm0"
         assert made.rejections == []
         assert made.ring_lookup("vm0 ring").enqueue(1)
-        assert heard.events == []
+        assert log.events == []
 
 
 def test_share_rejected_at_init_for_a_segment_is_pending(lab: Any, guest: Callable[..., eal.Eal]) -> None:
@@ -98,62 +87,62 @@ def test_share_rejected_at_init_for_a_segment_is_pending(lab: Any, guest: Callab
     with guest() as made:
         (found,) = made.rejections
         assert "but no device carries it" in found.reason
-        with made.watch(heard := Heard()):
-            assert heard.next("pending").reason == found.reason
+        with made.watch(log := EventLog()):
+            assert log.next("pending").reason == found.reason
             lab.plug(metadata.segments[0].path)
-            heard.next("plugged")
+            log.next("plugged")
             assert (len(made.shares), made.rejections) == (1, [])
-            with made.watch(late := Heard()):
+            with made.watch(late := EventLog()):
                 lab.plug(lab.metadata("vm1").path)
                 assert late.next("pending").metadata == "vm1"
-                assert heard.next("pending").metadata == "vm1"
+                assert log.next("pending").metadata == "vm1"
 
 
 def test_added_objects_can_be_looked_up(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         old = made.ring_lookup("vm0 ring")
         table = metadata.file.read()
         more = lab.ring(metadata.segments[0], "more", 32768)
         metadata.file.publish(replace(table, entries=(*table.entries, more)))
-        event = heard.next("added")
+        event = log.next("added")
         assert (event.metadata, event.objects) == ("vm0", (("ring", "more"),))
         assert made.ring_lookup("more").enqueue(5)
         assert made.ring_lookup("vm0 ring") is old
         assert old.enqueue(1)
-        assert len(metadata.guards()) == 1
+        assert len(metadata.monitor_slots()) == 1
 
 
 def test_added_objects_are_pending_until_their_segment_is_present(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         table = metadata.file.read()
         second = lab.segment("second")
         record = replace(second.record, path="")
         more = (*table.entries, lab.ring(second, "more", index=1))
         metadata.file.publish(replace(table, segments=(*table.segments, record), entries=more))
-        assert str(second.uuid) in heard.next("pending").reason
+        assert str(second.uuid) in log.next("pending").reason
         assert made.ring_lookup("vm0 ring").enqueue(1)
         with pytest.raises(eal.NotFound):
             made.ring_lookup("more")
         lab.plug(second.path)
-        assert heard.next("added").objects == (("ring", "more"),)
+        assert log.next("added").objects == (("ring", "more"),)
         assert made.ring_lookup("more").enqueue(1)
 
 
 def test_removed_object_is_detached(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         ring, zone = made.ring_lookup("vm0 ring"), made.memzone_lookup("vm0 zone")
         table = metadata.file.read()
         metadata.file.publish(replace(table, entries=(table.entries[0],)))
         until(lambda: raises(eal.Detached, lambda: ring.enqueue(1)))
         assert len(zone.buf) == 4096
         assert [z.name for z in made.memzones()] == ["vm0 zone"]
-        assert heard.events == []
+        assert log.events == []
 
 
 def test_conflicting_share_is_rejected(lab: Any, guest: Callable[..., eal.Eal]) -> None:
@@ -162,15 +151,15 @@ def test_conflicting_share_is_rejected(lab: Any, guest: Callable[..., eal.Eal]) 
     table = second.file.read()
     second.file.publish(replace(table, entries=lab.objects(second.segments[0], "vm0")))
     lab.plug_all(first)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         lab.plug_all(second)
-        event = heard.next("rejected")
+        event = log.next("rejected")
         assert event.metadata == "again"
         assert "metadata 'vm0'" in event.reason
         assert [found.name for found in made.rejections] == ["again"]
         lab.unplug(first)
-        heard.next("unplugged")
-        assert heard.next("plugged").metadata == "again"
+        log.next("unplugged")
+        assert log.next("plugged").metadata == "again"
         assert made.ring_lookup("vm0 ring").enqueue(9)
         assert second.ring("vm0 ring").dequeue() == 9
 
@@ -178,13 +167,13 @@ def test_conflicting_share_is_rejected(lab: Any, guest: Callable[..., eal.Eal]) 
 def test_device_that_becomes_complete_late_is_used(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     """The kernel reports a device before its BAR can be mapped."""
     metadata = lab.metadata("vm0")
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         lab.plug(metadata.segments[0].path)
         address = lab.plug(metadata.path, whole=False)
         time.sleep(0.2)
-        assert heard.events == []
+        assert log.events == []
         lab.complete(address, metadata.path)
-        assert heard.next("plugged").address == address
+        assert log.next("plugged").address == address
         assert made.rejections == []
 
 
@@ -202,7 +191,7 @@ def raises(kind: type[Exception], call: Callable[[], object]) -> bool:
 def test_every_operation_after_unplug_raises_detached(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         ring, pool = made.ring_lookup("vm0 ring"), made.mempool_lookup("vm0 pool")
         zone = made.memzone_lookup("vm0 zone")
         burst, values, indices = ring.burst(4), np.zeros(4, np.uint64), np.zeros(4, np.uint32)
@@ -210,7 +199,7 @@ def test_every_operation_after_unplug_raises_detached(lab: Any, guest: Callable[
         ring_handle, pool_handle = ring.handle, pool.handle
         segment = zone.segment
         lab.unplug(metadata)
-        heard.next("unplugged")
+        log.next("unplugged")
         for use in (
             *(lambda: ring.enqueue(1), ring.dequeue, lambda: ring.enqueue_bulk(values), ring.reset),
             *(lambda: ring.dequeue_burst(values), lambda: burst.enqueue(4), lambda: burst.enqueue(1, 2)),
@@ -235,11 +224,11 @@ def test_unplug_during_zero_copy_raises_detached(lab: Any, guest: Callable[..., 
     entry = lab.ring(segment, "st", flags=RingFlag.SP_ENQ)
     metadata = lab.metadata("vm0", segment, entries=(entry,))
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         ring = made.ring_lookup("st")
         slots = ring.enqueue_zc(4).__enter__()
         lab.unplug(metadata)
-        heard.next("unplugged")
+        log.next("unplugged")
         slots.first[:] = 7
         with pytest.raises(eal.Detached):
             slots.commit(4)
@@ -250,13 +239,13 @@ def test_unplug_during_zero_copy_raises_detached(lab: Any, guest: Callable[..., 
 def test_cached_objects_return_to_the_pool_before_unplug(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         pool = made.mempool_lookup("vm0 pool")
         index = pool.get()
         assert index is not None
         pool.put(index)
         lab.unplug(metadata)
-        heard.next("unplugged")
+        log.next("unplugged")
     host = Mempool(metadata.zone("vm0 pool"), "vm0 pool")
     assert host.available == 64
     assert host.audit().cached == {}
@@ -266,11 +255,11 @@ def test_cached_objects_return_to_the_pool_before_unplug(lab: Any, guest: Callab
 def test_surprise_removal_detaches_the_share(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     address = lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         ring, view = made.ring_lookup("vm0 ring"), made.memzone_lookup("vm0 zone").buf
         view[:4] = b"data"
         lab.pull(*metadata.addresses)
-        event = heard.next("unplugged")
+        event = log.next("unplugged")
         assert f"device {address} is gone" in event.reason
         assert bytes(view[:4]) == bytes(4)
         with pytest.raises(eal.Detached):
@@ -280,16 +269,16 @@ def test_surprise_removal_detaches_the_share(lab: Any, guest: Callable[..., eal.
 def test_surprise_removal_of_a_segment_detaches_the_share(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0", lab.segment(), lab.segment("other"))
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         ring = made.ring_lookup("vm0 ring")
         lab.pull(metadata.addresses[2])
-        event = heard.next("unplugged")
+        event = log.next("unplugged")
         assert f"segment {metadata.segments[1].uuid} is gone" in event.reason
-        assert heard.next("pending").metadata == "vm0"
+        assert log.next("pending").metadata == "vm0"
         with pytest.raises(eal.Detached):
             ring.dequeue()
         lab.plug(metadata.segments[1].path)
-        heard.next("plugged")
+        log.next("plugged")
         assert made.ring_lookup("vm0 ring").enqueue(3)
         assert metadata.ring("vm0 ring").dequeue() == 3
 
@@ -298,13 +287,13 @@ def test_file_with_other_content_counts_as_removed(lab: Any, guest: Callable[...
     """A mapping of a removed device shows zeros or the next device before the kernel reports the removal."""
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         view = made.memzone_lookup("vm0 zone").buf
         page = metadata.file.mapping.view(0, 4096)
         before = bytes(page)
         page[:] = bytes(4096)
-        assert heard.next("unplugged").metadata == "vm0"
-        assert heard.events == []
+        assert log.next("unplugged").metadata == "vm0"
+        assert log.events == []
         until(lambda: made.findings.foreign == [metadata.addresses[0]])
         page[:] = before
         view[0] = 1
@@ -317,20 +306,20 @@ def test_cancelled_unplug_is_adopted_again(lab: Any, guest: Callable[..., eal.Ea
     with guest() as made:  # without a watch
         ring = made.ring_lookup("vm0 ring")
         metadata.announce(1)
-        until(lambda: not metadata.guards())
+        until(lambda: not metadata.monitor_slots())
         with pytest.raises(eal.Detached):
             ring.enqueue(1)
         assert "about to unplug" in made.rejections[0].reason
-        with made.watch(heard := Heard()):
+        with made.watch(log := EventLog()):
             metadata.announce(0)
-            event = heard.next("added")
+            event = log.next("added")
             assert (event.metadata, set(event.objects)) == ("vm0", OBJECTS)
         assert made.ring_lookup("vm0 ring").enqueue(4)
         assert metadata.ring("vm0 ring").dequeue() == 4
         with pytest.raises(eal.Detached):
             ring.enqueue(1)
         metadata.announce(2)
-        until(lambda: not metadata.guards())
+        until(lambda: not metadata.monitor_slots())
         metadata.announce(0)
         until(lambda: made.shares)
         assert made.rejections == []
@@ -343,7 +332,7 @@ def test_leaving_share_is_not_accepted(lab: Any, guest: Callable[..., eal.Eal]) 
     with guest() as made:
         assert made.shares == []
         assert "about to unplug" in made.rejections[0].reason
-        assert metadata.guards() == []
+        assert metadata.monitor_slots() == []
 
 
 # --- several devices of one segment -------------------------------------------------------------------------
@@ -358,12 +347,12 @@ def test_segment_on_another_device_stays_usable(lab: Any, guest: Callable[..., e
             lab.plug(metadata.path),
             lab.plug(segment.path),
         ]  # each has devices of its own, as on a command line
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         first, second, both = made.ring_lookup("first"), made.ring_lookup("second"), made.memzone_lookup("both")
         view = both.buf
         assert one.addresses[1] in both.segment.path
         lab.unplug(one)
-        assert heard.next("unplugged").objects == (("ring", "first"), ("memzone", "both"))
+        assert log.next("unplugged").objects == (("ring", "first"), ("memzone", "both"))
         with pytest.raises(eal.Detached):
             first.enqueue(1)
         assert second.enqueue(2)
@@ -372,9 +361,9 @@ def test_segment_on_another_device_stays_usable(lab: Any, guest: Callable[..., e
         assert two.addresses[1] in both.segment.path
         view[:3] = b"new"
         assert bytes(two.zone("both").buf[:3]) == b"new"
-        (guard,) = two.guards()
-        beats = guard.heartbeat
-        until(lambda: two.guards()[0].heartbeat > beats + 3)
+        (slot,) = two.monitor_slots()
+        heartbeat = slot.heartbeat
+        until(lambda: two.monitor_slots()[0].heartbeat > heartbeat + 3)
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -397,7 +386,7 @@ def test_surprise_removal_of_one_of_two_devices_moves_the_segment(
 
 
 def test_slot_reused_with_other_content_is_a_new_device(lab: Any, guest: Callable[..., eal.Eal]) -> None:
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         views = []
         for number in range(5):
             metadata = lab.metadata(f"vm{number}")
@@ -405,7 +394,7 @@ def test_slot_reused_with_other_content_is_a_new_device(lab: Any, guest: Callabl
                 lab.plug(metadata.segments[0].path, "0000:02:01.0"),
                 lab.plug(metadata.path, "0000:02:02.0"),
             ]
-            heard.next("plugged", metadata=f"vm{number}")
+            log.next("plugged", metadata=f"vm{number}")
             views.append(made.memzone_lookup(f"vm{number} zone").buf)
             views[-1][:4] = bytes([number + 1] * 4)
             assert bytes(metadata.zone(f"vm{number} zone").buf[:4]) == bytes([number + 1] * 4)
@@ -416,17 +405,17 @@ def test_slot_reused_with_other_content_is_a_new_device(lab: Any, guest: Callabl
             else:
                 lab.pull(*metadata.addresses)  # and the next device is present before the poll
                 continue
-            heard.next("unplugged", metadata=f"vm{number}")
+            log.next("unplugged", metadata=f"vm{number}")
 
 
 def test_two_devices_exchange_their_slots(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug(metadata.segments[0].path, "0000:02:01.0")
     lab.plug(metadata.path, "0000:02:02.0")
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         lab.pull("0000:02:01.0", "0000:02:02.0")
         lab.plug(metadata.segments[0].path, "0000:02:02.0")
         lab.plug(metadata.path, "0000:02:01.0")
-        heard.next("unplugged")
-        assert heard.next("plugged").address == "0000:02:01.0"
+        log.next("unplugged")
+        assert log.next("plugged").address == "0000:02:01.0"
         assert made.ring_lookup("vm0 ring").enqueue(1)

@@ -17,20 +17,10 @@ from typing import Any
 import pytest
 
 import eal
-from tests.hotplug import Heard, Lab, until
+from tests.hotplug import EventLog, until
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Any:
-    return Lab(tmp_path)
-
-
-@pytest.fixture
-def guest(lab: Any, runtime_dir: Path, prefix: str) -> Callable[..., eal.Eal]:
-    return lambda: eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root, stall_timeout=0.2)
-
-
-def guards() -> list[threading.Thread]:
+def eal_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("eal-")]
 
 
@@ -104,20 +94,20 @@ def test_closing_the_eal_ends_async_for(lab: Any, guest: Callable[..., eal.Eal])
 
 def test_callbacks_run_in_a_thread_of_the_watch(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     """A slow callback delays neither the monitor nor another watch."""
-    release, threads, heard = threading.Event(), [], Heard()
+    release, threads, log = threading.Event(), [], EventLog()
 
     def slow(event: eal.Event) -> None:
         threads.append(threading.current_thread())
         release.wait(10)
 
-    with guest() as made, made.watch(slow), made.watch(heard):
+    with guest() as made, made.watch(slow), made.watch(log):
         metadata = lab.metadata("vm0")
         lab.plug_all(metadata)
-        heard.next("plugged")
-        before = metadata.guards()[0].heartbeat
-        until(lambda: metadata.guards()[0].heartbeat > before + 2)
+        log.next("plugged")
+        before = metadata.monitor_slots()[0].heartbeat
+        until(lambda: metadata.monitor_slots()[0].heartbeat > before + 2)
         lab.unplug(metadata)
-        heard.next("unplugged")
+        log.next("unplugged")
         until(lambda: threads)
         assert threads[0] is not threading.main_thread()
         release.set()
@@ -126,18 +116,18 @@ def test_callbacks_run_in_a_thread_of_the_watch(lab: Any, guest: Callable[..., e
 def test_failing_callback_is_called_again(
     lab: Any, guest: Callable[..., eal.Eal], caplog: pytest.LogCaptureFixture
 ) -> None:
-    heard = Heard()
+    log = EventLog()
 
     def fail(event: eal.Event) -> None:
-        heard(event)
+        log(event)
         raise RuntimeError("mine")
 
     with guest() as made, made.watch(fail):
         metadata = lab.metadata("vm0")
         lab.plug_all(metadata)
-        heard.next("plugged")
+        log.next("plugged")
         lab.unplug(metadata)
-        heard.next("unplugged")
+        log.next("unplugged")
     assert "mine" in caplog.text
 
 
@@ -157,7 +147,7 @@ def test_callback_may_use_and_close_everything(lab: Any, guest: Callable[..., ea
     lab.plug_all(metadata)
     assert done.wait(10)
     assert metadata.ring("vm0 ring").dequeue() == 1
-    until(lambda: not guards())
+    until(lambda: not eal_threads())
 
 
 # --- end ----------------------------------------------------------------------------------------------------
@@ -170,21 +160,21 @@ def test_close_is_fast_and_leaves_no_thread_and_no_descriptor(lab: Any, guest: C
     before = os.listdir("/proc/self/fd")
     made = guest()
     watch = made.watch(lambda event: None)
-    assert len(guards()) == 2
+    assert len(eal_threads()) == 2
     began = time.monotonic()
     made.close()
     assert time.monotonic() - began < 0.5
-    assert guards() == []
+    assert eal_threads() == []
     assert watch.closed
     assert os.listdir("/proc/self/fd") == before
-    assert metadata.guards() == []
+    assert metadata.monitor_slots() == []
     with pytest.raises(eal.Closed):
         made.watch()
 
 
 def test_no_monitor_thread_without_shares(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     with guest():
-        assert guards() == []
+        assert eal_threads() == []
 
 
 def test_new_share_is_not_accepted_without_a_watch(lab: Any, guest: Callable[..., eal.Eal]) -> None:
@@ -195,8 +185,8 @@ def test_new_share_is_not_accepted_without_a_watch(lab: Any, guest: Callable[...
         lab.plug_all(lab.metadata("vm1"))
         time.sleep(0.4)
         assert [share.name for share in made.shares] == ["vm0"]
-        with made.watch(heard := Heard()):
-            assert heard.next("plugged").metadata == "vm1"
+        with made.watch(log := EventLog()):
+            assert log.next("plugged").metadata == "vm1"
 
 
 def test_watch_with_no_pci_raises_invalid(runtime_dir: Path, prefix: str) -> None:
@@ -210,7 +200,7 @@ def test_watch_with_no_pci_raises_invalid(runtime_dir: Path, prefix: str) -> Non
 def test_forked_child_has_no_monitor_and_does_not_affect_the_parent(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard()) as watch:
+    with guest() as made, made.watch(log := EventLog()) as watch:
         child = os.fork()
         if child == 0:
             try:
@@ -220,10 +210,10 @@ def test_forked_child_has_no_monitor_and_does_not_affect_the_parent(lab: Any, gu
             finally:
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        (guard,) = metadata.guards()
-        until(lambda: metadata.guards()[0].heartbeat > guard.heartbeat + 2)
+        (slot,) = metadata.monitor_slots()
+        until(lambda: metadata.monitor_slots()[0].heartbeat > slot.heartbeat + 2)
         lab.unplug(metadata)
-        heard.next("unplugged")
+        log.next("unplugged")
 
 
 def raises_closed(call: Callable[[], object]) -> bool:
@@ -249,4 +239,4 @@ def test_interpreter_exits_with_a_running_monitor(lab: Any, runtime_dir: Path, p
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
     assert time.monotonic() - began < 10
-    assert metadata.guards() == []
+    assert metadata.monitor_slots() == []

@@ -6,34 +6,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import eal
-from tests.hotplug import Heard, Lab, until
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Any:
-    return Lab(tmp_path)
-
-
-@pytest.fixture
-def guest(lab: Any, runtime_dir: Path, prefix: str) -> Callable[..., eal.Eal]:
-    return lambda: eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root, stall_timeout=0.2)
+from tests.hotplug import EventLog, until
 
 
 def test_retired_segment_is_reported_within_a_second(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0", lab.segment(), lab.segment("other"))
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         ring = made.ring_lookup("vm0 ring")
         began = time.monotonic()
         metadata.segments[1].retire()
-        event = heard.next("stale")
+        event = log.next("stale")
         assert time.monotonic() - began < 1
         assert event.metadata == "vm0"
         assert ("ring", "vm0 ring") in event.objects
@@ -41,21 +30,21 @@ def test_retired_segment_is_reported_within_a_second(lab: Any, guest: Callable[.
         assert ring.enqueue(1)  # without stale=True operations continue
         assert made.ring_lookup("vm0 ring") is ring
         time.sleep(0.2)
-        assert heard.events == []
-        with made.watch(late := Heard()):
+        assert log.events == []
+        with made.watch(late := EventLog()):
             assert late.next("stale") == event
 
 
 def test_operations_raise_stale_if_requested(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard(), stale=True):
+    with guest() as made, made.watch(log := EventLog(), stale=True):
         ring, pool = made.ring_lookup("vm0 ring"), made.mempool_lookup("vm0 pool")
         zone = made.memzone_lookup("vm0 zone")
         view, burst, indices = zone.buf, ring.burst(2), np.zeros(2, np.uint32)
         assert pool.get_bulk(indices) == 2
         metadata.segments[0].retire()
-        heard.next("stale")
+        log.next("stale")
         for use in (
             *(lambda: ring.enqueue(1), ring.dequeue, lambda: ring.count, burst.dequeue, lambda: ring.wait(0.1)),
             *(pool.get, lambda: pool.put(1), lambda: pool.put_bulk(indices), lambda: pool.available),
@@ -72,12 +61,12 @@ def test_operations_raise_stale_if_requested(lab: Any, guest: Callable[..., eal.
 def test_later_watch_with_stale_refuses_operations(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         ring = made.ring_lookup("vm0 ring")
         metadata.segments[0].retire()
-        heard.next("stale")
+        log.next("stale")
         assert ring.enqueue(1)
-        with made.watch(late := Heard(), stale=True):
+        with made.watch(late := EventLog(), stale=True):
             late.next("stale")
             until(lambda: raises(eal.Stale, ring.dequeue))
 
@@ -95,20 +84,20 @@ def test_lookup_returns_the_successors_objects(lab: Any, guest: Callable[..., ea
     """The new metadata file is plugged while the old devices are present, with the same names."""
     old = lab.metadata("vm0")
     lab.plug_all(old)
-    with guest() as made, made.watch(heard := Heard(), stale=ask):
+    with guest() as made, made.watch(log := EventLog(), stale=ask):
         ring, view = made.ring_lookup("vm0 ring"), made.memzone_lookup("vm0 zone").buf
         old.segments[0].retire()
-        heard.next("stale")
+        log.next("stale")
         new = lab.metadata("vm0", epoch=6)
         lab.plug_all(new)
-        assert heard.next("plugged").address == new.addresses[0]
-        assert heard.events == []  # the event was sent once
+        assert log.next("plugged").address == new.addresses[0]
+        assert log.events == []  # the event was sent once
         fresh = made.ring_lookup("vm0 ring")
         assert fresh is not ring
         assert fresh.enqueue(3)
         assert new.ring("vm0 ring").dequeue() == 3
         lab.unplug(old)
-        heard.next("unplugged")
+        log.next("unplugged")
         with pytest.raises(eal.Detached):
             ring.enqueue(1)
         assert bytes(view) == bytes(4096)
@@ -121,14 +110,14 @@ def test_successor_marks_the_old_share_stale(lab: Any, guest: Callable[..., eal.
     """A killed host marks nothing retired: the higher epoch of a metadata file of the same name shows the restart."""
     old = lab.metadata("vm0", entries=(lab.zone("old"),))
     lab.plug_all(old)
-    with guest() as made, made.watch(heard := Heard()):
+    with guest() as made, made.watch(log := EventLog()):
         same = lab.metadata("vm0", entries=(lab.zone("beside"),))
         lab.plug_all(same)
-        heard.next("plugged")
+        log.next("plugged")
         new = lab.metadata("vm0", entries=(lab.zone("new"),), epoch=6)
         lab.plug_all(new)
-        heard.next("plugged")
-        events = [heard.next("stale"), heard.next("stale")]
+        log.next("plugged")
+        events = [log.next("stale"), log.next("stale")]
         assert {event.address for event in events} == {old.addresses[0], same.addresses[0]}
         assert f"device {new.addresses[0]}" in events[0].reason
         assert len(made.shares) == 3
@@ -137,8 +126,8 @@ def test_successor_marks_the_old_share_stale(lab: Any, guest: Callable[..., eal.
 def test_recovered_host_is_not_stale(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
-    with guest() as made, made.watch(heard := Heard(), stale=True):
+    with guest() as made, made.watch(log := EventLog(), stale=True):
         metadata.file.publish(replace(metadata.file.read(), epoch=9))
         until(lambda: made.shares[0].table.epoch == 9)
         assert made.ring_lookup("vm0 ring").enqueue(1)
-        assert heard.events == []
+        assert log.events == []

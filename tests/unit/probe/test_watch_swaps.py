@@ -14,20 +14,10 @@ import pytest
 
 import eal
 from eal.linux.mapping import Mapping
-from tests.hotplug import Heard, Lab
+from tests.hotplug import EventLog
 
 SWAPS = 500
 ROUNDS = 50
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Any:
-    return Lab(tmp_path)
-
-
-@pytest.fixture
-def guest(lab: Any, runtime_dir: Path, prefix: str) -> Callable[..., eal.Eal]:
-    return lambda: eal.init(file_prefix=prefix, no_huge=True, sysfs_root=lab.root, stall_timeout=0.2)
 
 
 def mapped(path: Path) -> Mapping:
@@ -136,7 +126,7 @@ def test_fifty_plugs_with_data_flowing_on_another_share(lab: Any, guest: Callabl
     stays = lab.metadata("stays")
     lab.plug_all(stays)
     ended = threading.Event()
-    with guest() as made, made.watch(heard := Heard()), ThreadPoolExecutor(3) as threads:
+    with guest() as made, made.watch(log := EventLog()), ThreadPoolExecutor(3) as threads:
         ring = made.ring_lookup("stays ring")
         flow = threads.submit(exchange, ring, stays.ring("stays ring"), ended)
         old: list[memoryview] = []
@@ -145,7 +135,7 @@ def test_fifty_plugs_with_data_flowing_on_another_share(lab: Any, guest: Callabl
                 metadata = lab.metadata("vm0")
                 segment = lab.plug(metadata.segments[0].path, "0000:02:01.0")
                 metadata.addresses = [lab.plug(metadata.path, "0000:02:02.0"), segment]
-                heard.next("plugged", 10)
+                log.next("plugged", 10)
                 assert not any(any(view[:64]) for view in old)
                 old = [made.memzone_lookup("vm0 zone").buf[2048:]]
                 old[0][:64] = metadata.zone("vm0 zone").buf[2048 : 2048 + 64] = b"this round's" + bytes(52)
@@ -156,7 +146,7 @@ def test_fifty_plugs_with_data_flowing_on_another_share(lab: Any, guest: Callabl
                     lab.pull(*metadata.addresses)
                 else:
                     lab.unplug(metadata)
-                heard.next("unplugged", 10)
+                log.next("unplugged", 10)
                 assert all(job.result(10) for job in jobs)
                 assert bytes(metadata.zone("vm0 zone").buf[2048 : 2048 + 12]) == b"this round's"
         finally:
