@@ -9,6 +9,7 @@ import glob
 import itertools
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1 << 20
+
+# A shell starts its background jobs with SIGINT ignored, and every child inherits that. Tests interrupt programs.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # --- marks --------------------------------------------------------------------------------------------------
 
