@@ -274,7 +274,8 @@ static PyMethodDef burst_methods[] = {
      SIGNATURE("enqueue($self, /, n, start=0)",
                "Enqueue up to `n` elements of `array` from index `start`; return the number.")},
     {"dequeue", burst_dequeue, METH_NOARGS,
-     SIGNATURE("dequeue($self, /)", "Dequeue as many elements as there are to `array`, from index 0; return the number.")},
+     SIGNATURE("dequeue($self, /)",
+               "Dequeue as many elements as there are to `array`, from index 0; return the number.")},
     {"_hold", held_hold, METH_VARARGS, "_hold(handle, keep, refusal, array=<present one>): use these from now on."},
     {0},
 };

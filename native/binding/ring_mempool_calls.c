@@ -50,8 +50,8 @@ int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n)
     return got;
 }
 
-int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_ring_behavior behavior,
-                  uint32_t *left)
+int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n,
+                  enum ivs_ring_behavior behavior, uint32_t *left)
 {
     return ivs_ring_do(r, role, objects, r->elem_size, n, behavior, left);
 }

@@ -13,8 +13,8 @@ int ivs_call_dequeue_bulk(struct ivs_ring *r, void *objects, uint32_t n);
 int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n);
 
 /* Any of the four; `left` receives the remaining space or elements. */
-int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n, enum ivs_ring_behavior behavior,
-                  uint32_t *left);
+int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n,
+                  enum ivs_ring_behavior behavior, uint32_t *left);
 
 /* In two steps, on ST and HTS sides: see ring_peek.h. */
 int ivs_call_enqueue_bulk_start(struct ivs_ring *r, uint32_t n);

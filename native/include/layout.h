@@ -18,16 +18,16 @@
 #include <stdint.h>
 
 #define IVS_CACHE_LINE 64u
-#define IVS_HEADER_SIZE 4096u   /* header page of a segment or table file */
-#define IVS_NAME_SIZE 32u       /* bytes of a name, including its NUL */
+#define IVS_HEADER_SIZE 4096u /* header page of a segment or table file */
+#define IVS_NAME_SIZE 32u     /* bytes of a name, including its NUL */
 #define IVS_PARTICIPANTS 64u
 
 /* A magic is the little-endian value of the eight ASCII bytes in its comment. */
-#define IVS_SEGMENT_MAGIC  UINT64_C(0x4745534d48535649) /* "IVSHMSEG" */
+#define IVS_SEGMENT_MAGIC UINT64_C(0x4745534d48535649)  /* "IVSHMSEG" */
 #define IVS_METADATA_MAGIC UINT64_C(0x54454d4d48535649) /* "IVSHMMET" */
 #define IVS_REGISTRY_MAGIC UINT64_C(0x4745524d48535649) /* "IVSHMREG" */
-#define IVS_RING_MAGIC     UINT64_C(0x474e524d48535649) /* "IVSHMRNG" */
-#define IVS_MEMPOOL_MAGIC  UINT64_C(0x4c4f504d48535649) /* "IVSHMPOL" */
+#define IVS_RING_MAGIC UINT64_C(0x474e524d48535649)     /* "IVSHMRNG" */
+#define IVS_MEMPOOL_MAGIC UINT64_C(0x4c4f504d48535649)  /* "IVSHMPOL" */
 
 #define IVS_SEGMENT_VERSION 2u /* version 1 is also accepted: ivs_participant.share was reserved and is 0 */
 #define IVS_SEGMENT_OLDEST 1u
@@ -36,7 +36,7 @@
 #define IVS_MEMPOOL_VERSION 1u
 #define IVS_MBUF_VERSION 1u
 
-#define IVS_ASSERT_AT(type, field, offset) \
+#define IVS_ASSERT_AT(type, field, offset)                                                                             \
     _Static_assert(offsetof(struct type, field) == (offset), #type "." #field " is not at " #offset)
 #define IVS_ASSERT_SIZE(type, size) _Static_assert(sizeof(struct type) == (size), "sizeof " #type " is not " #size)
 
@@ -63,12 +63,12 @@ struct ivs_segment {
     uint32_t version;
     uint32_t header_size;
     uint8_t uuid[16];
-    uint64_t size;          /* bytes of the file, a power of two */
+    uint64_t size; /* bytes of the file, a power of two */
     uint64_t page_size;
-    uint64_t host_address;  /* address of the mapping in the creating process */
-    int32_t socket_id;      /* NUMA node of its pages, -1: any */
+    uint64_t host_address; /* address of the mapping in the creating process */
+    int32_t socket_id;     /* NUMA node of its pages, -1: any */
     uint32_t crc;
-    uint64_t epoch;         /* epoch of the registry when the segment was created */
+    uint64_t epoch; /* epoch of the registry when the segment was created */
     char group[IVS_NAME_SIZE];
     uint8_t reserved0[24];
     /* line 2: mutable */
@@ -133,8 +133,8 @@ struct ivs_table {
     uint64_t epoch;    /* number of primary starts of the writer's file_prefix */
     uint32_t n_segments;
     uint32_t n_entries;
-    uint64_t heap;     /* bytes */
-    uint64_t length;   /* bytes of the whole table */
+    uint64_t heap;   /* bytes */
+    uint64_t length; /* bytes of the whole table */
     uint8_t reserved[16];
 };
 IVS_ASSERT_SIZE(ivs_table, 64);
@@ -187,10 +187,10 @@ struct ivs_table_entry {
     uint64_t offset;  /* from the start of the segment */
     uint64_t length;
     uint32_t align;
-    uint32_t flags;   /* as passed by the caller */
+    uint32_t flags;            /* as passed by the caller */
     struct ivs_heap_ref dtype; /* numpy dtype description as JSON; empty: no array */
     struct ivs_heap_ref shape; /* uint64 per dimension; empty: no array, or 0 dimensions */
-    uint64_t serial; /* selector when the object was created; differs if the name is reused later */
+    uint64_t serial;           /* selector when the object was created; differs if the name is reused later */
     uint8_t reserved[8];
 };
 IVS_ASSERT_SIZE(ivs_table_entry, 96);
@@ -296,9 +296,9 @@ struct ivs_mempool_shared {
     _Atomic uint64_t magic; /* stored last. release: pairs with ivs_mempool_check() in mempool.c */
     uint32_t version;
     uint32_t n;
-    uint32_t elt_size;    /* bytes of an object, as requested */
-    uint32_t elt_stride;  /* bytes from one object to the next */
-    uint32_t cache_size;  /* objects; 0: no caches */
+    uint32_t elt_size;   /* bytes of an object, as requested */
+    uint32_t elt_stride; /* bytes from one object to the next */
+    uint32_t cache_size; /* objects; 0: no caches */
     uint32_t flags;
     uint64_t bitmap_offset;
     uint64_t caches_offset;
@@ -366,21 +366,21 @@ IVS_ASSERT_AT(ivs_mempool_cache, objects, 64);
 /* The header of an mbuf; private_size bytes and the buffer follow it. Field names as in rte_mbuf; pointers are replaced
  * by mbuf indices of the same pool. */
 struct ivs_mbuf {
-    uint16_t data_off;        /* offset of the data in the buffer */
-    _Atomic uint16_t refcnt;  /* references by packets and by attached mbufs; 0: the mbuf is free */
-    uint16_t nb_segs;         /* first segment of a packet: number of segments */
+    uint16_t data_off;       /* offset of the data in the buffer */
+    _Atomic uint16_t refcnt; /* references by packets and by attached mbufs; 0: the mbuf is free */
+    uint16_t nb_segs;        /* first segment of a packet: number of segments */
     uint16_t port;
     uint64_t ol_flags;
     uint32_t packet_type;
-    uint32_t pkt_len;         /* first segment of a packet: data bytes of all segments */
-    uint16_t data_len;        /* data bytes of this segment */
+    uint32_t pkt_len;  /* first segment of a packet: data bytes of all segments */
+    uint16_t data_len; /* data bytes of this segment */
     uint16_t vlan_tci;
-    uint32_t rss;             /* hash.rss */
+    uint32_t rss; /* hash.rss */
     uint16_t vlan_tci_outer;
-    uint16_t buf_len;         /* bytes of the buffer including headroom; equal in all mbufs of a pool */
-    uint32_t next;            /* next segment of the packet, or IVS_MBUF_NONE */
-    uint32_t buf;             /* mbuf whose buffer contains the data: its own index, or another one if attached */
-    uint16_t priv_size;       /* equal in all mbufs of a pool */
+    uint16_t buf_len;   /* bytes of the buffer including headroom; equal in all mbufs of a pool */
+    uint32_t next;      /* next segment of the packet, or IVS_MBUF_NONE */
+    uint32_t buf;       /* mbuf whose buffer contains the data: its own index, or another one if attached */
+    uint16_t priv_size; /* equal in all mbufs of a pool */
     uint16_t timesync;
     uint64_t tx_offload;
     uint64_t timestamp;

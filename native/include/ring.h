@@ -99,7 +99,8 @@ IVS_INLINE void ivs_ring_move(const struct ivs_ring *r, enum ivs_ring_role role,
 IVS_INLINE int ivs_ring_do_as(struct ivs_ring *r, enum ivs_sync sync, enum ivs_ring_role role, void *objects,
                               uint32_t esize, uint32_t n, enum ivs_ring_behavior behavior, uint32_t *left)
 {
-    union ivs_ring_end *own = ivs_ring_own(r, role); /* Local copy: element stores may alias *r, so the compiler would reload it. */
+    /* Local copy: element stores may alias *r, so the compiler would reload it. */
+    union ivs_ring_end *own = ivs_ring_own(r, role);
     struct ivs_ring_span span;
     int result = ivs_ring_reserve(r, sync, role, own, n, behavior, left != NULL, &span);
     if (IVS_UNLIKELY(result != 0))

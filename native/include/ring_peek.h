@@ -33,12 +33,13 @@ struct ivs_ring_zc {
 IVS_INLINE void ivs_ring_reopen(struct ivs_ring *r, enum ivs_ring_role role)
 {
     uint64_t gate = IVS_STATE_PEEKING;
-    (void)atomic_compare_exchange_strong_explicit(&ivs_ring_side(r, role)->state_word, &gate, ivs_ring_open_state(r, role),
-                                                  memory_order_relaxed, memory_order_relaxed);
+    (void)atomic_compare_exchange_strong_explicit(&ivs_ring_side(r, role)->state_word, &gate,
+                                                  ivs_ring_open_state(r, role), memory_order_relaxed,
+                                                  memory_order_relaxed);
 }
 
-IVS_INLINE int ivs_ring_start_st(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n, enum ivs_ring_behavior behavior,
-                                 struct ivs_ring_span *span)
+IVS_INLINE int ivs_ring_start_st(struct ivs_ring *r, enum ivs_ring_role role, uint32_t n,
+                                 enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
     uint64_t gate = ivs_ring_open_state(r, role);
     if (!atomic_compare_exchange_strong_explicit(&ivs_ring_side(r, role)->state_word, &gate, IVS_STATE_PEEKING,

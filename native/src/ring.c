@@ -10,9 +10,9 @@
 #include "pvt/name.h"
 #include "pvt/sizes.h"
 
-#define COUNT_MAX 0x7fffffffu      /* as in DPDK: 32-bit indices must be distinguishable */
-#define HTD_MAX_PART 8u            /* DPDK's default: the head may be an eighth of the ring ahead */
-#define INDEX_TRIES 1000           /* attempts to read two indices that peers move */
+#define COUNT_MAX 0x7fffffffu /* as in DPDK: 32-bit indices must be distinguishable */
+#define HTD_MAX_PART 8u       /* DPDK's default: the head may be an eighth of the ring ahead */
+#define INDEX_TRIES 1000      /* attempts to read two indices that peers move */
 #define WAIT_SLEEP_FIRST_NS 1000u
 #define WAIT_SLEEP_MOST_NS 1000000u
 

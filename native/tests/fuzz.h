@@ -2,7 +2,7 @@
 /* fuzz.h: generate damaged images of shared memory, with and without valid CRCs, and run targets on them.
  *
  * An image is a table file, a segment, a ring or a mempool. A target defines how to create a valid image, the offsets
- * of its fields, how to recompute its CRCs after damage, and the code under test. That code must neither crash nor hang,
+ * of its fields, how to recompute its CRCs after damage, and the code under test. It must neither crash nor hang,
  * and each image that it accepts must pass the checks of the target.
  */
 #ifndef FUZZ_H
@@ -29,6 +29,7 @@ struct fuzz_target {
 
 /* Critical values of lengths, counts and offsets: limits of types, sign bits, and values that overflow when sizes
  * (4096, 384, 192, 96, 64) are added or multiplied (by 96, 64, 12). */
+/* clang-format off */
 static const uint64_t fuzz_values[] = {
     0, 1, 2, 3, 7, 31, 32, 63, 64, 65, 96, 127, 128, 255, 384, 4095, 4096, 4097, 65535, 65536,
     0x7ffffffe, 0x7fffffff, 0x80000000, 0x80000001, 0xfffffffe, 0xffffffff, UINT64_C(0x100000000),
@@ -37,6 +38,7 @@ static const uint64_t fuzz_values[] = {
     UINT64_MAX / 2, UINT64_MAX / 2 + 1, UINT64_MAX - 4096, UINT64_MAX - 4095, UINT64_MAX - 383, UINT64_MAX - 191,
     UINT64_MAX - 64, UINT64_MAX - 1, UINT64_MAX,
 };
+/* clang-format on */
 #define FUZZ_VALUES (sizeof(fuzz_values) / sizeof(fuzz_values[0]))
 
 static unsigned char *fuzz_arena; /* FUZZ_MOST bytes with a guard page on either side */

@@ -54,12 +54,28 @@ _Static_assert(sizeof(struct made) <= 704, "a table fits a slot");
         IN_TABLE(entries[i].shape.length), IN_TABLE(entries[i].serial)
 
 static const struct fuzz_field table_fields[] = {
-    FUZZ_FIELD(ivs_table_file, magic), FUZZ_FIELD(ivs_table_file, version), FUZZ_FIELD(ivs_table_file, header_size),
-    FUZZ_FIELD(ivs_table_file, uuid), FUZZ_FIELD(ivs_table_file, size), FUZZ_FIELD(ivs_table_file, name),
-    FUZZ_FIELD(ivs_table_file, crc), FUZZ_FIELD(ivs_table_file, selector), FUZZ_FIELD(ivs_table_file, leaving),
-    IN_TABLE(head.crc), IN_TABLE(head.flags), IN_TABLE(head.selector), IN_TABLE(head.epoch), IN_TABLE(head.n_segments),
-    IN_TABLE(head.n_entries), IN_TABLE(head.heap), IN_TABLE(head.length), SEGMENT_FIELDS(0), SEGMENT_FIELDS(1),
-    ENTRY_FIELDS(0), ENTRY_FIELDS(1), ENTRY_FIELDS(2),
+    FUZZ_FIELD(ivs_table_file, magic),
+    FUZZ_FIELD(ivs_table_file, version),
+    FUZZ_FIELD(ivs_table_file, header_size),
+    FUZZ_FIELD(ivs_table_file, uuid),
+    FUZZ_FIELD(ivs_table_file, size),
+    FUZZ_FIELD(ivs_table_file, name),
+    FUZZ_FIELD(ivs_table_file, crc),
+    FUZZ_FIELD(ivs_table_file, selector),
+    FUZZ_FIELD(ivs_table_file, leaving),
+    IN_TABLE(head.crc),
+    IN_TABLE(head.flags),
+    IN_TABLE(head.selector),
+    IN_TABLE(head.epoch),
+    IN_TABLE(head.n_segments),
+    IN_TABLE(head.n_entries),
+    IN_TABLE(head.heap),
+    IN_TABLE(head.length),
+    SEGMENT_FIELDS(0),
+    SEGMENT_FIELDS(1),
+    ENTRY_FIELDS(0),
+    ENTRY_FIELDS(1),
+    ENTRY_FIELDS(2),
 };
 
 static uint32_t table_make(unsigned char *image, uint64_t *seed)
@@ -109,7 +125,8 @@ static void check_table(const unsigned char *copy, uint64_t length)
     const struct ivs_table_entry *entries = (const struct ivs_table_entry *)(const void *)(segments + t->n_segments);
     CHECK((wide)sizeof(*t) + (wide)t->n_segments * 96 + (wide)t->n_entries * 96 + t->heap == length);
     for (uint32_t i = 0; i < t->n_segments; i++) {
-        CHECK(ivs_is_power_of_two(segments[i].size) && ivs_is_power_of_two(segments[i].page_size) && ivs_name_ok(segments[i].group));
+        CHECK(ivs_is_power_of_two(segments[i].size) && ivs_is_power_of_two(segments[i].page_size) &&
+              ivs_name_ok(segments[i].group));
         CHECK((wide)segments[i].path.offset + segments[i].path.length <= t->heap);
     }
     for (uint32_t i = 0; i < t->n_entries; i++) {
@@ -147,11 +164,21 @@ static bool table_use(unsigned char *memory, uint32_t length)
 /* ---- segments -------------------------------------------------------------------------------------------------- */
 
 static const struct fuzz_field segment_fields[] = {
-    FUZZ_FIELD(ivs_segment, magic), FUZZ_FIELD(ivs_segment, version), FUZZ_FIELD(ivs_segment, header_size),
-    FUZZ_FIELD(ivs_segment, uuid), FUZZ_FIELD(ivs_segment, size), FUZZ_FIELD(ivs_segment, page_size),
-    FUZZ_FIELD(ivs_segment, host_address), FUZZ_FIELD(ivs_segment, socket_id), FUZZ_FIELD(ivs_segment, crc),
-    FUZZ_FIELD(ivs_segment, epoch), FUZZ_FIELD(ivs_segment, group), FUZZ_FIELD(ivs_segment, retired),
-    FUZZ_FIELD(ivs_segment, scratch), FUZZ_FIELD(ivs_segment, participants[0]), FUZZ_FIELD(ivs_segment, participants[63]),
+    FUZZ_FIELD(ivs_segment, magic),
+    FUZZ_FIELD(ivs_segment, version),
+    FUZZ_FIELD(ivs_segment, header_size),
+    FUZZ_FIELD(ivs_segment, uuid),
+    FUZZ_FIELD(ivs_segment, size),
+    FUZZ_FIELD(ivs_segment, page_size),
+    FUZZ_FIELD(ivs_segment, host_address),
+    FUZZ_FIELD(ivs_segment, socket_id),
+    FUZZ_FIELD(ivs_segment, crc),
+    FUZZ_FIELD(ivs_segment, epoch),
+    FUZZ_FIELD(ivs_segment, group),
+    FUZZ_FIELD(ivs_segment, retired),
+    FUZZ_FIELD(ivs_segment, scratch),
+    FUZZ_FIELD(ivs_segment, participants[0]),
+    FUZZ_FIELD(ivs_segment, participants[63]),
 };
 
 static uint32_t segment_make(unsigned char *image, uint64_t *seed)
@@ -176,7 +203,8 @@ static bool segment_use(unsigned char *memory, uint32_t length)
     CHECK(fault >= 0 && fault < IVS_FAULT_COUNT);
     if (fault != IVS_OK)
         return false;
-    CHECK(ivs_is_power_of_two(info.size) && info.size <= length && info.size > IVS_HEADER_SIZE && ivs_name_ok(info.group));
+    CHECK(ivs_is_power_of_two(info.size) && info.size <= length && info.size > IVS_HEADER_SIZE &&
+          ivs_name_ok(info.group));
     CHECK(ivs_is_power_of_two(info.page_size) && info.page_size <= info.size);
     int slot = ivs_participant_claim(memory, 5, 6);
     CHECK(slot >= -ENOSPC && slot < (int)IVS_PARTICIPANTS);
@@ -190,22 +218,36 @@ static bool segment_use(unsigned char *memory, uint32_t length)
 /* ---- rings ----------------------------------------------------------------------------------------------------- */
 
 static const struct fuzz_field ring_fields[] = {
-    FUZZ_FIELD(ivs_ring_shared, name), FUZZ_FIELD(ivs_ring_shared, flags), FUZZ_FIELD(ivs_ring_shared, memzone),
-    FUZZ_FIELD(ivs_ring_shared, size), FUZZ_FIELD(ivs_ring_shared, mask), FUZZ_FIELD(ivs_ring_shared, capacity),
-    FUZZ_FIELD(ivs_ring_shared, magic), FUZZ_FIELD(ivs_ring_shared, version), FUZZ_FIELD(ivs_ring_shared, elem_size),
-    FUZZ_FIELD(ivs_ring_shared, prod_owner), FUZZ_FIELD(ivs_ring_shared, cons_owner), FUZZ_FIELD(ivs_ring_shared, crc),
-    FUZZ_FIELD(ivs_ring_shared, prod.head), FUZZ_FIELD(ivs_ring_shared, prod.tail),
-    FUZZ_FIELD(ivs_ring_shared, prod.sync_type), FUZZ_FIELD(ivs_ring_shared, prod.rts.htd_max),
-    FUZZ_FIELD(ivs_ring_shared, prod.rts.head), FUZZ_FIELD(ivs_ring_shared, cons.head),
-    FUZZ_FIELD(ivs_ring_shared, cons.tail), FUZZ_FIELD(ivs_ring_shared, cons.sync_type),
-    FUZZ_FIELD(ivs_ring_shared, cons.rts.htd_max), FUZZ_FIELD(ivs_ring_shared, cons.rts.head),
+    FUZZ_FIELD(ivs_ring_shared, name),
+    FUZZ_FIELD(ivs_ring_shared, flags),
+    FUZZ_FIELD(ivs_ring_shared, memzone),
+    FUZZ_FIELD(ivs_ring_shared, size),
+    FUZZ_FIELD(ivs_ring_shared, mask),
+    FUZZ_FIELD(ivs_ring_shared, capacity),
+    FUZZ_FIELD(ivs_ring_shared, magic),
+    FUZZ_FIELD(ivs_ring_shared, version),
+    FUZZ_FIELD(ivs_ring_shared, elem_size),
+    FUZZ_FIELD(ivs_ring_shared, prod_owner),
+    FUZZ_FIELD(ivs_ring_shared, cons_owner),
+    FUZZ_FIELD(ivs_ring_shared, crc),
+    FUZZ_FIELD(ivs_ring_shared, prod.head),
+    FUZZ_FIELD(ivs_ring_shared, prod.tail),
+    FUZZ_FIELD(ivs_ring_shared, prod.sync_type),
+    FUZZ_FIELD(ivs_ring_shared, prod.rts.htd_max),
+    FUZZ_FIELD(ivs_ring_shared, prod.rts.head),
+    FUZZ_FIELD(ivs_ring_shared, cons.head),
+    FUZZ_FIELD(ivs_ring_shared, cons.tail),
+    FUZZ_FIELD(ivs_ring_shared, cons.sync_type),
+    FUZZ_FIELD(ivs_ring_shared, cons.rts.htd_max),
+    FUZZ_FIELD(ivs_ring_shared, cons.rts.head),
 };
 
 static uint32_t ring_make(unsigned char *image, uint64_t *seed)
 {
     static const uint32_t flags[] = {IVS_RING_SP_ENQ | IVS_RING_SC_DEQ, 0, IVS_RING_MP_RTS_ENQ | IVS_RING_MC_RTS_DEQ,
                                      IVS_RING_MP_HTS_ENQ | IVS_RING_MC_HTS_DEQ, IVS_RING_EXACT_SZ | IVS_RING_SC_DEQ};
-    struct ivs_ring_info info = {.name = "ring", .count = 1u << check_random(seed) % 8, .flags = flags[check_random(seed) % 5]};
+    struct ivs_ring_info info = {
+        .name = "ring", .count = 1u << check_random(seed) % 8, .flags = flags[check_random(seed) % 5]};
     info.elem_size = 4 * (1 + check_random(seed) % 8);
     int64_t bytes = ivs_ring_plan(&info);
     REQUIRE(bytes > 0 && bytes <= (int64_t)FUZZ_MOST);
@@ -216,8 +258,9 @@ static uint32_t ring_make(unsigned char *image, uint64_t *seed)
 
 static void ring_seal(unsigned char *image, uint32_t length)
 {
-    static const struct fuzz_field holes[] = {
-        FUZZ_FIELD(ivs_ring_shared, magic), FUZZ_FIELD(ivs_ring_shared, crc), {offsetof(struct ivs_ring_shared, prod_owner), 16}};
+    static const struct fuzz_field holes[] = {FUZZ_FIELD(ivs_ring_shared, magic),
+                                              FUZZ_FIELD(ivs_ring_shared, crc),
+                                              {offsetof(struct ivs_ring_shared, prod_owner), 16}};
     if (length >= 128)
         ((struct ivs_ring_shared *)(void *)image)->crc = identity(image, holes, 3);
 }
@@ -248,22 +291,37 @@ static bool ring_use(unsigned char *memory, uint32_t length)
 /* ---- pools ----------------------------------------------------------------------------------------------------- */
 
 static const struct fuzz_field pool_fields[] = {
-    FUZZ_FIELD(ivs_mempool_shared, magic), FUZZ_FIELD(ivs_mempool_shared, version), FUZZ_FIELD(ivs_mempool_shared, n),
-    FUZZ_FIELD(ivs_mempool_shared, elt_size), FUZZ_FIELD(ivs_mempool_shared, elt_stride),
-    FUZZ_FIELD(ivs_mempool_shared, cache_size), FUZZ_FIELD(ivs_mempool_shared, flags),
-    FUZZ_FIELD(ivs_mempool_shared, bitmap_offset), FUZZ_FIELD(ivs_mempool_shared, caches_offset),
-    FUZZ_FIELD(ivs_mempool_shared, objects_offset), FUZZ_FIELD(ivs_mempool_shared, cache_stride),
-    FUZZ_FIELD(ivs_mempool_shared, crc), FUZZ_FIELD(ivs_mempool_shared, name),
-    FUZZ_FIELD(ivs_mempool_shared, private_size), FUZZ_FIELD(ivs_mempool_shared, mbuf_version),
-    FUZZ_FIELD(ivs_mempool_shared, taken), FUZZ_FIELD(ivs_mempool_shared, returned),
-    FUZZ_FIELD(ivs_mempool_shared, slots), {sizeof(struct ivs_mempool_shared), 8}, /* bitmap */
-    {256, 4}, {264, 8}, {272, 8}, {320, 4}, {324, 4}, /* first cache: len, taken, returned, two indices */
+    FUZZ_FIELD(ivs_mempool_shared, magic),
+    FUZZ_FIELD(ivs_mempool_shared, version),
+    FUZZ_FIELD(ivs_mempool_shared, n),
+    FUZZ_FIELD(ivs_mempool_shared, elt_size),
+    FUZZ_FIELD(ivs_mempool_shared, elt_stride),
+    FUZZ_FIELD(ivs_mempool_shared, cache_size),
+    FUZZ_FIELD(ivs_mempool_shared, flags),
+    FUZZ_FIELD(ivs_mempool_shared, bitmap_offset),
+    FUZZ_FIELD(ivs_mempool_shared, caches_offset),
+    FUZZ_FIELD(ivs_mempool_shared, objects_offset),
+    FUZZ_FIELD(ivs_mempool_shared, cache_stride),
+    FUZZ_FIELD(ivs_mempool_shared, crc),
+    FUZZ_FIELD(ivs_mempool_shared, name),
+    FUZZ_FIELD(ivs_mempool_shared, private_size),
+    FUZZ_FIELD(ivs_mempool_shared, mbuf_version),
+    FUZZ_FIELD(ivs_mempool_shared, taken),
+    FUZZ_FIELD(ivs_mempool_shared, returned),
+    FUZZ_FIELD(ivs_mempool_shared, slots),
+    {sizeof(struct ivs_mempool_shared), 8}, /* bitmap */
+    {256, 4},
+    {264, 8},
+    {272, 8},
+    {320, 4},
+    {324, 4}, /* first cache: len, taken, returned, two indices */
 };
 
 static uint32_t pool_make(unsigned char *image, uint64_t *seed)
 {
     static const uint32_t flags[] = {0, 0, IVS_MEMPOOL_NO_CACHE_ALIGN, IVS_MEMPOOL_DEBUG, IVS_MEMPOOL_MBUF};
-    struct ivs_mempool_info info = {.name = "pool", .n = 8 + check_random(seed) % 57, .flags = flags[check_random(seed) % 5]};
+    struct ivs_mempool_info info = {
+        .name = "pool", .n = 8 + check_random(seed) % 57, .flags = flags[check_random(seed) % 5]};
     info.elt_size = 256 + check_random(seed) % 40;
     info.private_size = info.flags & IVS_MEMPOOL_MBUF ? 64 : 0;
     info.cache_size = check_random(seed) % 5;
@@ -276,7 +334,8 @@ static uint32_t pool_make(unsigned char *image, uint64_t *seed)
 
 static void pool_seal(unsigned char *image, uint32_t length)
 {
-    static const struct fuzz_field holes[] = {FUZZ_FIELD(ivs_mempool_shared, magic), FUZZ_FIELD(ivs_mempool_shared, crc)};
+    static const struct fuzz_field holes[] = {FUZZ_FIELD(ivs_mempool_shared, magic),
+                                              FUZZ_FIELD(ivs_mempool_shared, crc)};
     if (length >= 128)
         ((struct ivs_mempool_shared *)(void *)image)->crc = identity(image, holes, 2);
 }

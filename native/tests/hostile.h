@@ -37,8 +37,17 @@ static inline void hostile_release(unsigned char *memory, size_t bytes)
 /* One corruption: 1 to 8 bytes, random or chosen values, at any offset; mostly in the first `busy` bytes. */
 static inline void hostile_spoil(unsigned char *memory, size_t bytes, size_t busy, uint64_t *seed)
 {
-    static const uint64_t harmful[] = {0, 1, 63, 64, 65, 0x7fffffff, 0x80000000u, 0xffffffffu, UINT64_MAX,
-                                       UINT64_C(0x100000001), UINT64_C(0xffffffff00000000)};
+    static const uint64_t harmful[] = {0,
+                                       1,
+                                       63,
+                                       64,
+                                       65,
+                                       0x7fffffff,
+                                       0x80000000u,
+                                       0xffffffffu,
+                                       UINT64_MAX,
+                                       UINT64_C(0x100000001),
+                                       UINT64_C(0xffffffff00000000)};
     uint32_t choice = check_random(seed);
     size_t range = choice & 3 ? busy : bytes;
     size_t at = check_random(seed) % range;

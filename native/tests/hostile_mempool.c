@@ -93,14 +93,35 @@ static void operate(struct victim *v, uint64_t *seed)
     struct ivs_mempool *p = v->p[check_random(seed) % 2];
     uint32_t n = check_random(seed) % (MOST + 1);
     switch (check_random(seed) % 12) {
-    case 0: case 1: case 2: get(v, p, n % 40); break;
-    case 3: get(v, p, n); break;
-    case 4: case 5: case 6: put(v, p, n % 40); break;
-    case 7: put(v, p, n); break;
-    case 8: put_from_shared(v, p, n); break;
-    case 9: CHECK(ivs_mempool_available(p) <= v->k.info.n && ivs_mempool_out(p) <= v->k.info.n); break;
-    case 10: (void)ivs_mempool_audit(p, v->where); check_again(v); break;
-    default: rejoin(v, seed); break;
+    case 0:
+    case 1:
+    case 2:
+        get(v, p, n % 40);
+        break;
+    case 3:
+        get(v, p, n);
+        break;
+    case 4:
+    case 5:
+    case 6:
+        put(v, p, n % 40);
+        break;
+    case 7:
+        put(v, p, n);
+        break;
+    case 8:
+        put_from_shared(v, p, n);
+        break;
+    case 9:
+        CHECK(ivs_mempool_available(p) <= v->k.info.n && ivs_mempool_out(p) <= v->k.info.n);
+        break;
+    case 10:
+        (void)ivs_mempool_audit(p, v->where);
+        check_again(v);
+        break;
+    default:
+        rejoin(v, seed);
+        break;
     }
 }
 

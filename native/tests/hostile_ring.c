@@ -78,8 +78,8 @@ static void two_steps(struct victim *v, uint32_t n, uint64_t *seed)
     int end = enqueue ? ivs_ring_enqueue_zc_finish(&v->r, done) : ivs_ring_dequeue_zc_finish(&v->r, done);
     CHECK(plausible(end, n));
     if (end < 0) /* one more than was reserved */
-        CHECK_EQ(enqueue ? ivs_ring_enqueue_finish(&v->r, v->objects, v->esize, 0)
-                         : ivs_ring_dequeue_finish(&v->r, 0), 0);
+        CHECK_EQ(enqueue ? ivs_ring_enqueue_finish(&v->r, v->objects, v->esize, 0) : ivs_ring_dequeue_finish(&v->r, 0),
+                 0);
 }
 
 static void attach_again(struct victim *v)
@@ -97,15 +97,36 @@ static void operate(struct victim *v, uint64_t *seed)
     char text[100];
     uint32_t n = check_random(seed) % (BATCH + 1), left = 0;
     switch (check_random(seed) % 12) {
-    case 0: CHECK(plausible(ivs_ring_enqueue_bulk(&v->r, v->objects, v->esize, n, &left), n)); break;
-    case 1: case 2: CHECK(plausible(ivs_ring_enqueue_burst(&v->r, v->objects, v->esize, n, NULL), n)); break;
-    case 3: CHECK(plausible(ivs_ring_dequeue_bulk(&v->r, v->objects, v->esize, n, NULL), n)); break;
-    case 4: case 5: CHECK(plausible(ivs_ring_dequeue_burst(&v->r, v->objects, v->esize, n, &left), n)); break;
-    case 6: case 7: two_steps(v, n, seed); break;
-    case 8: CHECK(ivs_ring_count(&v->r) <= v->k.info.capacity); break;
-    case 9: CHECK(ivs_ring_wait(&v->r, 1000) <= 1); break;
-    case 10: CHECK(ivs_ring_dump(&v->r, text, sizeof(text)) > 0); break;
-    default: attach_again(v); break;
+    case 0:
+        CHECK(plausible(ivs_ring_enqueue_bulk(&v->r, v->objects, v->esize, n, &left), n));
+        break;
+    case 1:
+    case 2:
+        CHECK(plausible(ivs_ring_enqueue_burst(&v->r, v->objects, v->esize, n, NULL), n));
+        break;
+    case 3:
+        CHECK(plausible(ivs_ring_dequeue_bulk(&v->r, v->objects, v->esize, n, NULL), n));
+        break;
+    case 4:
+    case 5:
+        CHECK(plausible(ivs_ring_dequeue_burst(&v->r, v->objects, v->esize, n, &left), n));
+        break;
+    case 6:
+    case 7:
+        two_steps(v, n, seed);
+        break;
+    case 8:
+        CHECK(ivs_ring_count(&v->r) <= v->k.info.capacity);
+        break;
+    case 9:
+        CHECK(ivs_ring_wait(&v->r, 1000) <= 1);
+        break;
+    case 10:
+        CHECK(ivs_ring_dump(&v->r, text, sizeof(text)) > 0);
+        break;
+    default:
+        attach_again(v);
+        break;
     }
     CHECK(left <= v->k.info.capacity);
     if (check_random(seed) % 64 == 0)

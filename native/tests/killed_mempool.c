@@ -2,7 +2,7 @@
 /* killed_mempool.c: a participant is killed between any two instructions of an operation.
  *
  * The others continue: their objects do not change, the audit finds each object at most once (free, cached, or in use
- * by the dead participant), no valid put is rejected, and the successor in the dead participant's slot adopts its cache.
+ * by the dead participant), no valid put fails, and the successor in the dead participant's slot adopts its cache.
  */
 #include "killed.h"
 #include "pool_kit.h"
@@ -20,7 +20,7 @@ struct scene {
     struct ivs_mempool *survivor;
     struct ivs_mempool *victim;
     uint32_t mine[SURVIVOR_OBJECTS]; /* used by the survivor */
-    uint32_t hand[VICTIM_OBJECTS]; /* used by the victim: 40 and 41, then scattered ones */
+    uint32_t hand[VICTIM_OBJECTS];   /* used by the victim: 40 and 41, then scattered ones */
     const struct operation *operation;
     uint16_t before[OBJECTS]; /* result of the audit before the victim's operation */
 };
@@ -39,29 +39,53 @@ static void get(struct scene *s, uint32_t n)
     (void)ivs_mempool_get_bulk(s->victim, objects, n);
 }
 
-static void get_1(struct scene *s) { get(s, 1); }
-static void get_4(struct scene *s) { get(s, 4); }
-static void get_6(struct scene *s) { get(s, 6); }
-static void get_30(struct scene *s) { get(s, 30); }
-static void put_1(struct scene *s) { (void)ivs_mempool_put_bulk(s->victim, s->hand + 5, 1); }
-static void put_run_of_2(struct scene *s) { (void)ivs_mempool_put_bulk(s->victim, s->hand, 2); }
-static void put_11(struct scene *s) { (void)ivs_mempool_put_bulk(s->victim, s->hand + 2, 11); }
-static void put_all(struct scene *s) { (void)ivs_mempool_put_bulk(s->victim, s->hand, VICTIM_OBJECTS); }
-static void leave(struct scene *s) { ivs_mempool_leave(s->victim); }
-static void join_again(struct scene *s) { ivs_mempool_join(s->victim, VICTIM); }
+static void get_1(struct scene *s)
+{
+    get(s, 1);
+}
+static void get_4(struct scene *s)
+{
+    get(s, 4);
+}
+static void get_6(struct scene *s)
+{
+    get(s, 6);
+}
+static void get_30(struct scene *s)
+{
+    get(s, 30);
+}
+static void put_1(struct scene *s)
+{
+    (void)ivs_mempool_put_bulk(s->victim, s->hand + 5, 1);
+}
+static void put_run_of_2(struct scene *s)
+{
+    (void)ivs_mempool_put_bulk(s->victim, s->hand, 2);
+}
+static void put_11(struct scene *s)
+{
+    (void)ivs_mempool_put_bulk(s->victim, s->hand + 2, 11);
+}
+static void put_all(struct scene *s)
+{
+    (void)ivs_mempool_put_bulk(s->victim, s->hand, VICTIM_OBJECTS);
+}
+static void leave(struct scene *s)
+{
+    ivs_mempool_leave(s->victim);
+}
+static void join_again(struct scene *s)
+{
+    ivs_mempool_join(s->victim, VICTIM);
+}
 
 /* The cache has size 8 and contains 5 objects. A get of 1 or 4 uses the cache, of 6 refills it, of 30 bypasses it. A
  * put of 1 or 2 uses the cache, of 11 flushes it, of 20 bypasses it. */
 static const struct operation operations[] = {
-    {"get 1", get_1, 1},
-    {"get 4", get_4, 4},
-    {"get 6", get_6, 6 + 2 * CACHE},
-    {"get 30", get_30, 30},
-    {"put 1", put_1, 0},
-    {"put run of 2", put_run_of_2, 0},
-    {"put 11", put_11, CACHE},
-    {"put 20", put_all, CACHE},
-    {"leave", leave, CACHE},
+    {"get 1", get_1, 1},       {"get 4", get_4, 4},        {"get 6", get_6, 6 + 2 * CACHE},
+    {"get 30", get_30, 30},    {"put 1", put_1, 0},        {"put run of 2", put_run_of_2, 0},
+    {"put 11", put_11, CACHE}, {"put 20", put_all, CACHE}, {"leave", leave, CACHE},
     {"join", join_again, 0},
 };
 
@@ -208,7 +232,9 @@ static void kill_at_each_point(struct scene *s)
 
 static void test_killed_inside(void)
 {
-    static const struct { uint32_t cache, flags; } pools[] = {{0, 0}, {CACHE, 0}, {CACHE, IVS_MEMPOOL_DEBUG}};
+    static const struct {
+        uint32_t cache, flags;
+    } pools[] = {{0, 0}, {CACHE, 0}, {CACHE, IVS_MEMPOOL_DEBUG}};
     for (uint32_t i = 0; i < 3; i++) {
         for (uint32_t o = 0; o < sizeof(operations) / sizeof(operations[0]); o++) {
             struct scene s = {.operation = &operations[o]};

@@ -11,9 +11,9 @@
 #define PATIENCE_NS UINT64_C(5000000000) /* the machine may be busy */
 #define WORDS 3u                         /* 24 bytes per element: no processor stores that at once */
 #define ESIZE (8u * WORDS)
-#define HELD 5u          /* elements in the ring at the start: 1, 2, ... */
-#define OPERATED 2u      /* elements of the victim's operation: 6 and 7, or 1 and 2 */
-#define NEW 100u         /* what the survivor enqueues */
+#define HELD 5u           /* elements in the ring at the start: 1, 2, ... */
+#define OPERATED 2u       /* elements of the victim's operation: 6 and 7, or 1 and 2 */
+#define NEW 100u          /* what the survivor enqueues */
 #define START 0xfffffffau /* of both indices: the operations cross the ring's end and 2^32 */
 
 struct element {
@@ -209,8 +209,8 @@ static void test_killed_inside(void)
     for (uint32_t mode = 0; mode < 4; mode++) { /* ST, MT, RTS, HTS on both sides */
         for (int peek = 0; peek <= can_peek(&kit_modes[mode]); peek++) {
             for (int role = 0; role < 2; role++) {
-                struct scene s = {.mode = &kit_modes[mode], .role = (enum ivs_ring_role)role,
-                                  .manner = (enum manner)peek};
+                struct scene s = {
+                    .mode = &kit_modes[mode], .role = (enum ivs_ring_role)role, .manner = (enum manner)peek};
                 REQUIRE(kit_plan(&s.kit, 8, ESIZE, s.mode->flags) > 0);
                 s.kit.memory = killed_memory(s.kit.bytes);
                 kill_at_each_point(&s);

@@ -4,7 +4,7 @@
  *   stress_mempool CACHE_SIZE threads|processes [CYCLES]
  *
  * A worker writes its mark to each object that it gets. The object must have been unmarked, and must still have the
- * mark when the worker puts it. Half of the objects are passed to other workers through a ring. At the end, the audit must
+ * mark when the worker puts it. Half of the objects go to other workers through a ring. At the end, the audit must
  * find each object exactly once.
  */
 #include "crew.h"
@@ -58,7 +58,7 @@ static void put_some(struct ivs_mempool *p, uint64_t me, uint32_t n, uint32_t *h
 }
 
 static void enqueue_some(struct ivs_mempool *p, struct ivs_ring *r, uint64_t me, uint32_t n, uint32_t *held,
-                      uint32_t *n_held)
+                         uint32_t *n_held)
 {
     *n_held -= n;
     for (uint32_t i = 0; i < n; i++)
@@ -68,7 +68,7 @@ static void enqueue_some(struct ivs_mempool *p, struct ivs_ring *r, uint64_t me,
 }
 
 static void dequeue_some(struct ivs_mempool *p, struct ivs_ring *r, uint64_t me, uint32_t n, uint32_t *held,
-                      uint32_t *n_held)
+                         uint32_t *n_held)
 {
     int got = ivs_ring_dequeue_burst(r, held + *n_held, 4, n, NULL);
     REQUIRE(got >= 0);

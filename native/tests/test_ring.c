@@ -138,7 +138,8 @@ static void test_what_is_known_holds_over_the_wrap(void)
             next_in = next_out = 0;
             for (uint32_t step = 0; step < 400; step++) {
                 uint32_t n = step % 5 == 0 ? step % 7 + 1 : 1, held = (uint32_t)(next_in - next_out);
-                bool bulk = step % 2 == 0, grow = step / 20 % 2 == 0; /* nearly full, nearly empty, and all fill levels between */
+                /* nearly full, nearly empty, and all fill levels between */
+                bool bulk = step % 2 == 0, grow = step / 20 % 2 == 0;
                 uint32_t done = put_some(&k.r, n, bulk);
                 CHECK_EQ(done, n <= 15 - held ? n : bulk || n == 1 ? 0 : 15 - held);
                 held += done;

@@ -11,8 +11,12 @@
 
 static unsigned char *make(void)
 {
-    struct ivs_segment_info info = {
-        .size = SIZE, .page_size = 4096, .socket_id = -1, .epoch = 9, .host_address = 0x200000000000u, .group = "default"};
+    struct ivs_segment_info info = {.size = SIZE,
+                                    .page_size = 4096,
+                                    .socket_id = -1,
+                                    .epoch = 9,
+                                    .host_address = 0x200000000000u,
+                                    .group = "default"};
     unsigned char *segment = check_memory(SIZE);
     ivs_segment_format(segment, &info);
     return segment;

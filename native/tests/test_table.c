@@ -136,7 +136,10 @@ static void check_rejected(int fault, void (*damage)(struct made *))
 }
 
 #define DAMAGE(name, statement)                                                                                        \
-    static void name(struct made *t) { statement; }
+    static void name(struct made *t)                                                                                   \
+    {                                                                                                                  \
+        statement;                                                                                                     \
+    }
 DAMAGE(none, (void)t)
 DAMAGE(segment_size, t->segments[0].size = 3000000)
 DAMAGE(segment_small, t->segments[1].size = 4096)

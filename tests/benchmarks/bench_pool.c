@@ -30,8 +30,8 @@ struct detail {
 static void start_eal(int cpu)
 {
     char lcores[32];
-    char *arguments[] = {"bench", "--no-huge", "--no-pci", "--no-shconf", "--no-telemetry", "--log-level=error",
-                         "-m", "64", "--lcores", lcores, NULL};
+    char *arguments[] = {"bench", "--no-huge", "--no-pci", "--no-shconf", "--no-telemetry", "--log-level=error", "-m",
+                         "64",    "--lcores",  lcores,     NULL};
     snprintf(lcores, sizeof(lcores), "0@%d", cpu);
     if (rte_eal_init((int)(sizeof(arguments) / sizeof(arguments[0])) - 1, arguments) < 0)
         bench_fail("rte_eal_init failed");
@@ -63,8 +63,7 @@ static struct ivs_mempool *attach(void *memory, uint64_t bytes, uint32_t slot)
 
 static struct pools *make_pools(uint32_t cache_size)
 {
-    struct ivs_mempool_info info = {
-        .name = "bench", .n = OBJECTS, .elt_size = OBJECT_SIZE, .cache_size = cache_size};
+    struct ivs_mempool_info info = {.name = "bench", .n = OBJECTS, .elt_size = OBJECT_SIZE, .cache_size = cache_size};
     struct pools *pools = bench_memory(sizeof(*pools));
     int64_t bytes = ivs_mempool_plan(&info);
     void *memory = bytes < 0 ? NULL : bench_memory((size_t)bytes);
@@ -74,8 +73,8 @@ static struct pools *make_pools(uint32_t cache_size)
         char name[32];
         snprintf(name, sizeof(name), "bench%u_%u", cache_size, i);
         pools->ours[i] = attach(memory, (uint64_t)bytes, i);
-        pools->dpdk[i] = rte_mempool_create(name, OBJECTS, OBJECT_SIZE, cache_size, 0, NULL, NULL, NULL, NULL,
-                                            SOCKET_ID_ANY, 0);
+        pools->dpdk[i] =
+            rte_mempool_create(name, OBJECTS, OBJECT_SIZE, cache_size, 0, NULL, NULL, NULL, NULL, SOCKET_ID_ANY, 0);
         if (pools->dpdk[i] == NULL)
             bench_fail("rte_mempool_create failed");
     }
@@ -89,8 +88,8 @@ static uint64_t run(const struct bench_cell *cell, enum bench_subject subject)
     struct pool_work work = {.operations = cell->operations, .n = d->n};
 
     for (uint32_t i = 0; i < 2; i++)
-        work.pool[i] = subject == BENCH_OURS ? (void *)d->pools->ours[i]
-                                             : (void *)d->pools->dpdk[subject == BENCH_DPDK_AGAIN];
+        work.pool[i] =
+            subject == BENCH_OURS ? (void *)d->pools->ours[i] : (void *)d->pools->dpdk[subject == BENCH_DPDK_AGAIN];
     if (cell->cores == BENCH_TWO_CORES)
         return bench_both(kernels->first, kernels->second, &work);
     uint64_t begin = ivs_now_ns();

@@ -19,8 +19,8 @@ struct pool_work {
 /* Return 0 on success. `at` is an index into `objects`, an array of the pool's object type. */
 typedef int (*pool_operation)(void *pool, void *objects, uint32_t at, uint32_t n);
 
-BENCH_INLINE void get_and_put(uint32_t thread, void *pool, pool_operation get, pool_operation put,
-                                uint64_t operations, uint32_t n)
+BENCH_INLINE void get_and_put(uint32_t thread, void *pool, pool_operation get, pool_operation put, uint64_t operations,
+                              uint32_t n)
 {
     void *objects = bench_buffer(thread, BENCH_KEEP * sizeof(uint64_t));
     for (uint64_t i = 0; i < operations; i++) {

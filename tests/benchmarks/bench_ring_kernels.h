@@ -75,23 +75,19 @@ struct ring_kernels {
 };
 
 #define RING_KERNEL_ROW(subject, esize, label)                                                                         \
-    {                                                                                                                  \
-        subject##_alone_##esize##_##label, subject##_produce_##esize##_##label, subject##_consume_##esize##_##label    \
-    }
+    {subject##_alone_##esize##_##label, subject##_produce_##esize##_##label, subject##_consume_##esize##_##label}
 
 #define RING_KERNEL_TABLE(subject, esize)                                                                              \
-    {                                                                                                                  \
-        RING_KERNEL_ROW(subject, esize, 1), RING_KERNEL_ROW(subject, esize, 8), RING_KERNEL_ROW(subject, esize, 32),   \
-            RING_KERNEL_ROW(subject, esize, 128), RING_KERNEL_ROW(subject, esize, variable)                            \
-    }
+    {RING_KERNEL_ROW(subject, esize, 1), RING_KERNEL_ROW(subject, esize, 8), RING_KERNEL_ROW(subject, esize, 32),      \
+     RING_KERNEL_ROW(subject, esize, 128), RING_KERNEL_ROW(subject, esize, variable)}
 
 /* Define all kernels of a subject. Its operations must be named <subject>_enqueue and <subject>_dequeue. */
 #define RING_SUBJECT(subject)                                                                                          \
     RING_KERNELS_OF_SIZE(subject, 4)                                                                                   \
     RING_KERNELS_OF_SIZE(subject, 8)                                                                                   \
     RING_KERNELS_OF_SIZE(subject, 16)                                                                                  \
-    const struct ring_kernels subject##_kernels[3][5] = {                                                              \
-        RING_KERNEL_TABLE(subject, 4), RING_KERNEL_TABLE(subject, 8), RING_KERNEL_TABLE(subject, 16)};
+    const struct ring_kernels subject##_kernels[3][5] = {RING_KERNEL_TABLE(subject, 4), RING_KERNEL_TABLE(subject, 8), \
+                                                         RING_KERNEL_TABLE(subject, 16)};
 
 /* [element size 4, 8, 16][bulk 1, 8, 32, 128, variable] */
 extern const struct ring_kernels ours_kernels[3][5];

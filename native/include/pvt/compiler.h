@@ -5,7 +5,7 @@
 
 #define IVS_INLINE static inline __attribute__((always_inline))
 #define IVS_COLD static __attribute__((noinline, cold, unused)) /* a slow path, kept out of the fast one's code */
-#define IVS_NOINLINE static __attribute__((noinline, unused)) /* out of line to limit code size */
+#define IVS_NOINLINE static __attribute__((noinline, unused))   /* out of line to limit code size */
 #define IVS_LIKELY(x) __builtin_expect(!!(x), 1)
 #define IVS_UNLIKELY(x) __builtin_expect(!!(x), 0)
 /* In a branch that is rarely taken: keeps it a branch. A conditional move would depend on both values. */

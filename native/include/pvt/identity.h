@@ -20,7 +20,7 @@ static inline uint32_t ivs_identity_crc(const void *object, size_t magic, size_t
     return ivs_crc32c(0, bytes, sizeof(bytes));
 }
 
-#define IVS_IDENTITY_CRC(type, object) \
+#define IVS_IDENTITY_CRC(type, object)                                                                                 \
     ivs_identity_crc(object, offsetof(struct type, magic), offsetof(struct type, crc))
 
 #endif

@@ -20,13 +20,14 @@ struct ivs_ring_side {
     uint32_t begun;    /* peek: the number of reserved elements */
     /* slow paths only (ring_stall.h) */
     _Atomic uint64_t stalled_at; /* the tail's word at the time of the stall */
-    _Atomic uint64_t suspected_at; /* MT: the tail's word when a peer was first seen inside while there was nothing to do */
+    /* MT: the tail's word when a peer was first seen inside while there was nothing to do */
+    _Atomic uint64_t suspected_at;
     _Atomic uint64_t suspected_since; /* and the time of that; 0: never */
     uint8_t pad[IVS_CACHE_LINE - 48];
 };
 
 #define IVS_STATE_SHUT UINT64_MAX           /* refused, for the reason in `refuse` */
-#define IVS_STATE_PEEKING (UINT64_MAX - 8)    /* an ST side between start and finish */
+#define IVS_STATE_PEEKING (UINT64_MAX - 8)  /* an ST side between start and finish */
 #define IVS_STATE_STALLED (UINT64_MAX - 16) /* a wait for a peer timed out, and its tail may not have moved since */
 
 /* Filled by ivs_ring_attach. The geometry was validated then and is never read again. */
@@ -57,7 +58,8 @@ struct ivs_ring_span {
     uint32_t head; /* index of the first element, not masked */
     uint32_t n;
     uint32_t left; /* remaining slots (or elements): on an ST side only if requested */
-    uint64_t new_word; /* ST: the side's word once these elements are visible. RTS: the head's word as set by this operation */
+    /* ST: the side's word once these elements are visible. RTS: the head's word as set by this operation */
+    uint64_t new_word;
     uint64_t old_word; /* RTS: the head's previous word */
 };
 

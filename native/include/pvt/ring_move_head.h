@@ -51,7 +51,7 @@ IVS_INLINE bool ivs_ring_suffices(const struct ivs_ring *r, uint32_t limit, uint
 
 /* Reload the opposite tail. Returns the new cached word: limit << 32 | head. */
 IVS_INLINE uint64_t ivs_ring_reload_st(const struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
-                                     uint32_t head, uint32_t n, enum ivs_ring_behavior behavior)
+                                       uint32_t head, uint32_t n, enum ivs_ring_behavior behavior)
 {
     struct ivs_ring_span span;
     ivs_ring_fit(r, role, head, ivs_ring_other_tail(r, role, own), n, behavior, &span);
@@ -59,8 +59,8 @@ IVS_INLINE uint64_t ivs_ring_reload_st(const struct ivs_ring *r, enum ivs_ring_r
 }
 
 /* A producer usually has room for many elements and seldom reloads; a consumer usually finds what was just enqueued. */
-IVS_NOINLINE uint64_t ivs_ring_reload_producer(const struct ivs_ring *r, union ivs_ring_end *own, uint32_t head, uint32_t n,
-                                            enum ivs_ring_behavior behavior)
+IVS_NOINLINE uint64_t ivs_ring_reload_producer(const struct ivs_ring *r, union ivs_ring_end *own, uint32_t head,
+                                               uint32_t n, enum ivs_ring_behavior behavior)
 {
     return ivs_ring_reload_st(r, IVS_PRODUCER, own, head, n, behavior);
 }
@@ -75,11 +75,12 @@ IVS_NOINLINE void ivs_ring_backoff(void)
 
 /* Slow path: the cached limit is too small; reload the opposite tail. */
 IVS_INLINE void ivs_ring_reserve_new(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
-                                     uint64_t word, uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
+                                     uint64_t word, uint32_t n, enum ivs_ring_behavior behavior,
+                                     struct ivs_ring_span *span)
 {
     uint32_t head = (uint32_t)word;
     uint64_t cached = role == IVS_PRODUCER ? ivs_ring_reload_producer(r, own, head, n, behavior)
-                                          : ivs_ring_reload_st(r, role, own, head, n, behavior);
+                                           : ivs_ring_reload_st(r, role, own, head, n, behavior);
     uint32_t limit = (uint32_t)(cached >> 32);
 
     span->head = head;
@@ -133,7 +134,8 @@ IVS_INLINE int ivs_ring_reserve_st(struct ivs_ring *r, enum ivs_ring_role role, 
         if (!exact && IVS_UNLIKELY(span->left - 1 < r->capacity / 4))
             ivs_ring_backoff();
     } else { /* no carry: the limit is not beyond the wrap */
-        *span = (struct ivs_ring_span){.head = head, .n = n, .left = limit - head - n, .new_word = word + ivs_ring_word(n)};
+        *span =
+            (struct ivs_ring_span){.head = head, .n = n, .left = limit - head - n, .new_word = word + ivs_ring_word(n)};
         side->cached = cached + n;
     }
     return 0;
@@ -179,10 +181,10 @@ IVS_INLINE uint64_t ivs_ring_rts_sum(uint64_t word, uint32_t n)
     return sum;
 }
 
-IVS_INLINE int ivs_ring_reserve_rts(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
-                                    uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
+IVS_INLINE int ivs_ring_reserve_rts(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own, uint32_t n,
+                                    enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
-    /* a setting that all participants share; a wrong value only makes this operation wait or not, and waits are bounded */
+    /* a setting that all participants share; a wrong value only affects whether to wait, and waits are bounded */
     uint32_t htd_max = __atomic_load_n(&own->rts.htd_max, __ATOMIC_RELAXED);
     /* acquire, release: pairs with ivs_ring_reserve_rts() in pvt/ring_move_head.h, as in ivs_ring_reserve_mt */
     uint64_t head = atomic_load_explicit(&own->rts.head, memory_order_acquire);
@@ -219,8 +221,8 @@ IVS_COLD int ivs_ring_wait_hts(struct ivs_ring *r, enum ivs_ring_role role, uint
 }
 
 /* HTS: head and tail are one word; the head moves only while both are equal, so one thread at a time is inside. */
-IVS_INLINE int ivs_ring_reserve_hts(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own,
-                                    uint32_t n, enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
+IVS_INLINE int ivs_ring_reserve_hts(struct ivs_ring *r, enum ivs_ring_role role, union ivs_ring_end *own, uint32_t n,
+                                    enum ivs_ring_behavior behavior, struct ivs_ring_span *span)
 {
     /* acquire: pairs with ivs_ring_publish_whole() in pvt/ring_update_tail.h by the previous thread */
     uint64_t raw = atomic_load_explicit(&own->hts.raw, memory_order_acquire);
@@ -236,8 +238,8 @@ IVS_INLINE int ivs_ring_reserve_hts(struct ivs_ring *r, enum ivs_ring_role role,
             return 0;
         next = (raw & ~UINT64_C(0xffffffff)) | (uint32_t)(span->head + span->n);
         /* acquire, release: pairs with ivs_ring_reserve_hts() in pvt/ring_move_head.h, as in ivs_ring_reserve_mt */
-    } while (IVS_UNLIKELY(!atomic_compare_exchange_weak_explicit(&own->hts.raw, &raw, next, memory_order_acq_rel,
-                                                                 memory_order_acquire)));
+    } while (IVS_UNLIKELY(
+        !atomic_compare_exchange_weak_explicit(&own->hts.raw, &raw, next, memory_order_acq_rel, memory_order_acquire)));
     return 0;
 }
 
