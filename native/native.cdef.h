@@ -203,6 +203,7 @@ struct ivs_ring_info {
     uint32_t size;
     uint32_t capacity;
 };
+int ivs_ring_info_fault(const struct ivs_ring_info *info);
 int64_t ivs_ring_plan(struct ivs_ring_info *info);
 int ivs_ring_create(void *base, uint64_t length, const struct ivs_ring_info *info);
 int ivs_ring_attach(struct ivs_ring *r, void *base, uint64_t length, uint64_t stall_ns, struct ivs_ring_info *info);

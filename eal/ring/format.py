@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any
 
 from eal._native import ffi, lib
-from eal.errors import Invalid, InvalidType, NoMemory
+from eal.errors import Invalid, InvalidType, raise_for
 from eal.native_handle import fault_text
 from eal.text.names import pack_name
 
@@ -41,10 +42,9 @@ def _info(name: str, count: int, elem_size: int, flags: int) -> tuple[Any, int]:
     info = ffi.new("struct ivs_ring_info *")
     info.name = pack_name(name)
     info.count, info.elem_size, info.flags = count, elem_size, flags
-    need = lib.ivs_ring_plan(info)
-    if need < 0:
-        raise Invalid(f"ring {name!r}: {fault_text(-need)}, got count {count}, elem_size {elem_size}, flags {flags:#x}")
-    return info, need
+    if fault := lib.ivs_ring_info_fault(info):
+        raise Invalid(f"ring {name!r}: {fault_text(fault)}, got count {count}, elem_size {elem_size}, flags {flags:#x}")
+    return info, lib.ivs_ring_plan(info)
 
 
 def ring_memsize(name: str, count: int, elem_size: int, flags: int) -> int:
@@ -57,4 +57,4 @@ def format_ring(zone: Memzone, name: str, count: int, elem_size: int, flags: int
     info, _ = _info(name, count, elem_size, flags)
     result = lib.ivs_ring_create(zone.segment.mapping.pointer(zone.offset), zone.length, info)
     if result < 0:
-        raise NoMemory(f"ring {name!r}: zone of {zone.length} bytes: {fault_text(-result)}")
+        raise_for(result, "ring", name, {errno.ENOSPC: f"does not fit its memzone of {zone.length} bytes"})

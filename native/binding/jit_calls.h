@@ -4,8 +4,8 @@
  *
  * `ring` and `pool` are the values of Ring.handle and Mempool.handle, `array` the address of `bytes` bytes of memory.
  * Return values as in ring.h and mempool.h; -EINVAL also if the array is too short for `n` elements. */
-#ifndef IVS_JIT_H
-#define IVS_JIT_H
+#ifndef IVS_JIT_CALLS_H
+#define IVS_JIT_CALLS_H
 
 #include "ring_mempool_calls.h"
 

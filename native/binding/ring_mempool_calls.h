@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* ring_mempool_calls.h: the inline operations of ring.h and mempool.h as functions, for Python. */
-#ifndef IVS_CALLS_H
-#define IVS_CALLS_H
+#ifndef IVS_RING_MEMPOOL_CALLS_H
+#define IVS_RING_MEMPOOL_CALLS_H
 
 #include "mempool.h"
 #include "ring_peek.h"

@@ -178,11 +178,15 @@ struct ivs_ring_info {
     uint32_t capacity;  /* elements that fit */
 };
 
-/* Compute size and capacity from count and flags. Returns the size of the ring in bytes, or a negative enum ivs_fault.
- */
+/* Returns IVS_OK, or the enum ivs_fault for which ivs_ring_plan and ivs_ring_create reject `info`. */
+int ivs_ring_info_fault(const struct ivs_ring_info *info);
+
+/* Compute size and capacity from count and flags. Returns the size of the ring in bytes, or -EINVAL (see
+ * ivs_ring_info_fault). */
 int64_t ivs_ring_plan(struct ivs_ring_info *info);
 
-/* Create an empty ring in `length` bytes at `base` (aligned to 64). Returns 0, or a negative enum ivs_fault. */
+/* Create an empty ring in `length` bytes at `base` (aligned to 64). Returns 0; -EINVAL: `info`, its name or
+ * the alignment is wrong; -ENOSPC: the ring is longer. */
 int ivs_ring_create(void *base, uint64_t length, const struct ivs_ring_info *info);
 
 /* Validate the ring at `base`; fill the handle and `info` with validated values. Returns 0 or an enum ivs_fault. */

@@ -47,22 +47,29 @@ static uint32_t default_htd_max(uint32_t capacity)
     return capacity < HTD_MAX_PART ? 1 : capacity / HTD_MAX_PART;
 }
 
-int64_t ivs_ring_plan(struct ivs_ring_info *info)
+int ivs_ring_info_fault(const struct ivs_ring_info *info)
 {
     if (info->elem_size == 0 || info->elem_size % 4 != 0)
-        return -IVS_FAULT_RING_ELEM_SIZE;
+        return IVS_FAULT_RING_ELEM_SIZE;
     if ((info->flags & ~IVS_RING_FLAGS) != 0 || prod_sync(info->flags) < 0 || cons_sync(info->flags) < 0)
-        return -IVS_FAULT_RING_FLAGS;
+        return IVS_FAULT_RING_FLAGS;
     if (info->count == 0 || info->count > COUNT_MAX)
-        return -IVS_FAULT_RING_COUNT;
+        return IVS_FAULT_RING_COUNT;
+    if (!(info->flags & IVS_RING_EXACT_SZ) && !ivs_is_power_of_two(info->count))
+        return IVS_FAULT_RING_POWER_OF_TWO;
+    return IVS_OK;
+}
+
+int64_t ivs_ring_plan(struct ivs_ring_info *info)
+{
+    if (ivs_ring_info_fault(info) != IVS_OK)
+        return -EINVAL;
     if (info->flags & IVS_RING_EXACT_SZ) {
         info->size = 1;
         while (info->size < info->count + 1)
             info->size *= 2;
         info->capacity = info->count;
     } else {
-        if (!ivs_is_power_of_two(info->count))
-            return -IVS_FAULT_RING_POWER_OF_TWO;
         info->size = info->count;
         info->capacity = info->count - 1;
     }
@@ -86,12 +93,10 @@ int ivs_ring_create(void *base, uint64_t length, const struct ivs_ring_info *ask
 
     if (need < 0)
         return (int)need;
-    if (!ivs_name_ok(info.name))
-        return -IVS_FAULT_NAME;
-    if ((uintptr_t)base % IVS_CACHE_LINE != 0)
-        return -IVS_FAULT_ALIGNMENT;
+    if (!ivs_name_ok(info.name) || (uintptr_t)base % IVS_CACHE_LINE != 0)
+        return -EINVAL;
     if ((uint64_t)need > length)
-        return -IVS_FAULT_LENGTH;
+        return -ENOSPC;
     memset(ring, 0, sizeof(*ring));
     memcpy(ring->name, info.name, sizeof(ring->name));
     ring->flags = info.flags;

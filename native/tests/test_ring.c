@@ -199,6 +199,13 @@ static void test_smallest_rings(void)
     against_model(2, 4, IVS_RING_SP_ENQ | IVS_RING_SC_DEQ, 0, 200);
 }
 
+static void check_rejected(uint32_t count, uint32_t elem_size, uint32_t flags, int fault)
+{
+    struct kit k;
+    CHECK_EQ(kit_plan(&k, count, elem_size, flags), -EINVAL);
+    CHECK_EQ(ivs_ring_info_fault(&k.info), fault);
+}
+
 static void test_plan(void)
 {
     struct kit k;
@@ -209,27 +216,27 @@ static void test_plan(void)
     CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_EXACT_SZ), 384 + 2048 * 8);
     CHECK_EQ(k.info.capacity, 1024);
     CHECK_EQ(kit_plan(&k, 0x40000000u, 16, 0), 384 + (0x40000000ll * 16));
-    CHECK_EQ(kit_plan(&k, 0, 8, 0), -IVS_FAULT_RING_COUNT);
-    CHECK_EQ(kit_plan(&k, 1000, 8, 0), -IVS_FAULT_RING_POWER_OF_TWO);
-    CHECK_EQ(kit_plan(&k, 0x80000000u, 8, 0), -IVS_FAULT_RING_COUNT);
-    CHECK_EQ(kit_plan(&k, 1024, 0, 0), -IVS_FAULT_RING_ELEM_SIZE);
-    CHECK_EQ(kit_plan(&k, 1024, 6, 0), -IVS_FAULT_RING_ELEM_SIZE);
-    CHECK_EQ(kit_plan(&k, 1024, 8, 0x80), -IVS_FAULT_RING_FLAGS);
-    CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_SP_ENQ | IVS_RING_MP_RTS_ENQ), -IVS_FAULT_RING_FLAGS);
-    CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_MP_HTS_ENQ | IVS_RING_MP_RTS_ENQ), -IVS_FAULT_RING_FLAGS);
-    CHECK_EQ(kit_plan(&k, 1024, 8, IVS_RING_SC_DEQ | IVS_RING_MC_HTS_DEQ), -IVS_FAULT_RING_FLAGS);
+    check_rejected(0, 8, 0, IVS_FAULT_RING_COUNT);
+    check_rejected(1000, 8, 0, IVS_FAULT_RING_POWER_OF_TWO);
+    check_rejected(0x80000000u, 8, 0, IVS_FAULT_RING_COUNT);
+    check_rejected(1024, 0, 0, IVS_FAULT_RING_ELEM_SIZE);
+    check_rejected(1024, 6, 0, IVS_FAULT_RING_ELEM_SIZE);
+    check_rejected(1024, 8, 0x80, IVS_FAULT_RING_FLAGS);
+    check_rejected(1024, 8, IVS_RING_SP_ENQ | IVS_RING_MP_RTS_ENQ, IVS_FAULT_RING_FLAGS);
+    check_rejected(1024, 8, IVS_RING_MP_HTS_ENQ | IVS_RING_MP_RTS_ENQ, IVS_FAULT_RING_FLAGS);
+    check_rejected(1024, 8, IVS_RING_SC_DEQ | IVS_RING_MC_HTS_DEQ, IVS_FAULT_RING_FLAGS);
 }
 
 static void test_create_refuses(void)
 {
     struct kit k;
     kit_make(&k, 64, 8, 0);
-    CHECK_EQ(ivs_ring_create(k.memory, k.bytes - 1, &k.info), -IVS_FAULT_LENGTH);
-    CHECK_EQ(ivs_ring_create((char *)k.memory + 8, k.bytes, &k.info), -IVS_FAULT_ALIGNMENT);
+    CHECK_EQ(ivs_ring_create(k.memory, k.bytes - 1, &k.info), -ENOSPC);
+    CHECK_EQ(ivs_ring_create((char *)k.memory + 8, k.bytes, &k.info), -EINVAL);
     k.info.name[0] = '/';
-    CHECK_EQ(ivs_ring_create(k.memory, k.bytes, &k.info), -IVS_FAULT_NAME);
+    CHECK_EQ(ivs_ring_create(k.memory, k.bytes, &k.info), -EINVAL);
     k.info.name[0] = 0;
-    CHECK_EQ(ivs_ring_create(k.memory, k.bytes, &k.info), -IVS_FAULT_NAME);
+    CHECK_EQ(ivs_ring_create(k.memory, k.bytes, &k.info), -EINVAL);
     kit_free(&k);
 }
 

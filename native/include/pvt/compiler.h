@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* compiler.h: attributes of the fast paths in these headers. */
-#ifndef IVS_INLINE_H
-#define IVS_INLINE_H
+#ifndef IVS_COMPILER_H
+#define IVS_COMPILER_H
 
 #define IVS_INLINE static inline __attribute__((always_inline))
 #define IVS_COLD static __attribute__((noinline, cold, unused)) /* a slow path, kept out of the fast one's code */

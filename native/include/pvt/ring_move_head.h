@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* ring_move_head.h: move the head of a side, which reserves elements. One function per sync type. */
-#ifndef IVS_RING_HEAD_H
-#define IVS_RING_HEAD_H
+#ifndef IVS_RING_MOVE_HEAD_H
+#define IVS_RING_MOVE_HEAD_H
 
 #include <errno.h>
 #include <stdbool.h>

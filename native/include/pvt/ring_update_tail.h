@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* ring_update_tail.h: update the tail of a side, which publishes reserved elements. One function per sync type.
  */
-#ifndef IVS_RING_TAIL_H
-#define IVS_RING_TAIL_H
+#ifndef IVS_RING_UPDATE_TAIL_H
+#define IVS_RING_UPDATE_TAIL_H
 
 #include <errno.h>
 

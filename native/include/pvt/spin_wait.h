@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* spin_wait.h: a bounded wait for a peer: spin, then yield, then time out. */
-#ifndef IVS_WAIT_H
-#define IVS_WAIT_H
+#ifndef IVS_SPIN_WAIT_H
+#define IVS_SPIN_WAIT_H
 
 #include <sched.h>
 #include <stdbool.h>
