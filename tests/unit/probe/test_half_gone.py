@@ -17,9 +17,8 @@ from tests.hotplug import Lab
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(
-        "eal.probe.classify._serial", lambda device: (device.path.stat().st_ino,)
-    )  # as the kernel's /sys does
+    # as the kernel's /sys does
+    monkeypatch.setattr("eal.probe.classify._serial", lambda device: (device.path.stat().st_ino,))
     return Lab(tmp_path)
 
 

@@ -15,6 +15,7 @@ import pytest
 import eal
 from eal import Mempool, RingFlag
 from eal._native import lib
+from eal.probe.unplug_ack import MonitorSlot
 from tests.hotplug import EventLog, until
 
 OBJECTS = {("memzone", "vm0 zone"), ("ring", "vm0 ring"), ("mempool", "vm0 pool")}
@@ -219,6 +220,28 @@ def test_every_operation_after_unplug_raises_detached(lab: Any, guest: Callable[
         assert (made.rings(), made.mempools(), made.memzones(), made.segments()) == ([], [], [], [])
 
 
+def test_unplug_is_acknowledged_after_everything_is_detached(
+    lab: Any, guest: Callable[..., eal.Eal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = lab.metadata("vm0", lab.segment(), lab.segment("other"))
+    lab.plug_all(metadata)
+    acknowledge = MonitorSlot.acknowledge
+    at_acknowledgement: list[object] = []
+    with guest() as made, made.watch(log := EventLog()):
+        (share,) = made.shares
+        ring = made.ring_lookup("vm0 ring")
+
+        def record(slot: MonitorSlot, announcement: int) -> None:
+            detached = [mapping.detached for mapping in (share.file.mapping, *(s.mapping for s in share.segments))]
+            at_acknowledgement.append((detached, made.shares, raises(eal.Detached, ring.dequeue)))
+            acknowledge(slot, announcement)
+
+        monkeypatch.setattr(MonitorSlot, "acknowledge", record)
+        lab.unplug(metadata)
+        log.next("unplugged")
+    assert at_acknowledgement == [([True] * 3, [], True)]
+
+
 def test_unplug_during_zero_copy_raises_detached(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     segment = lab.segment()
     entry = lab.ring(segment, "st", flags=RingFlag.SP_ENQ)
@@ -300,6 +323,18 @@ def test_file_with_other_content_counts_as_removed(lab: Any, guest: Callable[...
         assert metadata.zone("vm0 zone").buf[0] == 0
 
 
+def test_file_with_another_uuid_is_another_share(lab: Any, guest: Callable[..., eal.Eal]) -> None:
+    """A mapping of a removed device shows the metadata file of the next device at that address."""
+    metadata, other = lab.metadata("vm0"), lab.metadata("vm1")
+    lab.plug_all(metadata)
+    lab.plug(other.segments[0].path)
+    with guest() as made, made.watch(log := EventLog()):
+        metadata.file.mapping.view()[:] = other.path.read_bytes()
+        assert log.next("unplugged").metadata == "vm0"
+        assert log.next("plugged").metadata == "vm1"
+        assert made.ring_lookup("vm1 ring").enqueue(1)
+
+
 def test_cancelled_unplug_is_adopted_again(lab: Any, guest: Callable[..., eal.Eal]) -> None:
     metadata = lab.metadata("vm0")
     lab.plug_all(metadata)
@@ -343,10 +378,8 @@ def test_segment_on_another_device_stays_usable(lab: Any, guest: Callable[..., e
     one = lab.metadata("one", segment, entries=(lab.ring(segment, "first"), lab.zone("both")))
     two = lab.metadata("two", segment, entries=(lab.ring(segment, "second", 32768), lab.zone("both")))
     for metadata in (one, two):
-        metadata.addresses = [
-            lab.plug(metadata.path),
-            lab.plug(segment.path),
-        ]  # each has devices of its own, as on a command line
+        # each has devices of its own, as on a command line
+        metadata.addresses = [lab.plug(metadata.path), lab.plug(segment.path)]
     with guest() as made, made.watch(log := EventLog()):
         first, second, both = made.ring_lookup("first"), made.ring_lookup("second"), made.memzone_lookup("both")
         view = both.buf
@@ -361,6 +394,9 @@ def test_segment_on_another_device_stays_usable(lab: Any, guest: Callable[..., e
         assert two.addresses[1] in both.segment.path
         view[:3] = b"new"
         assert bytes(two.zone("both").buf[:3]) == b"new"
+        moved = made.shares[0].slot
+        assert moved is not None
+        assert moved.carrier.address == two.addresses[1]
         (slot,) = two.monitor_slots()
         heartbeat = slot.heartbeat
         until(lambda: two.monitor_slots()[0].heartbeat > heartbeat + 3)
