@@ -56,66 +56,6 @@ int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, ui
     return ivs_ring_do(r, role, objects, r->elem_size, n, behavior, left);
 }
 
-int ivs_call_enqueue_bulk_start(struct ivs_ring *r, uint32_t n)
-{
-    return ivs_ring_enqueue_bulk_start(r, r->elem_size, n, NULL);
-}
-
-int ivs_call_enqueue_burst_start(struct ivs_ring *r, uint32_t n)
-{
-    return ivs_ring_enqueue_burst_start(r, r->elem_size, n, NULL);
-}
-
-int ivs_call_enqueue_finish(struct ivs_ring *r, const void *objects, uint32_t n)
-{
-    return ivs_ring_enqueue_finish(r, objects, r->elem_size, n);
-}
-
-int ivs_call_dequeue_bulk_start(struct ivs_ring *r, void *objects, uint32_t n)
-{
-    return ivs_ring_dequeue_bulk_start(r, objects, r->elem_size, n, NULL);
-}
-
-int ivs_call_dequeue_burst_start(struct ivs_ring *r, void *objects, uint32_t n)
-{
-    return ivs_ring_dequeue_burst_start(r, objects, r->elem_size, n, NULL);
-}
-
-int ivs_call_dequeue_finish(struct ivs_ring *r, uint32_t n)
-{
-    return ivs_ring_dequeue_finish(r, n);
-}
-
-int ivs_call_enqueue_zc_bulk_start(struct ivs_ring *r, uint32_t n, struct ivs_ring_zc *zc)
-{
-    return ivs_ring_enqueue_zc_bulk_start(r, r->elem_size, n, zc, NULL);
-}
-
-int ivs_call_enqueue_zc_burst_start(struct ivs_ring *r, uint32_t n, struct ivs_ring_zc *zc)
-{
-    return ivs_ring_enqueue_zc_burst_start(r, r->elem_size, n, zc, NULL);
-}
-
-int ivs_call_enqueue_zc_finish(struct ivs_ring *r, uint32_t n)
-{
-    return ivs_ring_enqueue_zc_finish(r, n);
-}
-
-int ivs_call_dequeue_zc_bulk_start(struct ivs_ring *r, uint32_t n, struct ivs_ring_zc *zc)
-{
-    return ivs_ring_dequeue_zc_bulk_start(r, r->elem_size, n, zc, NULL);
-}
-
-int ivs_call_dequeue_zc_burst_start(struct ivs_ring *r, uint32_t n, struct ivs_ring_zc *zc)
-{
-    return ivs_ring_dequeue_zc_burst_start(r, r->elem_size, n, zc, NULL);
-}
-
-int ivs_call_dequeue_zc_finish(struct ivs_ring *r, uint32_t n)
-{
-    return ivs_ring_dequeue_zc_finish(r, n);
-}
-
 int ivs_call_status(void)
 {
     return status;

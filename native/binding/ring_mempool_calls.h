@@ -16,20 +16,6 @@ int ivs_call_dequeue_burst(struct ivs_ring *r, void *objects, uint32_t n);
 int ivs_call_move(struct ivs_ring *r, enum ivs_ring_role role, void *objects, uint32_t n,
                   enum ivs_ring_behavior behavior, uint32_t *left);
 
-/* In two steps, on ST and HTS sides: see ring_peek.h. */
-int ivs_call_enqueue_bulk_start(struct ivs_ring *r, uint32_t n);
-int ivs_call_enqueue_burst_start(struct ivs_ring *r, uint32_t n);
-int ivs_call_enqueue_finish(struct ivs_ring *r, const void *objects, uint32_t n);
-int ivs_call_dequeue_bulk_start(struct ivs_ring *r, void *objects, uint32_t n);
-int ivs_call_dequeue_burst_start(struct ivs_ring *r, void *objects, uint32_t n);
-int ivs_call_dequeue_finish(struct ivs_ring *r, uint32_t n);
-int ivs_call_enqueue_zc_bulk_start(struct ivs_ring *r, uint32_t n, struct ivs_ring_zc *zc);
-int ivs_call_enqueue_zc_burst_start(struct ivs_ring *r, uint32_t n, struct ivs_ring_zc *zc);
-int ivs_call_enqueue_zc_finish(struct ivs_ring *r, uint32_t n);
-int ivs_call_dequeue_zc_bulk_start(struct ivs_ring *r, uint32_t n, struct ivs_ring_zc *zc);
-int ivs_call_dequeue_zc_burst_start(struct ivs_ring *r, uint32_t n, struct ivs_ring_zc *zc);
-int ivs_call_dequeue_zc_finish(struct ivs_ring *r, uint32_t n);
-
 uint32_t ivs_call_count(const struct ivs_ring *r);
 
 /* Zero-copy on either side (ring_peek.h): start and finish. */
