@@ -15,8 +15,8 @@ from uuid import UUID
 from eal.errors import Denied, Exists, NotFound
 from eal.pci.device import DEVICE, VENDOR
 from ivshmem.emulate.readonly_mount import open_readonly
+from ivshmem.hotplug.hotplug_vm import VmDevice
 from ivshmem.hotplug.plug import devices_to_remove
-from ivshmem.hotplug.running_vm import VmDevice
 from ivshmem.hotplug.unplug_handshake import announce_unplug, withdraw_announcement
 from ivshmem.scratch import Scratch
 from ivshmem.vmm.device import Device

@@ -84,7 +84,7 @@ class HotplugBus:
 
 
 @dataclass(frozen=True)
-class Placement:
+class PlacedDevice:
     """The bus and slot into which a device is plugged."""
 
     device: Device
@@ -145,18 +145,18 @@ def _memory_of(device: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def place_devices(
     devices: Sequence[Device], buses: Sequence[HotplugBus], rejecting: Mapping[str, str]
-) -> list[Placement]:
+) -> list[PlacedDevice]:
     """Return a placement for each device, in the order of the devices; larger devices are placed first.
 
     `rejecting` are the buses that QEMU rejects for hotplug, with the reason. Raise NoMemory, with the shortage of each
     bus, before any device is plugged.
     """
-    placements: dict[str, Placement] = {}
+    placements: dict[str, PlacedDevice] = {}
     for device in sorted(devices, key=lambda device: -device.size):
         for bus in buses:
             slot = bus.allocate(device) if bus.name not in rejecting else None
             if slot is not None:
-                placements[device.id] = Placement(device, bus.name, slot)
+                placements[device.id] = PlacedDevice(device, bus.name, slot)
                 break
         else:
             raise no_room(devices, device, [rejecting.get(bus.name) or str(bus) for bus in buses])

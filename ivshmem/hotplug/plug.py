@@ -27,9 +27,9 @@ from eal.errors import EalError, NotFound
 from eal.metadata.lookup import open_metadata
 from eal.metadata.records import SegmentRecord
 from ivshmem.hotplug.attached_vms import AttachedVm
-from ivshmem.hotplug.pci_windows import Placement
+from ivshmem.hotplug.hotplug_vm import HotplugVm, VmDevice
+from ivshmem.hotplug.pci_windows import PlacedDevice
 from ivshmem.hotplug.qmp import Qmp
-from ivshmem.hotplug.running_vm import RunningVm, VmDevice
 from ivshmem.hotplug.share import HostShare
 from ivshmem.hotplug.stale_devices import StaleDevices
 from ivshmem.hotplug.unplug_handshake import announce_unplug, withdraw_announcement
@@ -43,12 +43,12 @@ TIMEOUT = 5.0  # seconds for the guest processes to acknowledge, and for the gue
 # --- plug -------------------------------------------------------------------------------------------------------
 
 
-def plug_share(share: HostShare, qmp_path: str | os.PathLike[str], timeout: float = TIMEOUT) -> list[Placement]:
+def plug_share(share: HostShare, qmp_path: str | os.PathLike[str], timeout: float = TIMEOUT) -> list[PlacedDevice]:
     """Plug the missing devices of a share into a VM, and return where they were plugged. See `Metadata.plug`."""
     devices = share.devices()
     with Qmp(qmp_path) as qmp:
-        running_vm = RunningVm(qmp, timeout)
-        present = running_vm.devices()
+        hotplug_vm = HotplugVm(qmp, timeout)
+        present = hotplug_vm.devices()
         missing = [device for device in devices if not _has(present, device)]
         vm = AttachedVm.of(qmp.path, qmp.pid)
         was_attached = vm in share.vms.read()
@@ -60,15 +60,15 @@ def plug_share(share: HostShare, qmp_path: str | os.PathLike[str], timeout: floa
                 withdraw_announcement(share.file)
             placements = []
             if missing:
-                running_vm.check_running()
-                placements = running_vm.plug(missing)
+                hotplug_vm.check_running()
+                placements = hotplug_vm.plug(missing)
         except BaseException:
             if not was_attached:
                 share.vms.remove(qmp.path)
             raise
         stale = StaleDevices(share.directory, present, qmp.pid)
         try:
-            stale.remove(running_vm, timeout)
+            stale.remove(hotplug_vm, timeout)
         except EalError as error:
             log.warning("metadata %r is plugged, but stale devices remain in the VM: %s", share.name, error)
         return placements
@@ -97,15 +97,15 @@ def plug_segments(share: HostShare, records: Sequence[SegmentRecord]) -> Iterato
 def _plug_missing(share: HostShare, vm: AttachedVm, devices: Sequence[Device]) -> list[Device]:
     """Plug the missing ones of some devices into a VM and return them. Remove the record of a VM without the share."""
     with Qmp(vm.qmp) as qmp:
-        running_vm = RunningVm(qmp, TIMEOUT)
-        present = running_vm.devices()
+        hotplug_vm = HotplugVm(qmp, TIMEOUT)
+        present = hotplug_vm.devices()
         if not any(one.path == share.path for one in present):
             share.vms.remove(vm.qmp)
             return []
         missing = [device for device in devices if not _has(present, device)]
         if missing:
-            running_vm.check_running()
-            running_vm.plug(missing)
+            hotplug_vm.check_running()
+            hotplug_vm.plug(missing)
         return missing
 
 
@@ -123,17 +123,17 @@ def unplug_share(
     """Unplug a share from a VM, and return the removed devices. See `Metadata.unplug`."""
     share.vms.remove_ended()
     with Qmp(qmp_path) as qmp:
-        running_vm = RunningVm(qmp, timeout)
-        metadata, segments = devices_to_remove(share, running_vm.devices())
+        hotplug_vm = HotplugVm(qmp, timeout)
+        metadata, segments = devices_to_remove(share, hotplug_vm.devices())
         if not metadata and not segments:
             share.vms.remove(qmp.path)
-            raise NotFound(f"{running_vm.label} does not have metadata {share.name!r}")
+            raise NotFound(f"{hotplug_vm.label} does not have metadata {share.name!r}")
         if not force:
-            running_vm.check_running()
+            hotplug_vm.check_running()
         announce_unplug(share.file, share.segments(), share.vms.next_announcement(), timeout, force=force)
         try:
             for batch in (metadata, segments):
-                running_vm.unplug([(one.id, one.backend) for one in batch])
+                hotplug_vm.unplug([(one.id, one.backend) for one in batch])
         finally:
             withdraw_announcement(share.file)
         share.vms.remove(qmp.path)
@@ -151,9 +151,9 @@ def unplug_segments(share: HostShare, records: Sequence[SegmentRecord]) -> None:
 def _unplug_devices(vm: AttachedVm, devices: Sequence[Device]) -> None:
     try:
         with Qmp(vm.qmp) as qmp:
-            running_vm = RunningVm(qmp, TIMEOUT)
-            present = {one.backend for one in running_vm.devices()}
-            running_vm.unplug([(device.device_id, device.id) for device in devices if device.id in present])
+            hotplug_vm = HotplugVm(qmp, TIMEOUT)
+            present = {one.backend for one in hotplug_vm.devices()}
+            hotplug_vm.unplug([(device.device_id, device.id) for device in devices if device.id in present])
     except EalError as error:
         log.error("devices %s remain in the VM at %s: %s", ", ".join(device.id for device in devices), vm.qmp, error)
 

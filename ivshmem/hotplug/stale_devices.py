@@ -18,7 +18,7 @@ from eal.metadata.lookup import open_metadata
 from eal.metadata.records import SegmentRecord
 from eal.metadata.table_file import TableFile
 from eal.runtime.prefix_dir import PrefixDir
-from ivshmem.hotplug.running_vm import RunningVm, VmDevice
+from ivshmem.hotplug.hotplug_vm import HotplugVm, VmDevice
 from ivshmem.hotplug.unplug_handshake import await_acknowledgements, set_announcement
 
 log = logging.getLogger(__name__)
@@ -60,10 +60,10 @@ class StaleDevices:
                 found.append(StaleShare(device, file, segments))
         return found
 
-    def remove(self, running_vm: RunningVm, timeout: float) -> None:
+    def remove(self, hotplug_vm: HotplugVm, timeout: float) -> None:
         """Announce the unplug of the stale shares, and unplug them, even if a guest process does not acknowledge.
 
-        `timeout` is in seconds. Raise as `RunningVm.unplug`.
+        `timeout` is in seconds. Raise as `HotplugVm.unplug`.
         """
         shares = self.shares()
         for share in shares:
@@ -74,9 +74,9 @@ class StaleDevices:
         metadata = [share.device for share in shares]
         segments = {device: None for share in shares for _, device in share.segments}  # without duplicates
         for batch in (metadata, segments):
-            running_vm.unplug([(device.id, device.backend) for device in batch])
+            hotplug_vm.unplug([(device.id, device.backend) for device in batch])
         for share in shares:
-            log.info("stale metadata %r was unplugged from %s", share.file.info.name, running_vm.label)
+            log.info("stale metadata %r was unplugged from %s", share.file.info.name, hotplug_vm.label)
             share.file.mapping.release()
 
     def _announce(self, share: StaleShare, timeout: float) -> None:

@@ -50,7 +50,7 @@ def _mean(subject: str, limit: float, cells: list[stats.Cell]) -> Verdict:
 
 
 def rings(cells: list[stats.Cell]) -> list[Verdict]:
-    """Return the results of point 8. The key of a cell is (sync mode, bulk size, element size, cores)."""
+    """Compare the rings with rte_ring. The key of a cell is (sync mode, bulk size, element size, cores)."""
     st = [cell for cell in cells if cell.key[0] == "ST"]
     verdicts = [
         _cells(8, "ring", cells),
@@ -66,7 +66,7 @@ def rings(cells: list[stats.Cell]) -> list[Verdict]:
 
 
 def mempools(cells: list[stats.Cell]) -> list[Verdict]:
-    """Return the result of point 9."""
+    """Compare the mempools with rte_mempool."""
     return [_cells(9, "mempool", cells)]
 
 

@@ -15,8 +15,8 @@ import pytest
 
 import eal
 import ivshmem
+from ivshmem.hotplug.hotplug_vm import HotplugVm
 from ivshmem.hotplug.qmp import Qmp
-from ivshmem.hotplug.running_vm import RunningVm
 
 pytestmark = [pytest.mark.vm, pytest.mark.vm_alone]  # heartbeats and time limits of seconds
 
@@ -125,7 +125,7 @@ def vm(base: ivshmem.Metadata, plug_guest: Callable[..., Any]) -> Iterator[Any]:
 def given(vm: Any) -> list[Any]:
     """Return the VM's devices; QEMU lists them in no particular order."""
     with Qmp(vm.qmp) as qmp:
-        return sorted(RunningVm(qmp, 5).devices(), key=lambda one: one.id)
+        return sorted(HotplugVm(qmp, 5).devices(), key=lambda one: one.id)
 
 
 def hear(vm: Any, kind: str, who: str = "parent") -> dict[str, Any]:

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 
 import eal
 from ivshmem.cli import cli
+from ivshmem.hotplug.hotplug_vm import HotplugVm
 from ivshmem.hotplug.qmp import Qmp
-from ivshmem.hotplug.running_vm import RunningVm
 from ivshmem.plan.record import PlanRecord
 
 pytestmark = [pytest.mark.vm, pytest.mark.filterwarnings("ignore::ivshmem.ExposureWarning")]
@@ -51,7 +51,7 @@ def run(*words: str) -> Result:
 
 def given(vm: Any) -> list[str]:
     with Qmp(vm.qmp) as qmp:
-        return sorted(one.id for one in RunningVm(qmp, 5).devices())
+        return sorted(one.id for one in HotplugVm(qmp, 5).devices())
 
 
 def hear_added(vm: Any) -> dict[str, int]:

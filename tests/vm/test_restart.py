@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from ivshmem.hotplug.hotplug_vm import HotplugVm
 from ivshmem.hotplug.qmp import Qmp
-from ivshmem.hotplug.running_vm import RunningVm
 from ivshmem.metadata.lookup import find_metadata
 
 pytestmark = pytest.mark.vm_alone  # counts how much data flows between two kills
@@ -231,6 +231,6 @@ def test_fresh_starts_of_the_host_reach_the_guest(
         assert unplugged["address"] == stale["address"]
         assert [host.hear(), host.hear()] == ["plugged", "flows"]
         with Qmp(vm.qmp) as qmp:
-            assert sorted(one.path for one in RunningVm(qmp, 5).devices()) == sorted(files)
+            assert sorted(one.path for one in HotplugVm(qmp, 5).devices()) == sorted(files)
     vm.end()
     host.end()

@@ -37,7 +37,7 @@ NO_DEMAND = Demand(0, 0, ())
 
 
 @dataclass(frozen=True)
-class Group:
+class WorkloadGroup:
     """Workloads that must share a node. `node` is the node that the request names, None: any node."""
 
     workloads: tuple[Workload, ...]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate, takewhile
 
 from eal.errors import Stalled
-from eal.topology.placement.demand import NO_DEMAND, Capacity, Demand, Group
+from eal.topology.placement.demand import NO_DEMAND, Capacity, Demand, WorkloadGroup
 
 MAX_DEAD_ENDS = 100_000
 
@@ -20,7 +20,7 @@ class Search:
     all nodes together have.
     """
 
-    def __init__(self, groups: Sequence[Group], nodes: tuple[Capacity, ...]) -> None:
+    def __init__(self, groups: Sequence[WorkloadGroup], nodes: tuple[Capacity, ...]) -> None:
         self.groups = groups
         self.nodes = nodes
         self.assignment: list[int | None] = []
@@ -87,7 +87,7 @@ class Search:
         is_named = any(group.node == node.node for group in self.groups)
         return (tuple(sorted(map(len, node.cores))), tuple(usable), node.node if is_named else -1)
 
-    def _candidates(self, group: Group, used: tuple[Demand, ...]) -> list[int]:
+    def _candidates(self, group: WorkloadGroup, used: tuple[Demand, ...]) -> list[int]:
         """Return the nodes with enough free capacity for the group, least loaded first, one of each equal kind."""
         nodes = self.nodes
         seen = set()
@@ -101,7 +101,7 @@ class Search:
                 candidates.append(index)
         return candidates
 
-    def _sum_smallest(self, groups: Sequence[Group]) -> dict[str, list[int]]:
+    def _sum_smallest(self, groups: Sequence[WorkloadGroup]) -> dict[str, list[int]]:
         """Return, for each resource, a list: entry n is the sum of the n smallest demands of these groups."""
         demands = [_by_resource(group.demand) for group in groups]
         return {

@@ -13,7 +13,7 @@ from eal.errors import Invalid
 from eal.topology.facts import Node
 from eal.topology.model import Topology
 from eal.topology.placement.cpus import place_on_node
-from eal.topology.placement.demand import NO_DEMAND, NORMAL_PAGES, Capacity, Demand, Group, demand_of
+from eal.topology.placement.demand import NO_DEMAND, NORMAL_PAGES, Capacity, Demand, WorkloadGroup, demand_of
 from eal.topology.placement.plan import Misfit, PlacementPlan
 from eal.topology.placement.request import Request, Workload
 from eal.topology.placement.search import Search
@@ -54,7 +54,7 @@ def _capacity(topology: Topology, node: Node, exclude: frozenset[int]) -> Capaci
     return Capacity(node.node, tuple(tuple(core) for core in cores.values()), tuple(sorted(pools.items())))
 
 
-def _groups(topology: Topology, workloads: Iterable[Workload]) -> list[Group]:
+def _groups(topology: Topology, workloads: Iterable[Workload]) -> list[WorkloadGroup]:
     """Return the groups of workloads, the largest first: they have the fewest candidate nodes."""
     members_of: dict[tuple[bool, str], list[Workload]] = {}
     for workload in workloads:
@@ -67,15 +67,15 @@ def _groups(topology: Topology, workloads: Iterable[Workload]) -> list[Group]:
         for node in nodes:
             topology.node(node)
         demand = sum((demand_of(workload) for workload in members), NO_DEMAND)
-        groups.append(Group(tuple(members), demand, next(iter(nodes), None)))
+        groups.append(WorkloadGroup(tuple(members), demand, next(iter(nodes), None)))
 
-    def size(group: Group) -> tuple[object, ...]:
+    def size(group: WorkloadGroup) -> tuple[object, ...]:
         return (group.demand.cpus, group.demand, -1 if group.node is None else group.node)
 
     return sorted(groups, key=size, reverse=True)
 
 
-def _plan(nodes: tuple[Capacity, ...], groups: list[Group], assignment: list[int | None]) -> PlacementPlan:
+def _plan(nodes: tuple[Capacity, ...], groups: list[WorkloadGroup], assignment: list[int | None]) -> PlacementPlan:
     """Return the plan: CPUs for each group with a node, a Misfit for each group without."""
     placements = []
     used = [NO_DEMAND] * len(nodes)
@@ -88,7 +88,7 @@ def _plan(nodes: tuple[Capacity, ...], groups: list[Group], assignment: list[int
     return PlacementPlan(tuple(placements), tuple(misfits), tuple(node.node for node in nodes))
 
 
-def _misfit(group: Group, nodes: tuple[Capacity, ...], used: list[Demand]) -> Misfit:
+def _misfit(group: WorkloadGroup, nodes: tuple[Capacity, ...], used: list[Demand]) -> Misfit:
     """Return the reason of each candidate node, and the largest part of the group that fits beside the placed groups.
 
     The largest part is the one with the most lcores, then the most vCPUs, then the most memory.

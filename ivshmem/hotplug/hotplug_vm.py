@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 from eal.errors import EalError, InUse, NoMemory, Stalled
-from ivshmem.hotplug.pci_windows import Placement, find_buses, is_firmware_done, no_room, place_devices, regions_of
+from ivshmem.hotplug.pci_windows import PlacedDevice, find_buses, is_firmware_done, no_room, place_devices, regions_of
 from ivshmem.hotplug.qmp import CommandRejected, Qmp
 from ivshmem.vmm.device import Device
 
@@ -41,7 +41,7 @@ class VmDevice:
     readonly: bool
 
 
-class RunningVm:
+class HotplugVm:
     """The VM of a QMP connection. `timeout`: seconds that the guest has for each operation."""
 
     def __init__(self, qmp: Qmp, timeout: float) -> None:
@@ -69,7 +69,7 @@ class RunningVm:
 
     # --- plug ---------------------------------------------------------------------------------------------
 
-    def plug(self, devices: Sequence[Device]) -> list[Placement]:
+    def plug(self, devices: Sequence[Device]) -> list[PlacedDevice]:
         """Plug devices, a metadata file last, wait until the guest has assigned addresses, and return the placements.
 
         Raise NoMemory if the VM has no room, Stalled if its guest does not respond, Invalid if QEMU rejects a command.
@@ -84,7 +84,7 @@ class RunningVm:
             except _BusRejected as error:
                 rejecting[error.bus] = f"{error.bus!r} is rejected by QEMU ({error})"
 
-    def _place(self, devices: Sequence[Device], rejecting: dict[str, str]) -> list[Placement]:
+    def _place(self, devices: Sequence[Device], rejecting: dict[str, str]) -> list[PlacedDevice]:
         deadline = time.monotonic() + self._timeout
         while not is_firmware_done(pci := self._qmp.execute("query-pci")):
             if time.monotonic() > deadline:
@@ -93,8 +93,8 @@ class RunningVm:
         models = {one["name"]: one["type"][len("child<") : -1] for one in self._children("/machine/peripheral")}
         return place_devices(devices, find_buses(pci, models), rejecting)
 
-    def _plug(self, placements: Sequence[Placement]) -> None:
-        plugged: list[Placement] = []
+    def _plug(self, placements: Sequence[PlacedDevice]) -> None:
+        plugged: list[PlacedDevice] = []
         try:
             for is_metadata in (False, True):
                 batch = [one for one in placements if one.device.is_metadata == is_metadata]
@@ -106,7 +106,7 @@ class RunningVm:
             self._roll_back(plugged, error)
             raise
 
-    def _add(self, placement: Placement) -> None:
+    def _add(self, placement: PlacedDevice) -> None:
         device = placement.device
         if device.id in (child["name"] for child in self._children("/objects")):
             self._qmp.execute("object-del", id=device.id)  # QEMU removed the device after an unplug had timed out
@@ -126,7 +126,7 @@ class RunningVm:
                 raise _BusRejected(placement.bus, error.description) from error
             raise
 
-    def _await_addresses(self, placements: Iterable[Placement]) -> None:
+    def _await_addresses(self, placements: Iterable[PlacedDevice]) -> None:
         """Wait until the guest has assigned an address to each BAR."""
         waiting = {one.device.id: one for one in placements}
         start = time.monotonic()
@@ -151,7 +151,7 @@ class RunningVm:
                 )
             time.sleep(_POLL)
 
-    def _roll_back(self, plugged: Sequence[Placement], error: BaseException) -> None:
+    def _roll_back(self, plugged: Sequence[PlacedDevice], error: BaseException) -> None:
         """Unplug devices that were plugged before an error, in reverse order."""
         try:
             self.unplug([(one.device.device_id, one.device.id) for one in reversed(plugged)])
