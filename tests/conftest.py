@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1 << 20
 
-# A shell starts its background jobs with SIGINT ignored, and every child inherits that. Tests interrupt programs.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts its background jobs with these signals ignored, and every child inherits that. Tests interrupt programs.
+for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _default)
 
 # --- marks --------------------------------------------------------------------------------------------------
 

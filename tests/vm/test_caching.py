@@ -60,7 +60,7 @@ def test_bar_access_maps_the_memory_type_that_the_kernel_lists(primary: eal.Eal)
 
     # TCG caches every memory type, which the measurement shows.
     assert auto["choice"]["access"] == "sysfs"
-    assert "the processor caches BARs all the same: a load takes" in auto["choice"]["why"]
+    assert "the processor caches BARs in spite of their memory type: a load takes" in auto["choice"]["why"]
     assert auto["during"] == {"first": UNCACHED, "second": UNCACHED}
 
     # While another process maps the BAR through sysfs, /dev/mem silently returns uncached memory: detect this.
