@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1 << 20
 
-# A shell starts its background jobs with these signals ignored, and every child inherits that. Tests interrupt programs.
+# A shell starts background jobs with these signals ignored, and children inherit that; but tests send these signals.
 for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, _default)
