@@ -43,9 +43,7 @@ class Bar:
                 "Boot the VM with ivshmem.qemu_args(..., plug=SIZE), which reserves a window"
             ) from error
         except OSError as error:
-            raise Denied(
-                f"{self.device.address}: cannot open {self.device.resource}: {error.strerror}: {HOW_TO_LET_USERS_IN}"
-            ) from error
+            raise _without_access(self.device, f"open {self.device.resource}", error) from error
 
     def _enable(self) -> None:
         """Enable memory decoding, which the kernel leaves off for an unbound device."""
@@ -56,9 +54,7 @@ class Bar:
         except (FileNotFoundError, ValueError):
             pass  # already enabled
         except OSError as error:
-            raise Denied(
-                f"{self.device.address}: cannot enable the device: {error.strerror}: {HOW_TO_LET_USERS_IN}"
-            ) from error
+            raise _without_access(self.device, "enable the device", error) from error
 
     def restore(self) -> None:
         """Restore the state in which the device was found."""
@@ -109,6 +105,12 @@ def _open_resource(path: str) -> int:
         if error.errno != errno.EROFS:
             raise
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _without_access(device: IvshmemDevice, action: str, error: OSError) -> EalError:
+    if error.errno == errno.ENODEV:  # of files in /sys that the kernel is removing
+        return Detached(f"{device.address}: cannot {action}: the device is being removed")
+    return Denied(f"{device.address}: cannot {action}: {error.strerror}: {HOW_TO_LET_USERS_IN}")
 
 
 def _explain(device: IvshmemDevice, error: EalError) -> EalError:

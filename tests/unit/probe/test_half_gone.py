@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eal.pci.device import scan
+from eal.pci.device import IvshmemDevice, scan
 from eal.probe.events import Event
 from eal.probe.observer import ProbeObserver
 from eal.probe.prober import Prober
@@ -39,6 +40,34 @@ def test_partly_removed_device_is_not_rejected(lab: Any, which: int, monkeypatch
     prober.accept_all()
     assert (events, prober.findings.rejections, prober.findings.shares) == ([], [], [])
     bar.symlink_to(file)
+    prober.accept_all()
+    assert [event.kind for event in events] == ["plugged"]
+    prober.close()
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["metadata", "segment"])
+def test_device_whose_files_return_enodev_is_not_rejected(
+    lab: Any, which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel removes a file of /sys before its name: an operation on it returns ENODEV."""
+    metadata = lab.metadata("vm0")
+    lab.plug_all(metadata)
+    events: list[Event] = []
+    observer = ProbeObserver()
+    monkeypatch.setattr(observer, "report", events.append)
+    prober = Prober(observer)
+    prober.devices.update(scan(lab.root))
+    prober.devices.close()
+
+    def read(device: IvshmemDevice, name: str) -> str:
+        if device.address == metadata.addresses[which]:
+            raise OSError(errno.ENODEV, "No such device")
+        return "1"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IvshmemDevice, "read", read)
+        prober.accept_all()
+    assert (events, prober.findings.rejections, prober.findings.shares) == ([], [], [])
     prober.accept_all()
     assert [event.kind for event in events] == ["plugged"]
     prober.close()
