@@ -13,7 +13,6 @@ A device with a metadata file has one of these states (DeviceState):
 
 LEAVING is left only if the unplug does not take place. An accepted share never becomes PENDING or REJECTED: it keeps
 its table if a newer one cannot be used (`Share.unused`). A removed device has no state.
-
 Never: a share published before all its segments are mapped, an acknowledgement sent before everything is detached.
 """
 
@@ -241,10 +240,13 @@ class Prober:
         """Handle devices that were removed without announcement: use other devices of their segments, or detach."""
         lost = self.segments.lose(gone)
         for share in self.findings.shares:
-            broken = next((segment.uuid for segment in share.segments if segment.uuid in lost), None)
-            if share.device in gone or broken is not None:
-                what = share.address if share.device in gone else f"that carried segment {broken}"
-                self._drop(share, f"device {what} is gone")
+            if share.device not in gone and share.first_of(lost) and share.no_longer_lists(lost):
+                self.adopt_table(share)
+        for share in self.findings.shares:
+            if share.device in gone:
+                self._drop(share, f"device {share.address} is gone")
+            elif broken := share.first_of(lost):
+                self._drop(share, f"device that carried segment {broken} is gone")
             else:
                 self.segments.move_slot(share.slot)
 

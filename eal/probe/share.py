@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from eal.errors import EalError
 from eal.memory.segment import Segment
 from eal.metadata.records import Entry, Kind, Table
 from eal.metadata.table_file import TableFile
@@ -41,6 +42,17 @@ class Share:
 
     def segment_of(self, entry: Entry) -> Segment:
         return self.segments[entry.segment]
+
+    def first_of(self, segments: set[UUID]) -> UUID | None:
+        """Return the first of its segments that is one of these."""
+        return next((segment.uuid for segment in self.segments if segment.uuid in segments), None)
+
+    def no_longer_lists(self, segments: set[UUID]) -> bool:
+        """Return whether the host has published a table without these segments."""
+        try:
+            return segments.isdisjoint(record.uuid for record in self.file.read().segments)
+        except EalError:
+            return False
 
     def has(self, entry: Entry, segment: Segment) -> bool:
         """Return whether the share contains this object: same kind, name, segment and offset."""

@@ -15,6 +15,8 @@ import pytest
 import eal
 from eal import Mempool, RingFlag
 from eal._native import lib
+from eal.pci.device import scan
+from eal.probe.prober import Prober
 from eal.probe.unplug_ack import MonitorSlot
 from tests.hotplug import EventLog, until
 
@@ -455,3 +457,23 @@ def test_two_devices_exchange_their_slots(lab: Any, guest: Callable[..., eal.Eal
         log.next("unplugged")
         assert log.next("plugged").address == "0000:02:01.0"
         assert made.ring_lookup("vm0 ring").enqueue(1)
+
+
+def test_removed_segment_that_the_table_no_longer_lists_keeps_the_share(lab: Any) -> None:
+    """A host that withdraws a segment publishes the table without it, then removes its device. A slow guest sees the
+    removal first.
+    """
+    metadata = lab.metadata("vm0", lab.segment(), lab.segment("other"))
+    lab.plug_all(metadata)
+    table = metadata.file.read()
+    prober = Prober()
+    prober.probe(scan(lab.root))
+    (share,) = prober.findings.shares
+    kept, withdrawn = share.segments
+    metadata.file.publish(replace(table, segments=table.segments[:1]))
+    lab.pull(metadata.addresses[2])
+    prober.lose(prober.devices.update(scan(lab.root)))
+    (share,) = prober.findings.shares
+    assert share.segments == [kept]
+    assert (kept.mapping.detached, withdrawn.mapping.detached) == (False, True)
+    prober.close()
